@@ -1,0 +1,54 @@
+"""The rows that the benchmarks work on, the same at every call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pandas as pd
+
+from benchmarks.mill import FEATURES
+
+SEED = 2022
+USERS = 5000
+BODIES = 1000
+"""Different request bodies, of as many users."""
+
+
+def users() -> pd.DataFrame:
+    """`USERS` rows of source `users`: ten normal numbers, and a target that depends on three of them."""
+    frame = _numbers(USERS)
+    score = 2 * frame["feature_1"] + frame["feature_2"] - frame["feature_3"] ** 2
+    frame["target"] = (score > 0).astype(int)
+    frame["user_id"] = [user_id(number) for number in range(USERS)]
+    return frame
+
+
+def user_id(number: int) -> str:
+    """The key of a user."""
+    return f"user-{number:06d}"
+
+
+def readings(rows: int) -> pd.DataFrame:
+    """Rows of source `readings`, each about another sensor."""
+    frame = _numbers(rows)
+    frame["sensor_id"] = [f"sensor-{number:06d}" for number in range(rows)]
+    return frame
+
+
+def write_bodies(folder: Path) -> tuple[Path, Path]:
+    """Write predict requests, one a line, into two files: by the user's key, and with the user's features."""
+    rows = users().head(BODIES)
+    by_key, by_value = folder / "by_key.txt", folder / "by_value.txt"
+    by_key.write_bytes(_lines(rows[["user_id"]]))
+    by_value.write_bytes(_lines(rows[FEATURES]))
+    return by_key, by_value
+
+
+def _lines(rows: pd.DataFrame) -> bytes:
+    return b"".join(orjson.dumps(row) + b"\n" for row in rows.to_dict("records"))
+
+
+def _numbers(rows: int) -> pd.DataFrame:
+    return pd.DataFrame(np.random.default_rng(SEED).normal(size=(rows, len(FEATURES))), columns=FEATURES)

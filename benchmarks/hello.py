@@ -1,0 +1,28 @@
+"""The floor: a Flask app that does nothing, on the server and settings that every Modelmill service has.
+
+    python -m benchmarks.hello PORT
+"""
+
+from __future__ import annotations
+
+import sys
+
+from flask import Flask
+
+from modelmill import web
+from modelmill.settings import Settings
+
+
+def build() -> Flask:
+    """Answers any POST to /."""
+    app = Flask("hello")
+
+    @app.post("/")
+    def hello() -> str:
+        return "Hello, World!"
+
+    return app
+
+
+if __name__ == "__main__":
+    web.serve("benchmarks.hello:build", Settings.read(), int(sys.argv[1]))

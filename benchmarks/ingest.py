@@ -1,0 +1,115 @@
+"""Rows a second into history and online store, beside Redis's own bulk load of the very same hashes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks import data
+from benchmarks.effort import Effort
+from benchmarks.report import Samples, Table
+from benchmarks.system import MILL, System, running
+from modelmill import definitions, keys
+from services.feature import online
+
+BATCH = 1000
+BASELINE = "redis-cli --pipe"
+
+
+def measure(effort: Effort) -> list[Table]:
+    """Load the same rows in each way in turn, each time into an online store without them."""
+    samples = Samples()
+    with running() as system, tempfile.TemporaryDirectory() as folder:
+        ways = _ways(system, Path(folder), effort.rows)
+        for _ in range(effort.repeats):
+            for name, load in ways.items():
+                _forget(system)
+                started = time.perf_counter()
+                load()
+                samples.add(name, effort.rows / (time.perf_counter() - started))
+                _check(system, effort.rows)
+    rates = {name: samples.median(name) for name in ways}
+    rows = [[name, rate, rate / rates[BASELINE]] for name, rate in rates.items()]
+    note = (
+        f"{effort.rows:,} rows of 10 floats and a key in one request. Over HTTP a row is validated, in the history on"
+        " disk (fsync), then online, then acknowledged; the other two only write the hashes."
+    )
+    return [Table("Ingest", ["way", "rows/s", f"/ {BASELINE}"], rows, note, samples.values)]
+
+
+def _ways(system: System, folder: Path, rows: int) -> dict[str, Callable[[], object]]:
+    frame = data.readings(rows)
+    frame.to_csv(folder / "readings.csv", index=False)
+    frame.to_parquet(folder / "readings.parquet", index=False)
+    system.client.ingest("readings", folder / "readings.parquet")
+    commands = folder / "readings.resp"
+    commands.write_bytes(_resp(system))
+    return {
+        BASELINE: lambda: _pipe(system, commands),
+        "online write alone, in process": _writer(system),
+        "HTTP, Parquet": lambda: system.client.ingest("readings", folder / "readings.parquet"),
+        "HTTP, CSV": lambda: system.client.ingest("readings", folder / "readings.csv"),
+    }
+
+
+def _stored(system: System) -> list[str]:
+    return list(system.redis.scan_iter(match=keys.feature("sensor", "*"), count=BATCH))
+
+
+def _forget(system: System) -> None:
+    found = _stored(system)
+    with system.redis.pipeline(transaction=False) as pipe:
+        for start in range(0, len(found), BATCH):
+            pipe.delete(*found[start : start + BATCH])
+        pipe.execute()
+
+
+def _check(system: System, rows: int) -> None:
+    found = len(_stored(system))
+    if found != rows:
+        raise RuntimeError(f"{found} of {rows} entities are online")
+
+
+def _resp(system: System) -> bytes:
+    """Commands that write the hashes that are stored now, as the server takes them on the wire."""
+    redis = system.redis
+    names = _stored(system)
+    commands = []
+    for start in range(0, len(names), BATCH):
+        with redis.pipeline(transaction=False) as pipe:
+            for name in names[start : start + BATCH]:
+                pipe.hgetall(name)
+            for name, found in zip(names[start:], pipe.execute(), strict=False):
+                commands.append(_command("HSET", name, *(text for pair in found.items() for text in pair)))
+    return b"".join(commands)
+
+
+def _command(*words: str) -> bytes:
+    encoded = [word.encode() for word in words]
+    return b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded)
+
+
+def _pipe(system: System, commands: Path) -> None:
+    binary = shutil.which("redis-cli") or shutil.which("valkey-cli")
+    if binary is None:
+        raise SystemExit("this benchmark needs redis-cli; on Debian: apt install redis-tools")
+    port = str(urlsplit(system.client.settings.redis_url).port)
+    with commands.open("rb") as file:
+        subprocess.run([binary, "-p", port, "--pipe"], stdin=file, check=True, capture_output=True, timeout=600)
+
+
+def _writer(system: System) -> Callable[[], object]:
+    """Writes the rows of the only history file of the readings online."""
+    (file,) = (system.local.home / "storage" / "history" / "readings").rglob("*.parquet")
+    table: pa.Table = pq.read_table(file)
+    declared = definitions.load(MILL)
+    source = declared.source("readings")
+    return lambda: online.write(system.redis, source, list(declared.columns(source)), table)

@@ -1,0 +1,14 @@
+"""Modelmill keeps scikit-learn models on tabular data alive in production."""
+
+from modelmill.declarations import Entity, Model, Source, feature
+from modelmill.schedules import cron, every
+
+__all__ = ["Client", "Entity", "Model", "Source", "cron", "every", "feature"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Client":  # only users of the client pay for importing an HTTP library
+        from modelmill.client import Client
+
+        return Client
+    raise AttributeError(f"module 'modelmill' has no attribute {name!r}")

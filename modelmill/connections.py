@@ -1,0 +1,29 @@
+"""Redis clients with time limits on every call."""
+
+from __future__ import annotations
+
+import redis.exceptions
+from redis import Redis as Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, redis.exceptions.BusyLoadingError)
+"""What redis-py raises when Redis is away, slow or still loading its file."""
+
+
+def connect(url: str, *, timeout: float, text: bool = True) -> Redis:
+    """A client for `url`; connects at first use, gives up on any call after `timeout` seconds.
+
+    One immediate retry covers a connection that went stale while it lay in the pool; a Redis that is away is
+    reported at once instead of waited for. `text=False` is for RQ, which decodes by itself.
+    """
+    client: Redis = Redis.from_url(
+        url,
+        protocol=2,
+        decode_responses=text,
+        encoding_errors="replace",  # one broken byte in an entry must not make the rest of a stream unreadable
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=Retry(NoBackoff(), 1),
+    )
+    return client

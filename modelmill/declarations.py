@@ -1,0 +1,253 @@
+"""What a user's definitions file declares: entities, sources, features and models.
+
+    from modelmill import Entity, Model, Source, feature
+
+    user = Entity("user", key="user_id")
+    users = Source("users", entity=user, columns={"feature_1": float, "feature_2": float, "target": int})
+
+    @feature(user, dtype=float)
+    def feature_3(row):
+        return row["feature_1"] ** 2
+
+    Model("user_target", entities=[user], features=["feature_1", "feature_2", "feature_3"], label="target",
+          estimator=classifier, metric="accuracy")
+
+Each declaration checks what it can see by itself and registers with the file that is being loaded;
+`modelmill.definitions` collects them and checks them together. Every mistake is a `ValueError` with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args
+
+from modelmill.schedules import Schedule
+
+Policy = Literal["always", "if_better", "manual"]
+Scalar = float | int | str | bool | None
+DTYPES: dict[type, str] = {float: "float", int: "int", bool: "bool", str: "str"}
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A named, typed column. `dtype` is `float`, `int`, `bool` or `str`; `nullable` columns may lack a value."""
+
+    name: str
+    dtype: str
+    nullable: bool
+
+    @classmethod
+    def of(cls, name: str, annotation: Any) -> Column:
+        """Read `float` or `float | None`.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+        named = [kind for kind in kinds if kind is not NoneType]
+        if len(named) != 1 or not isinstance(named[0], type) or named[0] not in DTYPES:
+            raise ValueError(
+                f"column {name!r} has type {annotation!r}; expected float, int, bool or str, or one of them | None"
+            )
+        return cls(name, DTYPES[named[0]], NoneType in kinds)
+
+    def __str__(self) -> str:
+        return f"{self.dtype}{'?' if self.nullable else ''}"
+
+    def allows(self, value: Scalar) -> bool:
+        """Whether `value` is one of this column's; a whole number is also a float."""
+        if value is None:
+            return self.nullable
+        return DTYPES.get(type(value)) == self.dtype or (self.dtype == "float" and type(value) is int)
+
+
+class Declared:
+    """Something that a definitions file declares; remembers the line, for error messages."""
+
+    name: str
+
+    def __init__(self, kind: str, name: str) -> None:
+        self.name = _named(kind, name)
+        self.kind = kind
+        self.line = _calling_line()
+        if (collected := _collected.get()) is not None:
+            collected.append(self)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.name}>"
+
+
+class Entity(Declared):
+    """A thing that features describe. `key` is the name of its join key in rows and requests."""
+
+    def __init__(self, name: str, *, key: str) -> None:
+        self.key = _named(f"entity {name!r}: key", key, reserved=True)
+        super().__init__("entity", name)
+
+
+class Source(Declared):
+    """A named, append-only table of timestamped rows.
+
+    Rows about one `entity` become its online features. Rows about several `entities` are labelled events: they are
+    kept in history, where models find their labels. `event_time` names the column with each row's time (ISO 8601,
+    or seconds since 1970); without it a row's time is that of its ingest.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        columns: Mapping[str, Any],
+        entity: Entity | None = None,
+        entities: Sequence[Entity] = (),
+        event_time: str | None = None,
+    ) -> None:
+        if (entity is None) == (not entities):
+            raise ValueError(f"source {name!r}: expected either entity=... or entities=[...]")
+        self.entities = _entities(f"source {name!r}", entities if entity is None else [entity])
+        self.columns = {column: Column.of(column, kind) for column, kind in columns.items()}
+        self.event_time = event_time
+        taken: list[str] = []
+        for column in (*(e.key for e in self.entities), *([event_time] if event_time else []), *self.columns):
+            if column in taken:
+                raise ValueError(f"source {name!r}: {column!r} is named twice among join keys, event time and columns")
+            taken.append(column)
+        for column in self.columns:
+            _named(f"source {name!r}: column", column, reserved=True)
+        super().__init__("source", name)
+
+    @property
+    def entity(self) -> Entity | None:
+        """The entity whose online features these rows are, or None for rows about several."""
+        return self.entities[0] if len(self.entities) == 1 else None
+
+
+class Feature(Declared):
+    """A derived column of a source, computed once for each row by `function`."""
+
+    def __init__(self, of: Entity | Source, function: Callable[[dict[str, Any]], Any], column: Column) -> None:
+        _named("feature", column.name, reserved=True)
+        self.of = of
+        self.function = function
+        self.column = column
+        self.version = hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:12]
+        super().__init__("feature", column.name)
+        self.line = function.__code__.co_firstlineno
+
+
+def feature(
+    of: Entity | Source, *, dtype: Any
+) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[dict[str, Any]], Any]]:
+    """Declare a feature of an entity (or of one of its sources, where it has several), named as the function.
+
+    The function gets one row of the source as a dict of its join key and columns and returns the value, or None
+    where `dtype` allows it (`float | None`).
+    """
+    if not isinstance(of, Entity | Source):
+        raise ValueError(f"@feature({of!r}): expected an Entity or a Source; write @feature(user, dtype=float)")
+
+    def declare(function: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+        Feature(of, function, Column.of(function.__name__, dtype))
+        return function
+
+    return declare
+
+
+class Model(Declared):
+    """A recipe: which features predict which label with which estimator, and when a new version goes live.
+
+    Args:
+        entities: those whose features are read.
+        features: names, or `entity.feature` where two entities share a name.
+        inputs: request inputs beside the features, name to type; in training they are columns of `source`.
+        label: the column of `source` to predict.
+        source: the table with the labels; may be left out where only one source of `entities` has the label.
+        estimator: a scikit-learn estimator, or a function that returns one (then only the trainer imports it).
+        metric: a scikit-learn scorer's name; greater is better.
+        promote: `if_better` (than the champion on the same held-out rows), `always` or `manual`.
+        train: when to train without being asked: `every(seconds=60)`, `cron("0 3 * * *")`, or a list of them.
+        test_share: share of the rows held out for evaluation; the newest where the source has event times.
+        defaults: values for features of an entity that is not there; without one a request for it is a 404.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        entities: Sequence[Entity],
+        features: Sequence[str],
+        label: str,
+        estimator: Any,
+        metric: str = "accuracy",
+        inputs: Mapping[str, Any] | None = None,
+        source: Source | None = None,
+        promote: Policy = "if_better",
+        train: Schedule | Sequence[Schedule] = (),
+        test_share: float = 0.25,
+        defaults: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        self.entities = _entities(f"model {name!r}", entities)
+        self.features = tuple(features)
+        self.label = label
+        self.estimator = estimator
+        self.metric = metric
+        self.inputs = {column: Column.of(column, kind) for column, kind in (inputs or {}).items()}
+        self.source = source
+        self.promote = promote
+        self.train = tuple(train) if isinstance(train, Sequence) else (train,)
+        self.test_share = test_share
+        self.defaults = dict(defaults or {})
+        super().__init__("model", name)
+        if not self.features and not self.inputs:
+            raise ValueError(f"model {name!r}: expected at least one feature or input")
+        if promote not in get_args(Policy):
+            raise ValueError(f"model {name!r}: promote={promote!r}; expected one of {', '.join(get_args(Policy))}")
+        if not 0 < test_share < 1:
+            raise ValueError(f"model {name!r}: test_share={test_share!r}; expected a share between 0 and 1")
+
+
+_collected: ContextVar[list[Declared] | None] = ContextVar("collected", default=None)
+
+
+@contextmanager
+def collecting() -> Iterator[list[Declared]]:
+    """Collect what is declared inside the block."""
+    declared: list[Declared] = []
+    token = _collected.set(declared)
+    try:
+        yield declared
+    finally:
+        _collected.reset(token)
+
+
+def _named(what: str, name: Any, *, reserved: bool = False) -> str:
+    """`name` if it may stand in keys and columns; with `reserved` those that start with _ are Modelmill's own."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ValueError(f"{what} name {name!r}: expected letters, digits and _, not starting with a digit")
+    if reserved and name.startswith("_"):
+        raise ValueError(f"{what} name {name!r}: names that start with _ are Modelmill's own")
+    return name
+
+
+def _entities(owner: str, given: Sequence[Entity]) -> tuple[Entity, ...]:
+    for entity in given:
+        if not isinstance(entity, Entity):
+            raise ValueError(f"{owner}: {entity!r} is not an Entity; declare one: user = Entity('user', key='user_id')")
+    return tuple(given)
+
+
+def _calling_line() -> int:
+    """The line of the first caller outside this module."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    return frame.f_lineno

@@ -1,0 +1,240 @@
+"""The user's definitions file: load it, check that everything in it fits together, and answer questions about it."""
+
+from __future__ import annotations
+
+import hashlib
+import linecache
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from modelmill.declarations import Column, Declared, Entity, Feature, Model, Source, collecting
+from modelmill.errors import DefinitionsError, UnknownName, did_you_mean
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FeatureRef:
+    """A feature as a model names it, resolved to where it is stored."""
+
+    name: str
+    entity: str
+    source: str
+    column: Column
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """A checked definitions file: every name in it resolves."""
+
+    path: Path
+    fingerprint: str
+    """SHA-256 of the file, in hexadecimal."""
+    entities: dict[str, Entity]
+    sources: dict[str, Source]
+    features: dict[str, dict[str, Feature]] = field(repr=False)
+    """Derived features, by source and name."""
+    models: dict[str, Model]
+
+    def entity(self, name: str) -> Entity:
+        """The entity of this name, or `UnknownName`."""
+        return _known("entity", name, self.entities)
+
+    def source(self, name: str) -> Source:
+        """The source of this name, or `UnknownName`."""
+        return _known("source", name, self.sources)
+
+    def model(self, name: str) -> Model:
+        """The model of this name, or `UnknownName`."""
+        return _known("model", name, self.models)
+
+    def columns(self, source: Source) -> dict[str, Column]:
+        """What a row of `source` holds beside keys and time: its columns, then its derived features."""
+        return {**source.columns, **{name: f.column for name, f in self.features[source.name].items()}}
+
+    def features_of(self, entity: str) -> dict[str, FeatureRef]:
+        """The online features of an entity by name: columns and derived features of each of its own sources."""
+        return {
+            name: FeatureRef(name, entity, source.name, column)
+            for source in self.sources.values()
+            if source.entity is not None and source.entity.name == entity
+            for name, column in self.columns(source).items()
+        }
+
+    def resolve(self, entities: Sequence[str], features: Sequence[str]) -> list[FeatureRef]:
+        """Where each of `features` (plain or `entity.feature`) of these entities is stored.
+
+        Raises:
+            UnknownName: for a feature that none of them has.
+            ValueError: for a plain name that several of them have.
+        """
+        refs = []
+        known = {entity: self.features_of(entity) for entity in entities}
+        for name in features:
+            entity, _, plain = name.rpartition(".")
+            owners = [e for e in ([entity] if entity else entities) if plain in known.get(e, {})]
+            if not owners:
+                everything = [n for names in known.values() for n in names]
+                raise UnknownName("feature", name, everything)
+            if len(owners) > 1:
+                raise ValueError(f"feature {name!r} is ambiguous; write {' or '.join(f'{o}.{plain}' for o in owners)}")
+            ref = known[owners[0]][plain]
+            refs.append(FeatureRef(name, ref.entity, ref.source, ref.column))
+        return refs
+
+    def label_source(self, model: Model) -> Source:
+        """The source that holds the label of `model`.
+
+        Raises:
+            ValueError: where the model names none and not exactly one of its entities' sources has the label.
+        """
+        if model.source is not None:
+            return model.source
+        wanted = {entity.name for entity in model.entities}
+        holders = [
+            source
+            for source in self.sources.values()
+            if model.label in source.columns and wanted & {entity.name for entity in source.entities}
+        ]
+        if len(holders) != 1:
+            names = ", ".join(source.name for source in holders) or "none"
+            raise ValueError(f"label {model.label!r}: expected one source with this column, found {names}; add source=")
+        return holders[0]
+
+
+def load(path: Path | str) -> Definitions:
+    """Run the definitions file at `path` and check what it declares.
+
+    Raises:
+        DefinitionsError: with file, line and reason, for a missing file, any error that running it raises, and
+            any declaration that cannot work.
+    """
+    path = Path(path).absolute()
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise DefinitionsError(str(path), 0, f"cannot be read: {error.strerror}") from None
+    with collecting() as declared:
+        _run(path, text)
+    return _checked(path, hashlib.sha256(text).hexdigest(), declared)
+
+
+def _run(path: Path, text: bytes) -> None:
+    module = ModuleType("mill")
+    module.__file__ = str(path)
+    try:
+        code = compile(text, str(path), "exec")
+        # A feature's version is the hash of its source: of this text, whatever the file holds a moment later.
+        linecache.cache[str(path)] = (len(text), None, text.decode().splitlines(keepends=True), str(path))
+        exec(code, module.__dict__)
+    except Exception as error:
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        if isinstance(error, SyntaxError) and error.filename == str(path):
+            lines, reason = [error.lineno], error.msg
+        raise DefinitionsError(str(path), (lines[-1] if lines else 0) or 0, reason) from error
+
+
+def _checked(path: Path, fingerprint: str, declared: Sequence[Declared]) -> Definitions:
+    named: dict[type[Declared], dict[str, Any]] = {Entity: {}, Source: {}, Model: {}}
+    derived: list[Feature] = []
+    for item in declared:
+        if isinstance(item, Feature):
+            derived.append(item)
+            continue
+        same = named[type(item)]
+        if item.name in same:
+            reason = f"{item.kind} {item.name!r} is declared twice, first in line {same[item.name].line}"
+            raise DefinitionsError(str(path), item.line, reason)
+        same[item.name] = item
+    by_source: dict[str, dict[str, Feature]] = {name: {} for name in named[Source]}
+    definitions = Definitions(path, fingerprint, named[Entity], named[Source], by_source, named[Model])
+    for item in (*derived, *named[Source].values(), *named[Model].values()):
+        try:
+            if isinstance(item, Feature):
+                _place(definitions, item)
+            elif isinstance(item, Source):
+                _check_source(definitions, item)
+            else:
+                _check_model(definitions, item)
+        except (ValueError, UnknownName) as error:
+            raise DefinitionsError(str(path), item.line, f"{item.kind} {item.name!r}: {error}") from None
+    return definitions
+
+
+def _place(definitions: Definitions, derived: Feature) -> None:
+    """Put a derived feature under the one source whose rows it is computed from."""
+    if isinstance(derived.of, Source):
+        source = derived.of
+    else:
+        own = [s for s in definitions.sources.values() if s.entity is derived.of]
+        if len(own) != 1:
+            names = ", ".join(s.name for s in own) or "none"
+            raise ValueError(f"entity {derived.of.name!r} has as its own sources: {names}; write @feature(<source>)")
+        source = own[0]
+    _require_declared(definitions.sources, source)
+    if source.entity is None:
+        raise ValueError(f"source {source.name!r} is about several entities; features need a source about one")
+    if derived.name in (source.entity.key, source.event_time, *definitions.columns(source)):
+        raise ValueError(f"source {source.name!r} has a column or feature of this name already")
+    definitions.features[source.name][derived.name] = derived
+
+
+def _check_source(definitions: Definitions, source: Source) -> None:
+    for entity in source.entities:
+        _require_declared(definitions.entities, entity)
+    if source.entity is None:
+        return
+    for other in definitions.sources.values():
+        if other is not source and other.entity is source.entity:
+            shared = definitions.columns(source).keys() & definitions.columns(other).keys()
+            if shared:
+                raise ValueError(f"shares {', '.join(sorted(shared))} with source {other.name!r} of the same entity")
+
+
+def _check_model(definitions: Definitions, model: Model) -> None:
+    for entity in model.entities:
+        _require_declared(definitions.entities, entity)
+    refs = definitions.resolve([entity.name for entity in model.entities], model.features)
+    source = definitions.label_source(model)
+    _require_declared(definitions.sources, source)
+    for entity in model.entities:
+        if entity not in source.entities:
+            raise ValueError(f"source {source.name!r} has no rows about entity {entity.name!r}")
+    for kind, name in (("label", model.label), *(("input", name) for name in model.inputs)):
+        if name not in source.columns:
+            near = did_you_mean(name, source.columns)
+            raise ValueError(f"{kind} {name!r} is not a column of source {source.name!r}{near}")
+    for name, column in model.inputs.items():
+        if (stored := source.columns[name]).dtype != column.dtype:
+            raise ValueError(f"input {name!r} is {column.dtype} here, but {stored.dtype} in source {source.name!r}")
+    taken = (*model.features, *model.inputs)
+    if model.label in taken or any(r.column.name == model.label and r.source == source.name for r in refs):
+        raise ValueError(f"label {model.label!r} is also a feature or an input")
+    if repeated := {name for name in taken if taken.count(name) > 1}:
+        raise ValueError(f"{', '.join(sorted(repeated))} is named twice among features and inputs")
+    _check_defaults(model, {ref.name: ref.column for ref in refs})
+
+
+def _check_defaults(model: Model, features: Mapping[str, Column]) -> None:
+    for name, value in model.defaults.items():
+        if name not in features:
+            raise ValueError(f"default {name!r} is not one of the model's features{did_you_mean(name, features)}")
+        if not features[name].allows(value):
+            raise ValueError(f"default of {name!r} is {value!r}; expected {features[name].dtype}")
+
+
+def _require_declared(known: Mapping[str, Declared], item: Declared) -> None:
+    """An imported module is run once, so what it declares is missing when the file is loaded again."""
+    if known.get(item.name) is not item:
+        raise ValueError(f"{item.kind} {item.name!r} is not declared in this file; declare it here, not in a module")
+
+
+def _known(kind: str, name: str, known: Mapping[str, T]) -> T:
+    if name not in known:
+        raise UnknownName(kind, name, known)
+    return known[name]

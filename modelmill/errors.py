@@ -1,0 +1,241 @@
+"""Every error that Modelmill raises on purpose, each saying what was wrong, where, and the cure.
+
+ModelmillError
+├── SettingsError            an environment variable that cannot be used
+├── DefinitionsError         a mistake in the user's definitions file: file, line, reason
+├── NotFound                 404
+│   ├── UnknownName              an entity, source, feature, model, version, run, job or alias nobody declared
+│   └── MissingEntity            a declared entity of which no row with this key has arrived
+├── InvalidRequest           422: understood, but a value in it cannot be used
+│   └── InvalidRows              rows that a source's columns do not allow, the first of them listed
+├── MalformedBody            400: not the format that its content type claims
+├── UnsupportedContent       415
+├── TooLarge                 413
+├── Conflict                 409: true now, may be false later
+│   └── RunEnded                 a run that another process has closed, such as one whose worker was lost
+├── CorruptFeature           500: a stored feature that is no value of its type
+├── InvalidAnswer            500: a model answered with what is not a finite number
+├── QueueFull                429: as many trainings wait as may
+├── Unavailable              503: Redis or another service did not answer in time; try again
+│   └── PackageError             a model package with a missing or altered file
+└── RequestFailed            what a client raises for the problem document that a service answered with
+
+`modelmill.web` turns any of them into an RFC 9457 problem document; the command line prints the same sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """The end of a sentence about an unknown `name`: the nearest known names, or all of them when they are few.
+
+    >>> did_you_mean("fature_1", ["feature_1", "target"])
+    "; did you mean 'feature_1'?"
+    """
+    near = get_close_matches(name, known, n=3, cutoff=0.6)
+    if near:
+        return f"; did you mean {' or '.join(repr(n) for n in near)}?"
+    if not known:
+        return "; none is known yet"
+    if len(known) <= 10:
+        return f"; known: {', '.join(sorted(known))}"
+    return ""
+
+
+class ModelmillError(Exception):
+    """The root of the tree. `fields` are the machine-readable parts of the sentence."""
+
+    status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
+    retry_after: ClassVar[int | None] = None
+    """Seconds after which trying again makes sense, if it does."""
+
+    def __init__(self, detail: str, **fields: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.fields = fields
+
+    def problem(self) -> dict[str, Any]:
+        """The error as an RFC 9457 problem document."""
+        words = "".join(f" {c}" if c.isupper() else c for c in type(self).__name__).strip().lower()
+        return {
+            "type": f"urn:modelmill:{words.replace(' ', '-')}",
+            "title": words.capitalize(),
+            "status": int(self.status),
+            "detail": self.detail,
+            **self.fields,
+        }
+
+
+class SettingsError(ModelmillError):
+    """An environment variable that cannot be used."""
+
+
+class DefinitionsError(ModelmillError):
+    """A mistake in the definitions file. `line` is 0 where the whole file is meant."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+    def __init__(self, file: str, line: int, reason: str) -> None:
+        super().__init__(f"{file}:{line}: {reason}" if line else f"{file}: {reason}", file=file, line=line)
+        self.reason = reason
+
+
+class NotFound(ModelmillError):
+    """Something named in the request does not exist."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class UnknownName(NotFound):
+    """A name nobody declared: `kind` says of what (entity, source, feature, model, ...)."""
+
+    def __init__(self, kind: str, name: str, known: Collection[str]) -> None:
+        super().__init__(f"{kind} {name!r} is not known{did_you_mean(name, known)}", **{kind: name})
+
+
+class MissingEntity(NotFound):
+    """No row of this entity has arrived, and the model declares no defaults for its features."""
+
+    def __init__(self, entity: str, key: str) -> None:
+        super().__init__(
+            f"{entity} {key!r} has no features: no row with this key has been ingested", entity=entity, key=key
+        )
+
+
+class InvalidRequest(ModelmillError):
+    """A request that was understood and cannot be carried out as it is."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """One row that a source's columns do not allow. `row` counts data rows from 1."""
+
+    row: int
+    column: str
+    value: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"row {self.row}, column {self.column!r}, value {self.value!r}: {self.reason}"
+
+
+class InvalidRows(InvalidRequest):
+    """Rows that cannot be accepted; nothing of the request was applied."""
+
+    def __init__(self, source: str, rejected: int, total: int, first: Sequence[Rejection]) -> None:
+        super().__init__(
+            f"{rejected} of {total} rows of source {source!r} were rejected and nothing was stored; first: {first[0]}."
+            " Mend them, or send ?on_error=skip to keep the good rows",
+            source=source,
+            rejected=rejected,
+            rows=total,
+            reasons=[asdict(r) for r in first],
+        )
+
+
+class MalformedBody(ModelmillError):
+    """A body that is not what its content type says."""
+
+    status = HTTPStatus.BAD_REQUEST
+
+
+class UnsupportedContent(ModelmillError):
+    """A content type that this call does not take."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+    def __init__(self, got: str, expected: Collection[str]) -> None:
+        super().__init__(f"content type {got!r} is not taken here; expected one of {', '.join(expected)}", got=got)
+
+
+class TooLarge(ModelmillError):
+    """A body or a batch over its stated limit."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+    def __init__(self, what: str, got: int | None, limit: int, setting: str | None = None) -> None:
+        cure = f"send smaller parts{f' or raise {setting}' if setting else ''}"
+        over = "more than is allowed" if got is None else f"{got} is over the limit"
+        super().__init__(f"{what}: {over} of {limit}; {cure}", got=got, limit=limit)
+
+
+class Conflict(ModelmillError):
+    """The state at this moment does not allow the request."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class RunEnded(Conflict):
+    """A run that another process has closed; whoever still works on it may write nothing more of it."""
+
+    def __init__(self, run: str, status: str | None, error: str | None) -> None:
+        ended = f"{status}: {error}" if error else status or "deleted"
+        super().__init__(f"run {run} has ended already ({ended}); nothing more is recorded of it", run=run)
+
+
+class QueueFull(ModelmillError):
+    """As many trainings wait as may."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    retry_after = 30
+
+    def __init__(self, waiting: int, limit: int) -> None:
+        super().__init__(
+            f"{waiting} trainings wait already, of {limit} that may; try later, start more workers, or raise"
+            " MODELMILL_TRAIN_QUEUE_LIMIT",
+            waiting=waiting,
+            limit=limit,
+        )
+
+
+class CorruptFeature(ModelmillError):
+    """A text in the online store that is no value of the feature's type; nothing that Modelmill writes is."""
+
+    def __init__(self, entity: str, key: str, field: str, text: str, expected: str) -> None:
+        super().__init__(
+            f"feature {field!r} of {entity} {key!r} is stored as {text[:80]!r}; expected {expected}."
+            " Ingest its row again",
+            entity=entity,
+            key=key,
+            field=field,
+        )
+
+
+class InvalidAnswer(ModelmillError):
+    """A model answered with NaN or an infinity, which is no answer. `instance` counts from 0."""
+
+    def __init__(self, model: str, version: int, instance: int, answer: float) -> None:
+        super().__init__(
+            f"{model!r} version {version} answered {answer} for instance {instance}, which is not a finite number",
+            model=model,
+            version=version,
+            instance=instance,
+        )
+
+
+class Unavailable(ModelmillError):
+    """Something this service needs did not answer in time."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after = 1
+
+
+class PackageError(Unavailable):
+    """A model package with a missing or altered file; it is never served."""
+
+
+class RequestFailed(ModelmillError):
+    """A service answered a client's request with an error; `problem` is its document."""
+
+    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+        super().__init__(str(problem.get("detail", f"HTTP status {status}")))
+        self.http_status = status
+        self.document = problem

@@ -1,0 +1,236 @@
+"""Each event that travels through Redis, as a frozen dataclass named by a past fact.
+
+An entry of a stream holds the CloudEvents 1.0 attributes (`specversion`, `id`, `source`, `type`, `time`, `subject`)
+as fields, and beside them the event's own fields as plain text: numbers as they print, lists and objects as JSON,
+an absent value as the empty string.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, ClassVar, Self, get_type_hints
+
+import orjson
+
+from modelmill import keys
+
+
+def utc_now() -> str:
+    """The time now as text of fixed width, so that times compare as text: `2026-11-23T23:47:08.123456Z`."""
+    return iso(datetime.now(UTC))
+
+
+def iso(moment: datetime) -> str:
+    """`moment` (with a time zone) as text in UTC with microseconds, always 27 characters wide."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What all events have. Subclasses say their wire name, their stream and which field is the subject."""
+
+    type: ClassVar[str]
+    stream: ClassVar[str]
+    subject: ClassVar[str]
+
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    source: str = "modelmill"
+    time: str = field(default_factory=utc_now)
+
+    def to_fields(self) -> dict[str, str]:
+        """The event as the fields of a stream entry."""
+        entry = {"specversion": "1.0", "type": self.type, "subject": str(getattr(self, self.subject))}
+        for item in fields(self):
+            entry[item.name] = _to_text(getattr(self, item.name))
+        return entry
+
+    @classmethod
+    def from_fields(cls, entry: Mapping[str, str]) -> Self:
+        """The event of this class that `entry` holds; fields that it does not know are left out."""
+        kind: Any = cls  # mypy takes a dataclass's __hash__ for that of the class itself
+        types = _field_types(kind)
+        return cls(**{name: _from_text(entry[name], types[name]) for name in types if name in entry})
+
+
+def parse(entry: Mapping[str, str]) -> Event | None:
+    """The event in a stream entry, or None for a type that this version does not know.
+
+    Raises:
+        ValueError: for an entry that lacks a field of its type, or holds a value of another kind there.
+    """
+    kind = EVENTS.get(entry.get("type", ""))
+    try:
+        return kind.from_fields(entry) if kind else None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"unreadable {entry['type']} event {entry.get('id', '')!r}: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted(Event):
+    """A training attempt began."""
+
+    type: ClassVar[str] = "run.started"
+    stream: ClassVar[str] = keys.EVENTS_MODELS
+    subject: ClassVar[str] = "model"
+
+    model: str
+    run: str
+    trigger: str
+    """What asked for it: `manual`, `schedule`, ..."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFailed(Event):
+    """A training attempt ended without a version."""
+
+    type: ClassVar[str] = "run.failed"
+    stream: ClassVar[str] = keys.EVENTS_MODELS
+    subject: ClassVar[str] = "model"
+
+    model: str
+    run: str
+    error: str
+    """The error in one sentence; the traceback is in the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelTrained(Event):
+    """A training attempt succeeded and its version is registered."""
+
+    type: ClassVar[str] = "model.trained"
+    stream: ClassVar[str] = keys.EVENTS_MODELS
+    subject: ClassVar[str] = "model"
+
+    model: str
+    version: int
+    run: str
+    metrics: dict[str, float]
+    """Metric name to its value on the held-out rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPromoted(Event):
+    """An alias now names another version; with the alias `champion`, predictors serve it."""
+
+    type: ClassVar[str] = "model.promoted"
+    stream: ClassVar[str] = keys.EVENTS_MODELS
+    subject: ClassVar[str] = "model"
+
+    model: str
+    alias: str
+    version: int
+    previous: int | None
+    """The version that the alias named before; absent at the first promotion."""
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefinitionsApplied(Event):
+    """Another state of the definitions file is in force; services that read the file load it again."""
+
+    type: ClassVar[str] = "definitions.applied"
+    stream: ClassVar[str] = keys.EVENTS_FEATURES
+    subject: ClassVar[str] = "fingerprint"
+
+    fingerprint: str
+    """SHA-256 of the file, in hexadecimal."""
+    changes: list[str]
+    """What was added, changed or removed, a sentence each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsIngested(Event):
+    """Rows are in the history and in the online store."""
+
+    type: ClassVar[str] = "rows.ingested"
+    stream: ClassVar[str] = keys.EVENTS_FEATURES
+    subject: ClassVar[str] = "table"
+
+    table: str
+    """Name of the feature source (`source` is the CloudEvents attribute)."""
+    accepted: int
+    rejected: int
+    failed_features: int
+    """Values that a feature function failed to compute."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionServed(Event):
+    """One predict request was answered; `id` is the prediction's id."""
+
+    type: ClassVar[str] = "prediction.served"
+    stream: ClassVar[str] = keys.EVENTS_PREDICTIONS
+    subject: ClassVar[str] = "model"
+
+    model: str
+    version: int
+    latency_ms: float
+    """From the request's arrival in the application to the finished answer, in milliseconds."""
+    rows: int
+    features: dict[str, list[Any]]
+    """Model input to its values, one a row, as they went into the model."""
+    predictions: list[Any]
+    """The answers, one a row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionFailed(Event):
+    """One predict request for a known model got an error."""
+
+    type: ClassVar[str] = "prediction.failed"
+    stream: ClassVar[str] = keys.EVENTS_PREDICTIONS
+    subject: ClassVar[str] = "model"
+
+    model: str
+    version: int
+    latency_ms: float
+    status: int
+    """The HTTP status that was answered."""
+    error: str
+
+
+EVENTS: dict[str, type[Event]] = {
+    kind.type: kind
+    for kind in (
+        RunStarted,
+        RunFailed,
+        ModelTrained,
+        ModelPromoted,
+        DefinitionsApplied,
+        RowsIngested,
+        PredictionServed,
+        PredictionFailed,
+    )
+}
+"""Every event by its wire name."""
+
+
+@cache
+def _field_types(kind: type[Event]) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {item.name: hints[item.name] for item in fields(kind)}
+
+
+def _to_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, list | dict):
+        return orjson.dumps(value).decode()
+    return str(value)
+
+
+def _from_text(text: str, kind: Any) -> Any:
+    if kind is str:
+        return text
+    if kind in (int, float):
+        return kind(text)
+    if kind == int | None:
+        return int(text) if text else None
+    return orjson.loads(text)

@@ -1,0 +1,124 @@
+"""Every Redis key and stream name, spelled once. Each docstring says the type, the content and the expiry.
+
+Nothing here expires unless its docstring says so; all values are plain text that `redis-cli` shows readably.
+"""
+
+from __future__ import annotations
+
+EVENTS_MODELS = "events:models"
+"""Stream: runs, registrations and promotions. Bounded to about `bus.MAX_LENGTH` entries, like all streams."""
+EVENTS_FEATURES = "events:features"
+"""Stream: definitions applied, rows ingested, features backfilled."""
+EVENTS_PREDICTIONS = "events:predictions"
+"""Stream: one entry a predict request, served or failed."""
+
+QUEUE = "train"
+"""Name of the RQ queue; RQ itself keeps it under `rq:queue:train`."""
+
+DEFINITIONS = "definitions"
+"""Hash: fingerprint and path of the definitions file last applied, and when."""
+DEFINITIONS_LOCK = "definitions:lock"
+"""String: held while definitions are applied; expires by itself should its holder die."""
+ENTITIES = "entities"
+"""Set of the names of all registered entities."""
+SOURCES = "sources"
+"""Set of the names of all registered sources."""
+MODELS = "models"
+"""Set of the names of all models that were declared or trained."""
+
+
+def feature(entity: str, key: str) -> str:
+    """Hash: the online features of one entity, a field a feature, and `_event_time.{source}` a source."""
+    return f"feature:{entity}:{key}"
+
+
+def event_time_field(source: str) -> str:
+    """Field of an entity's hash: event time of the row that its values from `source` come from, 27 characters wide."""
+    return f"_event_time.{source}"
+
+
+def entity(name: str) -> str:
+    """Hash: an entity as registered: its join key."""
+    return f"entity:{name}"
+
+
+def source(name: str) -> str:
+    """Hash: a source as registered: its entities, event time and, as `column.{name}`, its columns' types."""
+    return f"source:{name}"
+
+
+def features(entity: str) -> str:
+    """Hash: the features of an entity as registered, name to `dtype source version`."""
+    return f"features:{entity}"
+
+
+def model(name: str) -> str:
+    """Hash: a model as declared: its features, inputs, label, metric, policy and schedules."""
+    return f"model:{name}"
+
+
+RUNNING = "running"
+"""Set: ids of the runs that have begun and not ended."""
+
+
+def run(run_id: str) -> str:
+    """Hash: one training attempt, whatever became of it."""
+    return f"run:{run_id}"
+
+
+def runs(model: str) -> str:
+    """Sorted set: ids of a model's runs by start time (seconds since 1970)."""
+    return f"runs:{model}"
+
+
+def version(model: str, number: int) -> str:
+    """Hash: one immutable registered version."""
+    return f"model:{model}:{number}"
+
+
+def versions(model: str) -> str:
+    """String: the number of versions registered so far, which is also the newest one's number."""
+    return f"model:{model}:versions"
+
+
+def aliases(model: str) -> str:
+    """Hash: alias to version number."""
+    return f"model:{model}:aliases"
+
+
+def alias_history(model: str) -> str:
+    """Stream: every move of every alias of a model, oldest first."""
+    return f"model:{model}:history"
+
+
+def schedule_slot(model: str, slot: str) -> str:
+    """String: a schedule's slot that has been claimed and enqueued; holds the job id, expires after a day."""
+    return f"schedule:{model}:{slot}"
+
+
+def schedule_position(model: str) -> str:
+    """String: the last slot that any scheduler has looked at, as an ISO time."""
+    return f"schedule:{model}"
+
+
+def report_batch(reporter: str) -> str:
+    """String: number of the last batch of reports that one predictor process appended; expires after a day."""
+    return f"predictor:{reporter}:batch"
+
+
+def monitor_progress(stream: str) -> str:
+    """Hash: how far the monitor has counted a stream (`position`, `entries`) and what became of the entries."""
+    return f"monitor:progress:{stream}"
+
+
+def monitor_window(model: str, version: int, minute: str) -> str:
+    """Hash: counts and latency sketch of one version in one minute, `2026-11-23T23:47Z`; expires by its retention."""
+    return f"monitor:{model}:{version}:{minute}"
+
+
+def monitor_minutes(model: str) -> str:
+    """Sorted set: `{version}:{minute}` of each stored window of a model, by minute (seconds since 1970).
+
+    Expires a retention after it was last added to.
+    """
+    return f"monitor:{model}:minutes"

@@ -1,0 +1,98 @@
+"""How the command line shows answers: tables and progress bars for people, JSON for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import orjson
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from modelmill.client import Progress as Report
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def as_json(content: Any) -> None:
+    """Print `content` as one JSON document."""
+    click.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, empty: str) -> None:
+    """Print `columns` of `rows`, or the sentence `empty` where there are none."""
+    if not rows:
+        console.print(empty)
+        return
+    grid = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        grid.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        grid.add_row(*(escape(text(row.get(column))) for column in columns))
+    console.print(grid)
+
+
+def facts(content: Mapping[str, Any], indent: str = "") -> None:
+    """Print a mapping a line an entry, nested ones indented, empty values left out."""
+    for name, value in content.items():
+        if value in (None, "", [], {}):
+            continue
+        if isinstance(value, Mapping):
+            console.print(f"{indent}[bold]{escape(name)}[/]")
+            facts(value, indent + "  ")
+        else:
+            console.print(f"{indent}[bold]{escape(name)}[/] {escape(text(value))}", soft_wrap=True)
+
+
+def text(value: Any) -> str:
+    """A value as a table cell shows it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {text(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(text(inner) for inner in value)
+    return str(value)
+
+
+def when(moment: str | None) -> str:
+    """An ISO time as `2026-11-23 23:47:08`."""
+    return (moment or "")[:19].replace("T", " ")
+
+
+@contextmanager
+def upload(what: str, quiet: bool) -> Iterator[Report | None]:
+    """A progress bar of bytes; yields the function that moves it, or None where `quiet`."""
+    if quiet:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda sent, total: progress.update(task, completed=sent, total=total)
+
+
+@contextmanager
+def stages(what: str, quiet: bool) -> Iterator[Any]:
+    """A progress bar of a job's stages; yields a function of the job's state that moves it."""
+    if quiet:
+        yield None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True) as progress:
+        task = progress.add_task(what, total=1.0)
+
+        def watch(job: Mapping[str, Any]) -> None:
+            stage = job.get("stage") or job["status"]
+            progress.update(task, description=f"{what}: {stage}", completed=job.get("progress") or 0)
+
+        yield watch

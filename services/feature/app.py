@@ -1,0 +1,146 @@
+"""The feature service's HTTP calls."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from flask import Flask, Response, request
+from prometheus_client import Counter
+
+from modelmill.errors import InvalidRequest, MissingEntity, TooLarge
+from modelmill.settings import Settings
+from modelmill.web import create_app, json_object, redis_answers, reply
+from services.feature import online
+from services.feature.catalogue import Catalogue, features_overview
+from services.feature.decode import decode
+from services.feature.frames import training_frame
+from services.feature.ingest import ingest
+
+ROWS = Counter("modelmill_rows_total", "Rows of ingest requests by what became of them", ["source", "outcome"])
+FAILED = Counter("modelmill_failed_features_total", "Values that a feature function failed to compute", ["feature"])
+MAX_LOOKUP = 1000
+"""Entities of one lookup."""
+PARQUET, ARROW = "application/vnd.apache.parquet", "application/vnd.apache.arrow.stream"
+
+
+def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
+    """The routes of the feature service."""
+    redis = catalogue.redis
+    app = create_app("feature", settings, {"redis": redis_answers(redis)})
+
+    @app.post("/sources/<source>/rows")
+    def add_rows(source: str) -> Response:
+        """Ingest rows: CSV, JSON, NDJSON or Parquet, by content type.
+
+        All rows or none, unless `?on_error=skip` asks to keep the good ones. The answer counts accepted and rejected
+        rows, lists the first reasons, and counts failed feature functions.
+        """
+        on_error = request.args.get("on_error", "fail")
+        if on_error not in ("fail", "skip"):
+            raise InvalidRequest(f"on_error={on_error!r}; expected fail or skip")
+        catalogue.definitions.source(source)
+        raw = decode(request.get_data(cache=False), request.content_type or "none")
+        done = ingest(catalogue, source, raw, skip_bad=on_error == "skip")
+        ROWS.labels(source, "accepted").inc(done.accepted)
+        ROWS.labels(source, "rejected").inc(done.rejected)
+        for feature, count in done.failed_features.items():
+            FAILED.labels(feature).inc(count)
+        return reply(asdict(done), 201 if done.accepted else 200)
+
+    @app.get("/entities/<entity>/<key>")
+    def entity(entity: str, key: str) -> Response:
+        """The stored features of one entity, with the event time of each source."""
+        definitions = catalogue.definitions
+        definitions.entity(entity)
+        found = online.read(redis, definitions, entity, [key])[0]
+        if found is None:
+            raise MissingEntity(entity, key)
+        return reply({"entity": entity, "key": key, **asdict(found)})
+
+    @app.post("/entities/<entity>/lookup")
+    def lookup(entity: str) -> Response:
+        """The stored features of several entities: `{"keys": [...]}`; null for one that is not there."""
+        definitions = catalogue.definitions
+        definitions.entity(entity)
+        ids = json_object().get("keys")
+        if not isinstance(ids, list) or not all(isinstance(key, str) for key in ids):
+            raise InvalidRequest(f"keys is {ids!r}; expected a list of texts")
+        if len(ids) > MAX_LOOKUP:
+            raise TooLarge("keys", len(ids), MAX_LOOKUP, "nothing: send several requests")
+        found = online.read(redis, definitions, entity, ids)
+        return reply({"entities": {key: asdict(e) if e else None for key, e in zip(ids, found, strict=True)}})
+
+    @app.get("/features")
+    def features() -> Response:
+        """Every declared feature: type, source, version and the models that use it."""
+        return reply({"features": features_overview(catalogue.definitions)})
+
+    @app.post("/features")
+    def apply() -> Response:
+        """Apply the definitions file: register what it declares and backfill new and changed features.
+
+        `{"dry_run": true}` only says what would change. `{"fingerprint": "..."}` insists on the file with this SHA-256.
+        """
+        body = json_object()
+        fingerprint = body.get("fingerprint")
+        if body.get("dry_run"):
+            return reply(asdict(catalogue.plan(fingerprint)))
+        return reply(asdict(catalogue.apply(fingerprint)))
+
+    @app.post("/training-frames")
+    def frame() -> Response:
+        """A model's point-in-time-correct training frame: `{"model": ..., "start": ..., "end": ...}`.
+
+        Streams Parquet, or an Arrow stream where `Accept` asks for `application/vnd.apache.arrow.stream`. Rows are
+        those of the label's source with start <= event time < end, ordered by event time.
+        """
+        body = json_object()
+        definitions = catalogue.definitions
+        model = definitions.model(_text(body, "model"))
+        table = training_frame(catalogue.storage, definitions, model, start=_time(body, "start"), end=_time(body, "end"))
+        kind = ARROW if request.accept_mimetypes.best == ARROW else PARQUET
+        return Response(_stream(table, kind), content_type=kind)
+
+    return app
+
+
+def _text(body: dict[str, Any], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name} is {value!r}; expected a text")
+    return value
+
+
+def _time(body: dict[str, Any], name: str) -> datetime | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise InvalidRequest(f"{name} is {value!r}; expected a time such as 2013-02-01T00:00:00Z") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _stream(table: pa.Table, kind: str) -> Iterator[bytes]:
+    """The table in pieces of a megabyte, by way of a file, so that it is in memory once."""
+    file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  the generator below closes it
+    if kind == ARROW:
+        with pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        pq.write_table(table, file)
+    file.seek(0)
+
+    def pieces() -> Iterator[bytes]:
+        with file:
+            while piece := file.read(1 << 20):
+                yield piece
+
+    return pieces()

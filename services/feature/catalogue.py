@@ -1,0 +1,246 @@
+"""What is registered, against what the definitions file declares: plan the changes, apply them, follow others' changes.
+
+The catalogue in Redis is a few hashes: `entity:{name}`, `source:{name}`, `features:{entity}` and `model:{name}`.
+`describe` writes a definitions file as exactly these hashes, so that a plan is a comparison of dictionaries.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event as Flag
+from threading import Lock
+
+from modelmill import bus, keys
+from modelmill.connections import Redis
+from modelmill.definitions import Definitions, load
+from modelmill.errors import Conflict, ModelmillError
+from modelmill.events import DefinitionsApplied, utc_now
+from modelmill.storage import Storage
+from services.feature import history
+from services.feature.backfill import backfill
+
+log = logging.getLogger(__name__)
+
+LOCK_SECONDS = 600
+"""After this long a process that applies definitions counts as dead."""
+FIXED_FIELDS = ("key", "entities", "event_time")
+"""Fields of an entity or a source that may not change while rows of it are stored."""
+
+Hashes = dict[str, dict[str, str]]
+"""Redis key to the fields of its hash."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What applying the definitions would change, a sentence each, and the reasons why it cannot be done."""
+
+    changes: list[str]
+    refusals: list[str]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What applying the definitions changed."""
+
+    changes: list[str]
+    backfilled: int
+    """Rows whose derived features were computed again."""
+
+
+class Catalogue:
+    """The definitions in force in this process. `definitions` is replaced as a whole when the file is applied."""
+
+    def __init__(self, redis: Redis, storage: Storage, path: Path) -> None:
+        self.redis = redis
+        self.storage = storage
+        self.path = path
+        self.definitions = load(path)
+        self._lock = Lock()
+
+    def plan(self, fingerprint: str | None = None) -> Plan:
+        """What `apply` would do with the file as it is now."""
+        return self._plan(self._load(fingerprint))
+
+    def apply(self, fingerprint: str | None = None) -> Applied:
+        """Load the file, backfill its derived features, register it, and tell everyone.
+
+        The registration comes last: killed before it, the next `apply` does what is left.
+
+        Raises:
+            DefinitionsError: for a mistake in the file.
+            Conflict: where stored rows do not allow the change, or the file is not the one with `fingerprint`.
+        """
+        with self._lock, self.redis.lock(keys.DEFINITIONS_LOCK, timeout=LOCK_SECONDS, blocking_timeout=LOCK_SECONDS):
+            definitions = self._load(fingerprint)
+            plan = self._plan(definitions)
+            if plan.refusals:
+                raise Conflict("; ".join(plan.refusals), reasons=plan.refusals)
+            self.definitions = definitions  # from here on new rows get the new features; the old rows follow
+            rows = backfill(self.redis, self.storage, definitions)
+            if plan.changes or self.redis.hget(keys.DEFINITIONS, "fingerprint") != definitions.fingerprint:
+                _register(self.redis, definitions, plan.changes)
+        return Applied(plan.changes, rows)
+
+    def follow(self, stop: Flag, position: str) -> None:
+        """Load the file again whenever another process has applied it; runs until `stop` is set."""
+        for entries in bus.follow(self.redis, keys.EVENTS_FEATURES, position, stop):
+            for _, event in entries:
+                if isinstance(event, DefinitionsApplied) and event.fingerprint != self.definitions.fingerprint:
+                    self._reload()
+
+    def _reload(self) -> None:
+        try:
+            self.definitions = load(self.path)
+            backfill(self.redis, self.storage, self.definitions)
+        except ModelmillError as error:
+            log.error("keeping the former definitions: %s", error)
+
+    def _load(self, fingerprint: str | None) -> Definitions:
+        definitions = load(self.path)
+        if fingerprint not in (None, definitions.fingerprint):
+            raise Conflict(
+                f"the feature service reads {self.path}, which differs from the file that you checked;"
+                " apply the file that the services were started with, or copy yours there"
+            )
+        return definitions
+
+    def _plan(self, definitions: Definitions) -> Plan:
+        with_rows = {name for name in definitions.sources if history.names(self.storage, name)}
+        return plan(registered(self.redis), describe(definitions), with_rows)
+
+
+def describe(definitions: Definitions) -> Hashes:
+    """The definitions as the hashes that register them."""
+    hashes: Hashes = {}
+    for entity in definitions.entities.values():
+        hashes[keys.entity(entity.name)] = {"key": entity.key}
+        hashes[keys.features(entity.name)] = {
+            name: f"{ref.column} {ref.source}{f' {derived.version}' if derived else ''}"
+            for name, ref in definitions.features_of(entity.name).items()
+            for derived in [definitions.features[ref.source].get(name)]
+        }
+    for source in definitions.sources.values():
+        hashes[keys.source(source.name)] = {
+            "entities": " ".join(entity.name for entity in source.entities),
+            "event_time": source.event_time or "",
+            **{f"column.{name}": str(column) for name, column in source.columns.items()},
+        }
+    for model in definitions.models.values():
+        hashes[keys.model(model.name)] = {
+            "entities": " ".join(entity.name for entity in model.entities),
+            "features": " ".join(model.features),
+            "inputs": " ".join(f"{name}:{column}" for name, column in model.inputs.items()),
+            "label": model.label,
+            "source": definitions.label_source(model).name,
+            "metric": model.metric,
+            "promote": model.promote,
+            "train": "; ".join(str(schedule) for schedule in model.train),
+        }
+    return hashes
+
+
+def registered(redis: Redis) -> Hashes:
+    """The hashes that are registered now."""
+    entities, sources, models = (sorted(redis.smembers(s)) for s in (keys.ENTITIES, keys.SOURCES, keys.MODELS))
+    wanted = [
+        *(key for entity in entities for key in (keys.entity(entity), keys.features(entity))),
+        *(keys.source(name) for name in sources),
+        *(keys.model(name) for name in models),
+    ]
+    with redis.pipeline(transaction=False) as pipe:
+        for key in wanted:
+            pipe.hgetall(key)
+        return {key: found for key, found in zip(wanted, pipe.execute(), strict=True) if found}
+
+
+def plan(now: Hashes, declared: Hashes, with_rows: set[str]) -> Plan:
+    """Compare what is registered with what is declared; `with_rows` are the sources that have history."""
+    changes, refusals = [], []
+    guarded = {keys.source(name) for name in with_rows}
+    if guarded:
+        guarded |= {key for key in now if key.startswith(keys.entity(""))}
+    for key in sorted(now.keys() | declared.keys()):
+        before, after = now.get(key, {}), declared.get(key, {})
+        for name in sorted(before.keys() | after.keys()):
+            change = _change(key, name, before.get(name), after.get(name))
+            if change is None:
+                continue
+            changes.append(change)
+            if key in guarded and after and (reason := _refusal(name, before.get(name), after.get(name))):
+                refusals.append(f"{change}: {reason}")
+    return Plan(changes, refusals)
+
+
+def _change(key: str, name: str, before: str | None, after: str | None) -> str | None:
+    if before == after:
+        return None
+    if before is None:
+        return f"{key} {name}: added ({after or 'none'})"
+    return f"{key} {name}: removed" if after is None else f"{key} {name}: {before or 'none'} -> {after or 'none'}"
+
+
+def _refusal(name: str, before: str | None, after: str | None) -> str | None:
+    """Why stored rows do not allow this change, and the way out."""
+    if name in FIXED_FIELDS and before is not None:
+        return "rows are stored under it; declare a new source instead"
+    if not name.startswith("column."):
+        return None
+    if before is None and after is not None and not after.endswith("?"):
+        return f"stored rows have no value for it; declare it as {after} | None"
+    if before is not None and after is not None and before.rstrip("?") != after.rstrip("?"):
+        return "stored values have the former type; declare a new column instead"
+    return None
+
+
+def _register(redis: Redis, definitions: Definitions, changes: list[str]) -> None:
+    declared = describe(definitions)
+    with redis.pipeline() as pipe:
+        gone = [key for key in registered(redis) if key not in declared]
+        if gone:
+            pipe.delete(*gone)
+        for key, fields in declared.items():
+            pipe.delete(key)
+            if fields:
+                pipe.hset(key, mapping=fields)
+        for names, members in ((keys.ENTITIES, definitions.entities), (keys.SOURCES, definitions.sources)):
+            pipe.delete(names)
+            if members:
+                pipe.sadd(names, *members)
+        if definitions.models:
+            pipe.sadd(keys.MODELS, *definitions.models)
+        pipe.hset(
+            keys.DEFINITIONS,
+            mapping={"fingerprint": definitions.fingerprint, "path": str(definitions.path), "applied": utc_now()},
+        )
+        bus.append(
+            pipe, DefinitionsApplied(source="feature", fingerprint=definitions.fingerprint, changes=changes)
+        )
+        pipe.execute()
+
+
+def features_overview(definitions: Definitions) -> list[Mapping[str, object]]:
+    """Every online feature with its type, origin, version and the models that use it."""
+    uses: dict[tuple[str, str], list[str]] = {}
+    for model in definitions.models.values():
+        for ref in definitions.resolve([entity.name for entity in model.entities], model.features):
+            uses.setdefault((ref.entity, ref.column.name), []).append(model.name)
+    return [
+        {
+            "entity": entity,
+            "name": name,
+            "dtype": ref.column.dtype,
+            "nullable": ref.column.nullable,
+            "source": ref.source,
+            "kind": "function" if derived else "column",
+            "version": derived.version if derived else None,
+            "models": uses.get((entity, name), []),
+        }
+        for entity in definitions.entities
+        for name, ref in definitions.features_of(entity).items()
+        for derived in [definitions.features[ref.source].get(name)]
+    ]
+
+

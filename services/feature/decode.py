@@ -1,0 +1,141 @@
+"""Request bodies in, columns out: CSV, JSON, NDJSON and Parquet, not yet checked against any source."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from modelmill.errors import InvalidRequest, MalformedBody, Rejection, UnsupportedContent
+
+INDEX_COLUMNS = ("", "__index_level_0__")
+"""What pandas calls an unnamed index when it writes CSV or Parquet; left out."""
+
+
+@dataclass(frozen=True)
+class RawRows:
+    """Columns as they came: Arrow arrays from CSV (text) and Parquet (typed), lists of Python values from JSON."""
+
+    columns: dict[str, pa.ChunkedArray | list[Any]]
+    numbers: list[int] | range
+    """The number of each row in the body, counted from 1."""
+    is_text: bool = False
+    """All values are text that still has to be parsed, as in CSV."""
+    broken: list[Rejection] = field(default_factory=list)
+    """Rows that could not even be split into columns."""
+
+    @property
+    def total(self) -> int:
+        """Rows in the body, broken ones included."""
+        return len(self.numbers) + len(self.broken)
+
+
+def decode(body: bytes, content_type: str) -> RawRows:
+    """Read `body` in the format that `content_type` names.
+
+    Raises:
+        UnsupportedContent: for a content type that is none of `DECODERS`.
+        MalformedBody: where the body is not what its content type says, or is cut off.
+        InvalidRequest: where a column is named twice.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind not in DECODERS:
+        raise UnsupportedContent(content_type, DECODERS)
+    if not body:
+        raise MalformedBody("the body is empty; expected rows")
+    return DECODERS[kind](body)
+
+
+def _csv(body: bytes) -> RawRows:
+    broken: list[Rejection] = []
+
+    def on_broken(row: Any) -> str:
+        reason = f"has {row.actual_columns} columns; expected {row.expected_columns}"
+        broken.append(Rejection(row.number - 1, "", row.text[:80], reason))
+        return "skip"
+
+    try:
+        names = next(csv.reader(io.TextIOWrapper(io.BytesIO(body), encoding="utf-8-sig", newline="")))
+    except (StopIteration, UnicodeDecodeError, csv.Error) as error:
+        raise MalformedBody(f"the body is not CSV in UTF-8: {error or 'no header line'}") from None
+    _refuse_duplicates(names)
+    try:
+        table = pa_csv.read_csv(
+            io.BytesIO(body),
+            read_options=pa_csv.ReadOptions(use_threads=False),  # with threads Arrow does not number broken rows
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=on_broken),
+            convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+        )
+    except pa.ArrowInvalid as error:
+        raise MalformedBody(f"the body is not complete CSV: {error}") from None
+    skipped = {row.row for row in broken}
+    total = table.num_rows + len(broken)
+    numbers = [n for n in range(1, total + 1) if n not in skipped] if skipped else range(1, total + 1)
+    return RawRows(_columns(table), numbers, is_text=True, broken=broken)
+
+
+def _parquet(body: bytes) -> RawRows:
+    try:
+        table = pq.read_table(io.BytesIO(body))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise MalformedBody(f"the body is not a complete Parquet file: {error}") from None
+    _refuse_duplicates(table.column_names)
+    return RawRows(_columns(table), range(1, table.num_rows + 1))
+
+
+def _json(body: bytes) -> RawRows:
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedBody(f"the body is not JSON: {error}") from None
+    if isinstance(content, dict):
+        content = content["rows"] if set(content) == {"rows"} else [content]
+    return _objects(content)
+
+
+def _ndjson(body: bytes) -> RawRows:
+    rows = []
+    for number, line in enumerate(body.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(orjson.loads(line))
+        except orjson.JSONDecodeError as error:
+            raise MalformedBody(f"line {number} is not JSON: {error}") from None
+    return _objects(rows)
+
+
+def _objects(rows: Any) -> RawRows:
+    if not isinstance(rows, list):
+        raise MalformedBody(f"the body is a JSON {type(rows).__name__}; expected an object or a list of objects")
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise MalformedBody(f"row {number} is a JSON {type(row).__name__}; expected an object")
+    names = dict.fromkeys(name for row in rows for name in row)
+    return RawRows({name: [row.get(name) for row in rows] for name in names}, range(1, len(rows) + 1))
+
+
+def _columns(table: pa.Table) -> dict[str, Any]:
+    return {name: table[name] for name in table.column_names if name not in INDEX_COLUMNS}
+
+
+def _refuse_duplicates(names: list[str]) -> None:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise InvalidRequest(f"column {twice[0]!r} is there {names.count(twice[0])} times; expected once")
+
+
+DECODERS: dict[str, Callable[[bytes], RawRows]] = {
+    "text/csv": _csv,
+    "application/json": _json,
+    "application/x-ndjson": _ndjson,
+    "application/vnd.apache.parquet": _parquet,
+}
+"""Content type to the function that reads it."""

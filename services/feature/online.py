@@ -1,0 +1,135 @@
+"""The online store: one readable Redis hash an entity, written so that an older row never overwrites a newer one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from modelmill import keys
+from modelmill.connections import Redis
+from modelmill.declarations import Source
+from modelmill.definitions import Definitions
+from services.feature.derive import FAILED
+from services.feature.validate import EVENT_TIME
+
+BATCH = 250
+"""Entities written by one call of the script: long enough to save round trips, short enough to keep Redis responsive."""
+ABSENT = "\x00"
+"""Stands for a missing value on the way into the script; in the hash its field is absent."""
+
+UPSERT = """
+-- KEYS: the hash of each entity. ARGV: the number n of fields, their names (the first is the one with the event time),
+-- then n values a key, in the same order. A hash that holds a newer event time is left as it is; equal times: the
+-- later write wins. Times are text of fixed width, so they compare as text.
+local n, written = tonumber(ARGV[1]), 0
+for i, key in ipairs(KEYS) do
+  local at = 1 + i * n
+  local stored = redis.call('HGET', key, ARGV[2])
+  if not stored or stored <= ARGV[at + 1] then
+    local present, absent = {}, {}
+    for j = 1, n do
+      if ARGV[at + j] == '\\0' then
+        absent[#absent + 1] = ARGV[1 + j]
+      else
+        present[#present + 1] = ARGV[1 + j]
+        present[#present + 1] = ARGV[at + j]
+      end
+    end
+    redis.call('HSET', key, unpack(present))
+    if #absent > 0 then redis.call('HDEL', key, unpack(absent)) end
+    written = written + 1
+  end
+end
+return written
+"""
+
+
+def event_time_field(source: str) -> str:
+    """The field of an entity's hash that says how new its values from `source` are."""
+    return f"{EVENT_TIME}.{source}"
+
+
+def failed_field(source: str) -> str:
+    """The field of an entity's hash that names the features of `source` that failed, with their errors."""
+    return f"{FAILED}.{source}"
+
+
+def write(redis: Redis, source: Source, columns: Sequence[str], table: pa.Table) -> int:
+    """Write the newest row of each entity in `table` and return how many entities took it.
+
+    `table` has the entity's key, `columns`, `_event_time` and `_failed`; of equal event times the later row counts.
+    """
+    assert source.entity is not None
+    newest = _newest_per_key(table, source.entity.key)
+    hashes = [keys.feature(source.entity.name, key) for key in newest[source.entity.key].to_pylist()]
+    fields = [event_time_field(source.name), failed_field(source.name), *columns]
+    values = [_times(newest[EVENT_TIME]), _texts(newest[FAILED]), *(_texts(newest[column]) for column in columns)]
+    rows = list(zip(*values, strict=True))
+    script = redis.register_script(UPSERT)
+    written = 0
+    for start in range(0, len(hashes), BATCH):
+        flat = [value for row in rows[start : start + BATCH] for value in row]
+        written += script(keys=hashes[start : start + BATCH], args=[len(fields), *fields, *flat])
+    return written
+
+
+@dataclass(frozen=True)
+class OnlineEntity:
+    """What is stored online of one entity."""
+
+    features: dict[str, Any]
+    """Every feature that its sources declare; None where the value is missing."""
+    event_times: dict[str, str]
+    """Source to the event time of the row that its values come from."""
+    failed: dict[str, str]
+    """Source to the features of that row whose functions failed, with their errors."""
+
+
+def read(redis: Redis, definitions: Definitions, entity: str, ids: Sequence[str]) -> list[OnlineEntity | None]:
+    """The stored features of each id, in one round trip; None where nothing is stored."""
+    columns = {name: ref.column.dtype for name, ref in definitions.features_of(entity).items()}
+    with redis.pipeline(transaction=False) as pipe:
+        for key in ids:
+            pipe.hgetall(keys.feature(entity, key))
+        return [_entity(found, columns) if found else None for found in pipe.execute()]
+
+
+def _entity(found: Mapping[str, str], columns: Mapping[str, str]) -> OnlineEntity:
+    def of(prefix: str) -> dict[str, str]:
+        return {name[len(prefix) + 1 :]: value for name, value in found.items() if name.startswith(f"{prefix}.")}
+
+    features = {name: _typed(found.get(name), dtype) for name, dtype in columns.items()}
+    return OnlineEntity(features, of(EVENT_TIME), of(FAILED))
+
+
+def _typed(text: str | None, dtype: str) -> Any:
+    if text is None or dtype == "str":
+        return text
+    return text == "true" if dtype == "bool" else float(text) if dtype == "float" else int(text)
+
+
+def _newest_per_key(table: pa.Table, key: str) -> pa.Table:
+    times = table[EVENT_TIME].cast(pa.int64()).to_numpy()
+    order = np.argsort(times, kind="stable")
+    ids = table[key].to_pylist()
+    last = {ids[i]: i for i in order}
+    return table.take(pa.array(np.fromiter(last.values(), np.int64, len(last))))
+
+
+def _texts(column: pa.ChunkedArray) -> list[str]:
+    """Values as they stand in the hash: `repr` gives the shortest text that reads back as the same float."""
+    values = column.to_pylist()
+    if pa.types.is_string(column.type):
+        return [ABSENT if v is None else v for v in values]
+    if pa.types.is_boolean(column.type):
+        return [ABSENT if v is None else "true" if v else "false" for v in values]
+    return [ABSENT if v is None else repr(v) for v in values]
+
+
+def _times(column: pa.ChunkedArray) -> list[str]:
+    texts: list[str] = pa.compute.strftime(column, "%Y-%m-%dT%H:%M:%SZ").to_pylist()  # seconds with 6 decimals
+    return texts

@@ -1,0 +1,253 @@
+"""Check raw rows against what a source declares; whole columns at a time, rows named where they fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from modelmill.declarations import Column, Source
+from modelmill.errors import InvalidRequest, Rejection, did_you_mean
+from services.feature.decode import RawRows
+
+EVENT_TIME = "_event_time"
+TIME = pa.timestamp("us", "UTC")
+ARROW = {"float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "str": pa.string()}
+"""Column type to how Arrow holds it."""
+EXPECTED = {
+    "float": "a finite number",
+    "int": "a whole number of at most 18 digits",
+    "bool": "true or false",
+    "str": "text",
+}
+MAX_KEY_BYTES = 1024
+"""The longest join key."""
+LISTED = 20
+"""Rejected rows that an answer lists; the others are counted."""
+
+NULLS = pa.array(["", "nan", "na", "null", "none"])
+PATTERNS = {
+    "float": r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$",
+    "int": r"^[+-]?\d{1,18}$",
+    "bool": r"^(?i:true|false|1|0)$",
+}
+JSON_TYPES: dict[str, frozenset[type]] = {
+    "float": frozenset({float, int, type(None)}),
+    "int": frozenset({int, type(None)}),
+    "bool": frozenset({bool, type(None)}),
+    "str": frozenset({str, type(None)}),
+}
+PARQUET_TYPES: dict[str, Callable[[pa.DataType], bool]] = {
+    "float": lambda t: pa.types.is_floating(t) or pa.types.is_integer(t),
+    "int": pa.types.is_integer,
+    "bool": pa.types.is_boolean,
+    "str": lambda t: pa.types.is_string(t) or pa.types.is_large_string(t),
+}
+
+
+@dataclass(frozen=True)
+class ValidRows:
+    """The rows that a source allows: its keys as text, its columns and, where it declares one, its event time."""
+
+    table: pa.Table
+    total: int
+    rejected: int
+    reasons: list[Rejection]
+    """Of the first `LISTED` rejected rows, in the order of the rows."""
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """One column: its values, null where bad; and the positions of the bad ones, each with its reason."""
+
+    values: pa.Array
+    bad: dict[int, str]
+
+
+def validate(source: Source, raw: RawRows) -> ValidRows:
+    """The rows of `raw` that `source` allows, and why it does not allow the others.
+
+    NaN counts as a missing value. Columns of text (CSV) are parsed; numbers in JSON and Parquet are taken as they are.
+
+    Raises:
+        InvalidRequest: for a column that is missing as a whole or that the source does not declare.
+    """
+    _check_names(source, raw)
+    reasons: dict[int, Rejection] = {}
+    checked: dict[str, pa.Array] = {}
+
+    def take(name: str, column: _Checked) -> None:
+        checked[name] = column.values
+        for position, reason in column.bad.items():
+            row = raw.numbers[position]
+            reasons.setdefault(position, Rejection(row, name, _shown(raw.columns.get(name), position), reason))
+
+    for entity in source.entities:
+        take(entity.key, _keys(raw, entity.key))
+    if source.event_time:
+        times = _times(raw, source.event_time)
+        take(source.event_time, times)
+    for column in source.columns.values():
+        take(column.name, _column(raw, column))
+    if source.event_time:
+        checked[EVENT_TIME] = checked.pop(source.event_time)
+    table = pa.table(checked)
+    if reasons:
+        table = table.take(pa.array([i for i in range(table.num_rows) if i not in reasons], pa.int64()))
+    rejections = sorted([*reasons.values(), *raw.broken], key=lambda rejection: rejection.row)
+    return ValidRows(table, raw.total, len(rejections), rejections[:LISTED])
+
+
+def _check_names(source: Source, raw: RawRows) -> None:
+    needed = [entity.key for entity in source.entities] + ([source.event_time] if source.event_time else [])
+    allowed = [*needed, *source.columns]
+    for name in raw.columns:
+        if name not in allowed:
+            raise InvalidRequest(
+                f"column {name!r} is not declared in source {source.name!r}{did_you_mean(name, allowed)}", column=name
+            )
+    needed += [column.name for column in source.columns.values() if not column.nullable]
+    for name in needed:
+        if name not in raw.columns:
+            raise InvalidRequest(
+                f"column {name!r} of source {source.name!r} is missing; got {', '.join(raw.columns) or 'no columns'}",
+                column=name,
+            )
+
+
+def _column(raw: RawRows, column: Column) -> _Checked:
+    values = raw.columns.get(column.name)
+    if values is None:
+        return _Checked(pa.nulls(len(raw.numbers), ARROW[column.dtype]), {})
+    checked = _parsed(values, column.dtype) if raw.is_text else _typed(values, column.dtype)
+    if column.dtype == "float":
+        checked = _finite(checked)
+    if not column.nullable:
+        for position in _positions(pc.is_null(checked.values)):
+            checked.bad.setdefault(position, f"is missing; expected {EXPECTED[column.dtype]}")
+    return checked
+
+
+def _parsed(texts: pa.ChunkedArray, dtype: str) -> _Checked:
+    """Text as `dtype`."""
+    texts = texts.combine_chunks()
+    if dtype == "str":
+        return _Checked(pc.if_else(pc.equal(texts, ""), None, texts), {})
+    texts = pc.utf8_trim_whitespace(texts)
+    texts = pc.if_else(pc.is_in(pc.utf8_lower(texts), NULLS), None, texts)
+    fits = pc.match_substring_regex(texts, PATTERNS[dtype])
+    bad = dict.fromkeys(_positions(pc.invert(fits)), f"expected {EXPECTED[dtype]}")
+    values = pc.if_else(fits, pc.replace_substring_regex(texts, r"^\+", ""), None)
+    return _Checked(pc.cast(values, ARROW[dtype]), bad)
+
+
+def _typed(values: pa.ChunkedArray | list[Any], dtype: str) -> _Checked:
+    """Typed values as `dtype`, refusing any other type instead of converting it."""
+    if isinstance(values, pa.ChunkedArray):
+        if not PARQUET_TYPES[dtype](values.type) and not pa.types.is_null(values.type):
+            return _all_bad(len(values), dtype, f"has type {values.type}; expected {EXPECTED[dtype]}")
+        try:
+            return _Checked(pc.cast(values, ARROW[dtype], safe=dtype == "int").combine_chunks(), {})
+        except pa.ArrowInvalid as error:
+            return _all_bad(len(values), dtype, str(error))
+    allowed = JSON_TYPES[dtype]
+    bad = {i: f"expected {EXPECTED[dtype]}" for i, value in enumerate(values) if type(value) not in allowed}
+    if dtype == "int":
+        limit = 10**18
+        bad |= {i: f"expected {EXPECTED[dtype]}" for i, v in enumerate(values) if i not in bad and v and abs(v) >= limit}
+    good = [None if i in bad else value for i, value in enumerate(values)] if bad else values
+    if dtype == "float":
+        good = [None if value is None else float(value) for value in good]
+    return _Checked(pa.array(good, ARROW[dtype]), bad)
+
+
+def _finite(checked: _Checked) -> _Checked:
+    """NaN becomes null, infinity is bad."""
+    values = pc.if_else(pc.is_nan(checked.values), None, checked.values)
+    infinite = _positions(pc.is_inf(values))
+    bad = checked.bad | dict.fromkeys(infinite, f"expected {EXPECTED['float']}")
+    return _Checked(pc.if_else(pc.is_inf(values), None, values) if infinite else values, bad)
+
+
+def _keys(raw: RawRows, name: str) -> _Checked:
+    """A join key as text: text or a whole number that is not empty and not too long."""
+    values = raw.columns[name]
+    if isinstance(values, list):
+        allowed = (str, int, type(None))
+        bad = {i: "expected text or a whole number" for i, v in enumerate(values) if type(v) not in allowed}
+        texts = pa.array([None if i in bad or v is None else str(v) for i, v in enumerate(values)], pa.string())
+    elif pa.types.is_integer(values.type) or PARQUET_TYPES["str"](values.type):
+        bad = {}
+        texts = pc.cast(values, pa.string()).combine_chunks()
+    else:
+        return _all_bad(len(values), "str", f"has type {values.type}; expected text or a whole number")
+    for position in _positions(pc.fill_null(pc.equal(texts, ""), True)):
+        bad.setdefault(position, "is missing; expected a join key")
+    for position in _positions(pc.greater(pc.binary_length(texts), MAX_KEY_BYTES)):
+        bad[position] = f"expected a join key of at most {MAX_KEY_BYTES} bytes"
+    return _Checked(texts, bad)
+
+
+def _times(raw: RawRows, name: str) -> _Checked:
+    """Event times: ISO 8601 (UTC where no offset is given), seconds since 1970, or Arrow timestamps."""
+    values = raw.columns[name]
+    if isinstance(values, pa.ChunkedArray) and pa.types.is_timestamp(values.type):
+        whole = values.combine_chunks()
+        zoned = whole if values.type.tz else pc.assume_timezone(whole, "UTC")
+        times = pc.cast(zoned, TIME, safe=False)
+    elif isinstance(values, pa.ChunkedArray) and PARQUET_TYPES["str"](values.type):
+        for kind in (TIME, pa.timestamp("us")):  # the usual cases: all with an offset, or all without
+            try:
+                parsed = pc.cast(values.combine_chunks(), kind)
+                times = parsed if kind == TIME else pc.assume_timezone(parsed, "UTC")
+                break
+            except pa.ArrowInvalid:
+                continue
+        else:
+            return _times_one_by_one(values.to_pylist())
+    else:
+        return _times_one_by_one(values if isinstance(values, list) else values.to_pylist())
+    return _Checked(times, dict.fromkeys(_positions(pc.is_null(times)), "is missing; expected a time"))
+
+
+def _times_one_by_one(values: Sequence[Any]) -> _Checked:
+    times: list[datetime | None] = []
+    bad: dict[int, str] = {}
+    for position, value in enumerate(values):
+        try:
+            times.append(_time(value))
+        except (ValueError, OverflowError, OSError):
+            times.append(None)
+            bad[position] = "expected a time such as 2013-01-31T05:00:00Z, or seconds since 1970"
+    return _Checked(pa.array(times, TIME), bad)
+
+
+def _time(value: Any) -> datetime:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return datetime.fromtimestamp(value, UTC)
+    if not isinstance(value, str):
+        raise ValueError
+    parsed = datetime.fromisoformat(value)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def _all_bad(count: int, dtype: str, reason: str) -> _Checked:
+    return _Checked(pa.nulls(count, ARROW[dtype]), dict.fromkeys(range(count), reason))
+
+
+def _positions(mask: pa.Array) -> list[int]:
+    """Where `mask` is true; null counts as false."""
+    found: list[int] = pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist()
+    return found
+
+
+def _shown(values: pa.ChunkedArray | list[Any] | None, position: int) -> str:
+    """The value as it came, cut to what fits an error message."""
+    if values is None:
+        return ""
+    value = values[position].as_py() if isinstance(values, pa.ChunkedArray) else values[position]
+    return str(value)[:80]

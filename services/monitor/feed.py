@@ -1,0 +1,142 @@
+"""Recent events and events as they come, as CloudEvents in JSON, and as a sentence for people."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+
+from modelmill import bus, keys
+from modelmill.bus import Entry
+from modelmill.connections import AWAY, Redis
+from modelmill.errors import InvalidRequest, UnknownName
+from modelmill.events import (
+    DefinitionsApplied,
+    Event,
+    ModelPromoted,
+    ModelTrained,
+    PredictionFailed,
+    PredictionServed,
+    RowsIngested,
+    RunFailed,
+    RunStarted,
+)
+
+STREAMS = {
+    stream.removeprefix("events:"): stream
+    for stream in (keys.EVENTS_MODELS, keys.EVENTS_FEATURES, keys.EVENTS_PREDICTIONS)
+}
+"""What callers say to the stream that they mean."""
+MOST_EVENTS = 1000
+"""Events of one answer."""
+HEARTBEAT = 2.0
+"""Seconds after which a silent event stream says that it is still there; a client that left is noticed by that."""
+LIFETIME = 600.0
+"""Seconds after which a follower is asked to connect again, so that no thread is taken for ever."""
+POSITION = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+
+
+def stream_named(name: str) -> str:
+    """The stream that a caller calls `name`.
+
+    Raises:
+        UnknownName: for any other name.
+    """
+    if name not in STREAMS:
+        raise UnknownName("stream", name, STREAMS)
+    return STREAMS[name]
+
+
+def recent(redis: Redis, stream: str, count: int) -> list[dict[str, Any]]:
+    """The newest events of `stream`, newest first."""
+    return [cloud_event(entry) for entry in reversed(_newest(redis, stream, count))]
+
+
+def follow(redis: Redis, stream: str, position: str | None, count: int, *, wait: float) -> Iterator[str]:
+    """Events as server-sent events: those after `position`, or else the newest `count`, and then each new one.
+
+    Ends when Redis is away and after `LIFETIME`; a client goes on with the `id` that it heard last.
+
+    Raises:
+        InvalidRequest: for a position that is not the id of a stream entry.
+    """
+    if position is not None and not POSITION.fullmatch(position):
+        raise InvalidRequest(f"Last-Event-ID is {position!r}; expected the id of an event, such as 1795477628000-0")
+    entries: list[Entry] = []
+    if position is None:
+        position = bus.last_position(redis, stream)  # before the newest are read: nothing is missed between
+        entries = _newest(redis, stream, count)
+        position = entries[-1][0] if entries else position
+    return _follow(redis, stream, position, entries, wait)
+
+
+def _follow(redis: Redis, stream: str, position: str, entries: list[Entry], wait: float) -> Iterator[str]:
+    yield ": following\n\n"
+    yield from map(_server_sent, entries)
+    spoke = began = time.monotonic()
+    while time.monotonic() - began < LIFETIME:
+        try:
+            position, entries = bus.read(redis, stream, position, wait=wait)
+        except AWAY:
+            return
+        yield from map(_server_sent, entries)
+        if entries:
+            spoke = time.monotonic()
+        elif time.monotonic() - spoke > HEARTBEAT:
+            yield ": still here\n\n"
+            spoke = time.monotonic()
+
+
+def cloud_event(entry: Entry) -> dict[str, Any]:
+    """An event as CloudEvents JSON; `position` says where it lies in its stream, `text` what happened."""
+    position, event = entry
+    data = asdict(event)
+    attributes = {name: data.pop(name) for name in ("id", "source", "time")}
+    subject = str(getattr(event, event.subject))
+    return {
+        "specversion": "1.0",
+        **attributes,
+        "type": event.type,
+        "subject": subject,
+        "position": position,
+        "text": sentence(event),
+        "data": data,
+    }
+
+
+def sentence(event: Event) -> str:
+    """What happened, for people."""
+    match event:
+        case RunStarted():
+            return f"training began ({event.trigger})"
+        case RunFailed():
+            return f"training failed: {event.error}"
+        case ModelTrained():
+            metrics = ", ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())
+            return f"version {event.version} trained: {metrics}"
+        case ModelPromoted():
+            before = "" if event.previous is None else f", before it version {event.previous}"
+            return f"version {event.version} is {event.alias}{before}: {event.reason or f'by {event.by}'}"
+        case DefinitionsApplied():
+            return "; ".join(event.changes) or "definitions applied, nothing changed"
+        case RowsIngested():
+            rejected = f", {event.rejected} rejected" if event.rejected else ""
+            failed = f", {event.failed_features} feature values failed" if event.failed_features else ""
+            return f"{event.accepted} rows ingested{rejected}{failed}"
+        case PredictionServed():
+            return f"version {event.version} predicted {event.rows} rows in {event.latency_ms:.3g} ms"
+        case PredictionFailed():
+            return f"version {event.version} answered {event.status}: {event.error}"
+    return ""
+
+
+def _newest(redis: Redis, stream: str, count: int) -> list[Entry]:
+    return bus.newest(redis, stream, count) if count else []  # Redis refuses to return 0
+
+
+def _server_sent(entry: Entry) -> str:
+    return f"id: {entry[0]}\nevent: {entry[1].type}\ndata: {orjson.dumps(cloud_event(entry)).decode()}\n\n"

@@ -1,0 +1,37 @@
+"""What is live, as it is told to callers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.predictor.live import LiveModels
+
+
+def describe(live: LiveModels, name: str) -> dict[str, Any]:
+    """A model's live version and what it takes, both absent where none is live, and why its champion is not."""
+    served, problem = live.served.get(name), live.problems.get(name)
+    about: dict[str, Any] = {"model": name, "version": None}
+    if served is not None:
+        manifest = served.manifest
+        about |= {
+            "version": served.version,
+            "loaded": served.loaded,
+            "run": manifest.run,
+            "task": manifest.task,
+            "label": manifest.label,
+            "classes": manifest.classes,
+            "entities": manifest.entities,
+            "inputs": [
+                {"name": item.name, "dtype": item.dtype, "nullable": item.nullable, "entity": item.entity}
+                | ({"default": item.default} if item.has_default else {})
+                for item in manifest.inputs
+            ],
+            "metrics": manifest.metrics,
+            "example": manifest.example,
+        }
+    about["problem"] = problem and {
+        "version": problem.version,
+        "reason": problem.reason,
+        "since": problem.since,
+    }
+    return about

@@ -1,0 +1,119 @@
+"""The stored features of the entities that instances name: read in one round trip, then put in the model's order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from modelmill import keys
+from modelmill.connections import Redis
+from modelmill.errors import CorruptFeature, InvalidRequest, MissingEntity
+from services.predictor.instances import EXPECTED, Instance
+from services.predictor.signature import EntitySignature, Signature, StoredInput, Value
+
+Lookup = tuple[int, str]
+"""An entity, by its position in the signature, and its key."""
+Stored = list[str | None]
+"""The texts of an `EntitySignature`'s `fields`; None for a field that is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The values that go into the model for one instance."""
+
+    values: list[Value]
+    """In the order of the model's inputs."""
+    event_times: dict[str, str | None]
+    """Entity that was looked up to the oldest event time of its sources, or None where defaults stand for it."""
+
+
+def lookups(instances: Sequence[Instance], signature: Signature) -> list[Lookup]:
+    """What has to be read for `instances`, each entity once."""
+    wanted: dict[Lookup, None] = {}
+    for number, entity in enumerate(signature.entities):
+        for instance in instances:
+            if instance.needs(number, entity):
+                wanted[number, instance.keys[number]] = None  # type: ignore[index]  # needs() has seen the key
+    return list(wanted)
+
+
+def read(redis: Redis, signature: Signature, wanted: Sequence[Lookup]) -> dict[Lookup, Stored]:
+    """What is stored of each entity in `wanted`, in one round trip; without a connection where nothing is wanted."""
+    asked = [
+        (keys.feature(entity.name, key), entity.fields)
+        for entity, key in ((signature.entities[number], key) for number, key in wanted)
+    ]
+    if not asked:
+        return {}
+    if len(asked) == 1:
+        return {wanted[0]: redis.hmget(*asked[0])}  # saves what a pipeline costs in the client
+    with redis.pipeline(transaction=False) as pipe:
+        for name, fields in asked:
+            pipe.hmget(name, fields)
+        return dict(zip(wanted, pipe.execute(), strict=True))
+
+
+def row(instance: Instance, signature: Signature, stored: Mapping[Lookup, Stored]) -> Row:
+    """The values of all inputs for `instance`: given, else stored, else the default of an entity that is not there.
+
+    Raises:
+        MissingEntity: for an entity that is not there, where a feature of it is neither given nor has a default.
+        InvalidRequest: for a feature without a value that the model needs.
+        CorruptFeature: for a stored text that is no value of the feature's type.
+    """
+    values: list[Value] = [None] * len(signature.inputs)
+    event_times: dict[str, str | None] = {}
+    for number, entity in enumerate(signature.entities):
+        if instance.needs(number, entity):
+            key = str(instance.keys[number])
+            found = stored[number, key]
+            times = found[len(entity.inputs) :]
+            if any(times):
+                _decode(entity, key, found, times, instance, values)
+                event_times[entity.name] = min(time for time in times if time)
+            else:
+                _defaults(entity, key, instance, signature, values)
+                event_times[entity.name] = None
+    for position, value in instance.given.items():
+        values[position] = value
+    return Row(values, event_times)
+
+
+def _decode(
+    entity: EntitySignature, key: str, found: Stored, times: Stored, instance: Instance, values: list[Value]
+) -> None:
+    for item, text in zip(entity.inputs, found, strict=False):
+        if text is not None:
+            try:
+                values[item.position] = item.decode(text)
+            except (ValueError, KeyError):
+                raise CorruptFeature(entity.name, key, item.field, text, EXPECTED[item.dtype]) from None
+        elif not item.nullable and item.position not in instance.given:
+            _refuse_missing(entity, key, item, times)
+
+
+def _refuse_missing(entity: EntitySignature, key: str, item: StoredInput, times: Stored) -> NoReturn:
+    source = entity.sources[item.source]
+    if times[item.source] is None:
+        reason = f"no row of source {source!r} has arrived"
+    else:
+        reason = "its feature function failed, or its newest row had no value"
+    raise InvalidRequest(
+        f"feature {item.name!r} of {entity.name} {key!r} is missing: {reason}; expected {EXPECTED[item.dtype]}."
+        " Mend its row, or give the value in the request",
+        entity=entity.name,
+        key=key,
+        field=item.name,
+    )
+
+
+def _defaults(
+    entity: EntitySignature, key: str, instance: Instance, signature: Signature, values: list[Value]
+) -> None:
+    for item in entity.inputs:
+        declared = signature.inputs[item.position]
+        if declared.has_default:
+            values[item.position] = declared.default
+        elif item.position not in instance.given:
+            raise MissingEntity(entity.name, key)

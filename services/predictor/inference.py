@@ -1,0 +1,84 @@
+"""From rows of values to answers: tensors in the model's layout, one run of its graph, JSON values out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from modelmill.errors import InvalidAnswer, InvalidRequest
+from services.predictor.live import ServedModel
+from services.predictor.signature import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a model answered, one entry a row."""
+
+    predictions: list[Any]
+    """Labels, or numbers of a regression."""
+    probabilities: list[dict[str, float]] | None
+    """Class to its probability, where the model has them."""
+
+
+def infer(model: ServedModel, rows: Sequence[list[Value]]) -> Answers:
+    """The answers of `model` to `rows`, each with a value for every input.
+
+    Raises:
+        InvalidRequest: for a number that the model's number type cannot hold.
+        InvalidAnswer: for an answer that is not a finite number.
+    """
+    outputs = model.session.run(None, _tensors(model, rows))
+    if model.manifest.task == "regression":
+        values = outputs[0].reshape(-1)
+        _check_finite(model, values.reshape(-1, 1))
+        return Answers(values.tolist(), None)
+    labels = [model.labels.get(label, label) for label in outputs[0].tolist()]
+    if not model.class_names:
+        return Answers(labels, None)
+    _check_finite(model, outputs[1])
+    names = model.class_names
+    return Answers(labels, [dict(zip(names, row, strict=True)) for row in outputs[1].tolist()])
+
+
+def _tensors(model: ServedModel, rows: Sequence[list[Value]]) -> dict[str, Any]:
+    """The graph's inputs; a missing value is NaN in a tensor of numbers and the empty string in one of text."""
+    try:
+        with np.errstate(over="raise"):
+            if model.manifest.layout == "matrix":
+                return {name: np.array(rows, dtype) for name, dtype in model.tensors.items()}
+            return {
+                item.name: _column([row[position] for row in rows], model.tensors[item.name])
+                for position, item in enumerate(model.signature.inputs)
+            }
+    except (FloatingPointError, OverflowError):
+        raise _too_large(model, rows) from None
+
+
+def _column(values: list[Value], dtype: Any) -> Any:
+    if dtype is np.object_:
+        values = ["" if value is None else value for value in values]
+    return np.array(values, dtype).reshape(-1, 1)
+
+
+def _too_large(model: ServedModel, rows: Sequence[list[Value]]) -> InvalidRequest:
+    kind = model.manifest.tensor_dtype
+    largest = float(np.finfo(kind).max)
+    for number, row in enumerate(rows):
+        for item, value in zip(model.signature.inputs, row, strict=True):
+            if isinstance(value, float | int) and abs(value) > largest:
+                return InvalidRequest(
+                    f"instance {number}: {item.name!r} is {value}; expected at most {largest:.4g}, the largest {kind}",
+                    instance=number,
+                    field=item.name,
+                )
+    return InvalidRequest(f"a value is too large for {kind}")
+
+
+def _check_finite(model: ServedModel, answers: Any) -> None:
+    finite = np.isfinite(answers)
+    if not finite.all():
+        number, column = np.argwhere(~finite)[0]
+        raise InvalidAnswer(model.name, model.version, int(number), float(answers[number, column]))

@@ -1,0 +1,86 @@
+"""From a version in the registry to a model that is ready to answer: package checked, session made and warmed up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from modelmill import package
+from modelmill.errors import PackageError
+from modelmill.events import utc_now
+from modelmill.package import Manifest
+from modelmill.registry import Registry
+from modelmill.storage import Storage
+from services.predictor.inference import infer
+from services.predictor.live import ServedModel
+from services.predictor.signature import Signature
+
+TENSORS: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+    "tensor(string)": np.object_,
+}
+"""The graph's name of a tensor's type to the type that NumPy has for it."""
+
+
+def load(registry: Registry, storage: Storage, model: str, version: int) -> ServedModel:
+    """Load a version of `model`.
+
+    Raises:
+        PackageError: for a package with a missing or altered file, or whose graph is not what its manifest says.
+        UnknownName: for a version that the registry does not have.
+    """
+    folder = registry.version(model, version).package
+    manifest, graph = package.read(storage, folder)
+    try:
+        served = _served(model, version, manifest, graph)
+        infer(served, [[manifest.example.get(item.name) for item in manifest.inputs]])
+    except Exception as error:  # ONNX Runtime's errors have no common root
+        raise PackageError(f"package {folder} cannot be served: {error}", package=folder) from error
+    return served
+
+
+def _served(model: str, version: int, manifest: Manifest, graph: bytes) -> ServedModel:
+    session = onnxruntime.InferenceSession(graph, _options(), providers=["CPUExecutionProvider"])
+    has_probabilities = manifest.task == "classification" and len(session.get_outputs()) > 1
+    return ServedModel(
+        name=model,
+        version=version,
+        manifest=manifest,
+        signature=Signature.of(manifest),
+        session=session,
+        tensors=_tensors(manifest, session),
+        labels={label: label for label in manifest.classes},
+        class_names=tuple(map(_class_name, manifest.classes)) if has_probabilities else (),
+        loaded=utc_now(),
+    )
+
+
+def _options() -> onnxruntime.SessionOptions:
+    """One thread a session: requests run side by side already, and the default is a pool of all the host's cores."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
+
+
+def _tensors(manifest: Manifest, session: onnxruntime.InferenceSession) -> Mapping[str, Any]:
+    tensors = {item.name: TENSORS[item.type] for item in session.get_inputs()}
+    if manifest.layout == "matrix" and len(tensors) != 1:
+        raise ValueError(
+            f"its graph has the inputs {', '.join(tensors)}; expected one, with the layout matrix"
+        )
+    if manifest.layout == "columns" and tensors.keys() != {item.name for item in manifest.inputs}:
+        expected = ", ".join(item.name for item in manifest.inputs)
+        raise ValueError(f"its graph has the inputs {', '.join(tensors)}; expected {expected}")
+    return tensors
+
+
+def _class_name(label: object) -> str:
+    return str(label).lower() if isinstance(label, bool) else str(label)

@@ -1,0 +1,147 @@
+"""One predict request from its decoded body to its answer, and what is reported of it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from modelmill.connections import Redis
+from modelmill.errors import Unavailable, UnknownName
+from modelmill.events import PredictionFailed, PredictionServed, iso
+from modelmill.registry import Registry
+from services.predictor import features, instances, metrics
+from services.predictor.inference import Answers, infer
+from services.predictor.live import LiveModels, ServedModel
+from services.predictor.reports import Report, Reports
+
+SOURCE = "predictor"
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Answers for the live models, with features from `redis`."""
+
+    redis: Redis
+    live: LiveModels
+    reports: Reports
+    max_instances: int
+
+    def model(self, name: str) -> ServedModel:
+        """The live version of a model.
+
+        Raises:
+            UnknownName: for a model that the registry does not know either.
+            Unavailable: for one that has no live version, saying why.
+        """
+        served = self.live.served.get(name)
+        if served is not None:
+            return served
+        known = Registry(self.redis).models()
+        if name not in known:
+            raise UnknownName("model", name, known)
+        problem = self.live.problems.get(name)
+        raise Unavailable(
+            f"model {name!r} has no live version: {problem.reason if problem else 'no version of it is champion yet'}",
+            model=name,
+        )
+
+    def predict(self, model: ServedModel, body: Any, started: float) -> dict[str, Any]:
+        """The answer to a request whose body is the decoded JSON `body` and which came at `started`.
+
+        `started` is `time.perf_counter()`. Raises what `instances.parse`, `features.row` and `infer` raise, and what
+        redis-py raises where features cannot be read.
+        """
+        signature = model.signature
+        asked = instances.parse(body, signature, self.max_instances)
+        stored = features.read(self.redis, signature, features.lookups(asked, signature))
+        rows = [features.row(instance, signature, stored) for instance in asked]
+        answers = infer(model, [row.values for row in rows])
+        prediction_id = secrets.token_hex(16)
+        origin = {"model": model.name, "version": model.version, "prediction_id": prediction_id}
+        if instances.is_batch(body):
+            answer = {"predictions": _each(answers), **origin}
+        else:
+            answer = {**_each(answers)[0], **origin, "features": _freshness(rows[0].event_times)}
+        self._served(model, prediction_id, started, rows, answers)
+        return answer
+
+    def failed(self, model: ServedModel, status: int, error: Exception, started: float) -> None:
+        """Report that a request that came at `started` was answered with the HTTP `status`."""
+        latency, now, reason = _milliseconds(started), time.time(), str(error)
+        metrics.PREDICTIONS.labels(model.name, "failed").inc()
+        self.reports.add(
+            Report(
+                1,
+                lambda: PredictionFailed(
+                    source=SOURCE,
+                    time=_iso(now),
+                    model=model.name,
+                    version=model.version,
+                    latency_ms=latency,
+                    status=status,
+                    error=reason,
+                ),
+            )
+        )
+
+    def _served(
+        self,
+        model: ServedModel,
+        prediction_id: str,
+        started: float,
+        rows: list[features.Row],
+        answers: Answers,
+    ) -> None:
+        latency, now = _milliseconds(started), time.time()
+        metrics.PREDICTIONS.labels(model.name, "served").inc()
+        self.reports.add(
+            Report(
+                len(rows),
+                lambda: PredictionServed(
+                    id=prediction_id,
+                    source=SOURCE,
+                    time=_iso(now),
+                    model=model.name,
+                    version=model.version,
+                    latency_ms=latency,
+                    rows=len(rows),
+                    features={
+                        item.name: [row.values[position] for row in rows]
+                        for position, item in enumerate(model.signature.inputs)
+                    },
+                    predictions=answers.predictions,
+                ),
+            )
+        )
+
+
+def _each(answers: Answers) -> list[dict[str, Any]]:
+    if answers.probabilities is None:
+        return [{"prediction": prediction} for prediction in answers.predictions]
+    return [
+        {"prediction": prediction, "probabilities": probabilities}
+        for prediction, probabilities in zip(answers.predictions, answers.probabilities, strict=True)
+    ]
+
+
+def _freshness(event_times: dict[str, str | None]) -> dict[str, dict[str, Any]]:
+    """How old the features of each entity are that was read; absent values where defaults stood for it."""
+    now = datetime.now(UTC)
+    return {
+        entity: {
+            "event_time": time,
+            "age_seconds": round((now - datetime.fromisoformat(time)).total_seconds(), 3) if time else None,
+        }
+        for entity, time in event_times.items()
+    }
+
+
+def _milliseconds(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 4)
+
+
+def _iso(seconds: float) -> str:
+    return iso(datetime.fromtimestamp(seconds, UTC))

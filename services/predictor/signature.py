@@ -1,0 +1,128 @@
+"""What a model takes, worked out once when it is loaded, so that a request finds everything by position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelmill import keys
+from modelmill.package import Input, Manifest
+
+Value = float | int | bool | str | None
+"""A model input's value; None is a missing one, which only nullable inputs may have."""
+
+DECODERS: dict[str, Callable[[str], Value]] = {
+    "float": float,
+    "int": int,
+    "bool": {"true": True, "false": False}.__getitem__,
+    "str": str,
+}
+"""From the text in the online store to a value, by dtype."""
+
+
+@dataclass(frozen=True)
+class StoredInput:
+    """A model input that is read from the online store."""
+
+    position: int
+    """Among the model's inputs."""
+    name: str
+    field: str
+    dtype: str
+    nullable: bool
+    source: int
+    """Position among the sources of the entity."""
+    decode: Callable[[str], Value]
+
+
+@dataclass(frozen=True)
+class EntitySignature:
+    """What a model needs of one entity."""
+
+    name: str
+    key: str
+    """Name of the join key in requests."""
+    inputs: tuple[StoredInput, ...]
+    sources: tuple[str, ...]
+    positions: frozenset[int] = field(init=False)
+    """Of its inputs among the model's."""
+    fields: list[str] = field(init=False)
+    """What is read of the entity's hash: a field an input, then the event time of each source."""
+
+    def __post_init__(self) -> None:
+        times = [keys.event_time_field(source) for source in self.sources]
+        object.__setattr__(self, "positions", frozenset(item.position for item in self.inputs))
+        object.__setattr__(self, "fields", [item.field for item in self.inputs] + times)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a model takes in a request and reads from the online store."""
+
+    inputs: tuple[Input, ...]
+    """In the order of the model's columns."""
+    positions: dict[str, int]
+    """Input to its position."""
+    entities: tuple[EntitySignature, ...]
+    """Those of which features are read."""
+    keys: dict[str, tuple[int, ...]]
+    """Join key to the entities that have it; several may share one."""
+    requested: tuple[int, ...]
+    """Positions of the inputs that come with the request."""
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Signature:
+        """The signature in `manifest`.
+
+        Raises:
+            ValueError, KeyError: for inputs whose entity, source or field the manifest does not name.
+        """
+        inputs = tuple(manifest.inputs)
+        named = {item.entity for item in inputs if item.entity is not None}
+        entities = tuple(
+            _entity(name, key, inputs) for name, key in manifest.entities.items() if name in named
+        )
+        if unknown := named - manifest.entities.keys():
+            raise ValueError(f"inputs of entity {sorted(unknown)}, which has no join key")
+        join_keys = {
+            key: tuple(i for i, entity in enumerate(entities) if entity.key == key)
+            for key in manifest.entities.values()
+        }
+        return cls(
+            inputs,
+            {item.name: position for position, item in enumerate(inputs)},
+            entities,
+            join_keys,
+            tuple(position for position, item in enumerate(inputs) if item.entity is None),
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """All names that an instance may hold."""
+        return [*self.keys, *self.positions]
+
+
+def _entity(name: str, key: str, inputs: tuple[Input, ...]) -> EntitySignature:
+    own = [(position, item) for position, item in enumerate(inputs) if item.entity == name]
+    sources = tuple(dict.fromkeys(_stated(item, "source") for _, item in own))
+    stored = (
+        StoredInput(
+            position,
+            item.name,
+            _stated(item, "field"),
+            item.dtype,
+            item.nullable,
+            sources.index(_stated(item, "source")),
+            DECODERS[item.dtype],
+        )
+        for position, item in own
+    )
+    return EntitySignature(name, key, tuple(stored), sources)
+
+
+def _stated(item: Input, attribute: str) -> str:
+    value: Any = getattr(item, attribute)
+    if not value:
+        raise ValueError(f"input {item.name!r} of entity {item.entity!r} names no {attribute}")
+    return str(value)

@@ -1,0 +1,184 @@
+"""The training frame: fetched from the feature service, and read into what scikit-learn takes.
+
+Numbers, whole numbers and truth values all become float64 columns, missing ones NaN; text stays text, missing text is
+the empty string. The predictor feeds the model the same way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from typing import IO, Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from modelmill.definitions import Column
+from modelmill.errors import InvalidRequest, RequestFailed, Unavailable
+from modelmill.events import iso
+from modelmill.package import Input
+
+EVENT_TIME = "_event_time"
+ATTEMPTS = 5
+FIRST_PAUSE = 0.5
+"""Seconds before the second attempt; each further pause is twice as long."""
+LABELS: dict[str, Any] = {"float": np.float64, "int": np.int64, "bool": np.bool_, "str": np.object_}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """n labelled rows in order of event time."""
+
+    inputs: pd.DataFrame
+    """[n, inputs]: a column an input of the model, in its order; float64, or object for text."""
+    label: np.ndarray
+    """[n]"""
+    times: np.ndarray
+    """[n] event times, datetime64[us] in UTC."""
+    dropped: int
+    """Rows that were left out for a missing label or a missing value of an input that is not nullable."""
+    fingerprint: str
+    """SHA-256 of all values, in hexadecimal; the same however Parquet encodes them."""
+
+    @property
+    def span(self) -> tuple[str, str]:
+        """Event times of the oldest and the newest row."""
+        first, last = (pd.Timestamp(t).to_pydatetime().replace(tzinfo=UTC) for t in (self.times[0], self.times[-1]))
+        return iso(first), iso(last)
+
+
+def fetch(http: httpx.Client, url: str, model: str, *, start: str | None, end: str | None) -> IO[bytes]:
+    """The frame of `model` as an open Parquet file without a name, so that nothing is left of it after a crash.
+
+    Raises:
+        RequestFailed: for an error that the feature service answers.
+        Unavailable: where it does not answer, or not whole, in any of `ATTEMPTS` attempts.
+    """
+    body = {"model": model, "start": start, "end": end}
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
+        try:
+            return _download(http, f"{url}/training-frames", body)
+        except (httpx.TransportError, Unavailable) as error:
+            problem = error
+    raise Unavailable(f"no training frame from {url} in {ATTEMPTS} attempts: {problem or type(problem).__name__}")
+
+
+def read(file: IO[bytes], inputs: Sequence[Input], label: Column) -> Frame:
+    """Read a frame.
+
+    Raises:
+        InvalidRequest: for a column that is missing or of another type than declared, or where no row is left.
+    """
+    table = _columns(file, [EVENT_TIME, *(item.name for item in inputs), label.name])
+    columns, missing = {}, np.zeros(table.num_rows, np.bool_)
+    try:
+        for item in inputs:
+            columns[item.name], absent = _input(table[item.name], item.dtype)
+            if not item.nullable:
+                missing |= absent
+        missing |= pc.is_null(table[label.name], nan_is_null=True).to_numpy()
+        keep = pa.array(~missing)
+        labels = table[label.name].filter(keep).cast(_arrow_type(label.dtype)).to_numpy().astype(LABELS[label.dtype])
+    except pa.ArrowInvalid as error:
+        raise InvalidRequest(f"the training frame does not hold the declared types: {error}") from None
+    if missing.all():
+        raise InvalidRequest(
+            f"no row to train on: all {table.num_rows} rows lack the label {label.name!r} or a value of a feature that"
+            " is not nullable",
+            rows=table.num_rows,
+        )
+    times = table[EVENT_TIME].filter(keep).cast(pa.timestamp("us")).to_numpy()
+    frame = pd.DataFrame({name: pd.Series(values, dtype=values.dtype) for name, values in columns.items()})
+    return Frame(frame[~missing].reset_index(drop=True), labels, times, int(missing.sum()), fingerprint(table))
+
+
+def fingerprint(table: pa.Table) -> str:
+    """SHA-256 over names, types and values of the columns, in their order."""
+    digest = hashlib.sha256()
+    for name in table.column_names:
+        column = table[name]
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        digest.update(f"{name}\0{column.type}\0{len(column)}\0".encode())
+        digest.update(pc.is_null(column).to_numpy().tobytes())
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            for part in _texts(column):
+                digest.update(part)
+        else:
+            kind = pa.bool_() if pa.types.is_boolean(column.type) else column.type
+            zero = pa.scalar(0).cast(pa.int64()).cast(kind)
+            digest.update(np.ascontiguousarray(pc.fill_null(column, zero).to_numpy()).tobytes())
+    return digest.hexdigest()
+
+
+def _texts(column: pa.ChunkedArray) -> tuple[bytes, bytes]:
+    """Lengths and letters of all texts, missing ones as empty."""
+    texts = pc.fill_null(column, "").cast(pa.large_string()).combine_chunks()
+    _, offsets, letters = texts.buffers()
+    if not len(texts) or letters is None:
+        return bytes(8 * len(texts)), b""
+    ends = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    return np.diff(ends).tobytes(), letters.to_pybytes()[ends[0] : ends[-1]]
+
+
+def _download(http: httpx.Client, url: str, body: dict[str, Any]) -> IO[bytes]:
+    file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  whoever reads it closes it
+    try:
+        with http.stream("POST", url, json=body) as response:
+            if response.status_code in (502, 503, 504):
+                raise Unavailable(f"HTTP status {response.status_code}")
+            if response.is_error:
+                raise _failure(response)
+            for piece in response.iter_bytes():
+                file.write(piece)
+    except BaseException:
+        file.close()
+        raise
+    file.seek(0)
+    return file
+
+
+def _failure(response: httpx.Response) -> RequestFailed:
+    response.read()
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = {"detail": f"the feature service answered {response.status_code}: {response.text[:200]}"}
+    return RequestFailed(response.status_code, problem)
+
+
+def _columns(file: IO[bytes], names: list[str]) -> pa.Table:
+    try:
+        parquet = pq.ParquetFile(file)
+        lacking = [name for name in names if name not in parquet.schema_arrow.names]
+        if lacking:
+            raise InvalidRequest(
+                f"the training frame lacks {', '.join(map(repr, lacking))}: the feature service works with other"
+                " definitions; run `modelmill apply`"
+            )
+        return parquet.read(names)
+    except pa.ArrowInvalid as error:
+        raise InvalidRequest(f"the training frame is not Parquet: {error}") from None
+
+
+def _input(column: pa.ChunkedArray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """A column as the model takes it, and which of its values are missing."""
+    if dtype == "str":
+        absent = pc.is_null(column).to_numpy()
+        return pc.fill_null(column.cast(pa.string()), "").to_numpy().astype(np.object_), absent
+    numbers = column.cast(pa.float64()).to_numpy()
+    return numbers, np.isnan(numbers)
+
+
+def _arrow_type(dtype: str) -> pa.DataType:
+    return {"float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "str": pa.string()}[dtype]

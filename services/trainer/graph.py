@@ -1,0 +1,80 @@
+"""An ONNX graph that answers as an estimator of scikit-learn does, so that the same scorers score it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.metaestimators import available_if
+
+from modelmill.package import Manifest
+
+MATRIX = "inputs"
+"""Name of the only tensor of a graph with the layout `matrix`."""
+Layout = Literal["matrix", "columns"]
+
+
+class Graph:
+    """Runs a graph on DataFrames, in one thread, as the predictor does."""
+
+    def __init__(self, content: bytes, inputs: Sequence[str], layout: Layout, tensor_dtype: str) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self.outputs = [output.name for output in self.session.get_outputs()]
+        self.inputs = list(inputs)
+        self.layout = layout
+        self.dtype = np.dtype(tensor_dtype)
+
+    def run(self, rows: pd.DataFrame) -> list[np.ndarray]:
+        """The graph's outputs for n rows, each with n entries."""
+        answers: list[np.ndarray] = self.session.run(self.outputs, self._tensors(rows[self.inputs]))
+        return answers
+
+    def _tensors(self, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+        if self.layout == "matrix":
+            return {MATRIX: rows.to_numpy(self.dtype)}
+        return {
+            name: (column if column.dtype == object else column.astype(self.dtype)).reshape(-1, 1)
+            for name in self.inputs
+            for column in [rows[name].to_numpy()]
+        }
+
+
+class GraphClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A classifier that answers by its graph."""
+
+    def __init__(self, graph: Graph, classes: Sequence[Any]) -> None:
+        self.graph = graph
+        self.classes_ = np.asarray(classes)
+
+    def predict(self, rows: pd.DataFrame) -> np.ndarray:
+        """[n] labels."""
+        return self.graph.run(rows)[0].astype(self.classes_.dtype)
+
+    @available_if(lambda self: len(self.graph.outputs) > 1)  # type: ignore[untyped-decorator]
+    def predict_proba(self, rows: pd.DataFrame) -> np.ndarray:
+        """[n, classes] probabilities."""
+        return self.graph.run(rows)[1]
+
+
+class GraphRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """A regressor that answers by its graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    def predict(self, rows: pd.DataFrame) -> np.ndarray:
+        """[n] numbers."""
+        return self.graph.run(rows)[0].reshape(-1)
+
+
+def packaged(manifest: Manifest, content: bytes) -> GraphClassifier | GraphRegressor:
+    """The estimator that a package holds, answering as it is served."""
+    graph = Graph(content, [item.name for item in manifest.inputs], manifest.layout, manifest.tensor_dtype)
+    return GraphClassifier(graph, manifest.classes) if manifest.task == "classification" else GraphRegressor(graph)

@@ -1,0 +1,149 @@
+"""The RQ job that trains a model: `services.trainer.job.train`, the only function that a worker runs.
+
+Stages: frame -> fit -> evaluate -> package -> register -> done. Each is recorded in the run and shown by the job.
+From the shell:
+
+    rq enqueue --url $REDIS_URL --queue train --serializer json --timeout 1h services.trainer.job.train user_target
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import numpy as np
+from rq import get_current_job
+from sklearn.base import clone
+
+from modelmill import package
+from modelmill.connections import connect
+from modelmill.declarations import Model
+from modelmill.definitions import Definitions, load
+from modelmill.errors import InvalidRequest
+from modelmill.events import utc_now
+from modelmill.registry import Registry, Run, new_run_id
+from modelmill.storage import Storage
+from services.trainer import frame as frames
+from services.trainer import packaging
+from services.trainer.convert import convert
+from services.trainer.evaluate import evaluate, require_metric, task_of
+from services.trainer.frame import Frame
+from services.trainer.registration import HeldOut, register
+from services.trainer.run_record import RunRecord, git_commit, package_versions, parameters
+from services.trainer.settings import TrainerSettings
+from services.trainer.split import Split, at_random, by_time, require_classes
+
+
+def train(
+    model: str, trigger: str = "manual", by: str = "", start: str | None = None, end: str | None = None
+) -> dict[str, Any]:
+    """Train `model` on the labelled rows with start <= event time < end, register it and maybe promote it.
+
+    Returns:
+        The run's id, the version, whether it was promoted, and the metrics.
+
+    Raises:
+        DefinitionsError, UnknownName: where no run could be made of it; any other error is in the run too.
+    """
+    settings = TrainerSettings.read()
+    definitions = load(settings.definitions)
+    recipe = definitions.model(model)
+    registry = Registry(connect(settings.redis_url, timeout=settings.redis_timeout))
+    storage = Storage(settings.storage_url)
+    job = get_current_job()
+    run = Run(
+        id=new_run_id(),
+        model=model,
+        started=utc_now(),
+        trigger=trigger,
+        by=by,
+        job=job.id if job else "",
+        features=[*recipe.features, *recipe.inputs],
+        definitions=definitions.fingerprint,
+        git_commit=git_commit(definitions.path.parent),
+        packages=package_versions(),
+    )
+    record = RunRecord(registry, run, job)
+    with record.recording():
+        version, promoted = _train(record, definitions, recipe, storage, settings, start=start, end=end)
+    record.done()
+    return {"run": run.id, "version": version, "promoted": promoted, "metrics": record.run.metrics}
+
+
+def _train(
+    record: RunRecord,
+    definitions: Definitions,
+    recipe: Model,
+    storage: Storage,
+    settings: TrainerSettings,
+    *,
+    start: str | None,
+    end: str | None,
+) -> tuple[int, bool]:
+    inputs = packaging.signature(definitions, recipe)
+    label = definitions.label_source(recipe).columns[recipe.label]
+    with record.stage("frame"):
+        estimator = make_estimator(recipe)
+        task = task_of(estimator)
+        require_metric(recipe.metric)
+        with (
+            httpx.Client(timeout=httpx.Timeout(10.0, read=settings.frame_timeout)) as http,
+            frames.fetch(http, settings.feature_url, recipe.name, start=start, end=end) as file,
+        ):
+            frame = frames.read(file, inputs, label)
+        split = _split(definitions, recipe, frame, classes=task == "classification")
+        record.note(
+            rows_train=len(split.train),
+            rows_test=len(split.held_out),
+            rows_dropped=frame.dropped,
+            data_fingerprint=frame.fingerprint,
+            data_start=frame.span[0],
+            data_end=frame.span[1],
+        )
+    with record.stage("fit"):
+        record.note(
+            estimator=estimator.__repr__(N_CHAR_MAX=10_000), params=parameters(estimator) | {"split": split.how}
+        )
+        estimator.fit(frame.inputs.iloc[split.train], frame.label[split.train])
+    held_out = HeldOut(recipe, frame.inputs.iloc[split.held_out], frame.label[split.held_out])
+    with record.stage("evaluate"):
+        metrics = evaluate(estimator, held_out.rows, held_out.label, recipe.metric)
+        record.note(metrics=metrics)
+    with record.stage("package"):
+        converted = convert(estimator, inputs, held_out.rows)
+        manifest = packaging.manifest(recipe, record.run.id, inputs, estimator, converted, metrics, held_out.rows)
+        folder = package.write(storage, manifest, packaging.files(estimator, converted))
+        record.note(package=folder, params=record.run.params | {"graph": str(converted)})
+    with record.stage("register"):
+        version, decision = register(record.registry, storage, record.run, manifest, held_out)
+    return version.version, decision.promote
+
+
+def make_estimator(recipe: Model) -> Any:
+    """A fresh estimator of the recipe: what its function returns, or a copy of its object.
+
+    Raises:
+        InvalidRequest: for what cannot be fitted.
+    """
+    made = recipe.estimator
+    if isinstance(made, type) or not hasattr(made, "fit"):
+        made = made() if callable(made) else made
+    if not hasattr(made, "fit") or not hasattr(made, "get_params"):
+        raise InvalidRequest(
+            f"model {recipe.name!r}: estimator is {made!r}; expected a scikit-learn estimator, or a function that"
+            " returns one"
+        )
+    return clone(made)
+
+
+def _split(definitions: Definitions, recipe: Model, frame: Frame, *, classes: bool) -> Split:
+    """By time where the label's source has times of its own, otherwise at random."""
+    if definitions.label_source(recipe).event_time:
+        split = by_time(frame.times, recipe.test_share)
+    else:
+        split = at_random(frame.label, recipe.test_share, classes=classes)
+    if classes:
+        require_classes(frame.label, split)
+    elif not np.issubdtype(frame.label.dtype, np.number):
+        raise InvalidRequest(f"label {recipe.label!r} holds {frame.label.dtype}; a regressor needs numbers")
+    return split

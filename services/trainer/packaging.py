@@ -1,0 +1,81 @@
+"""What a trained model is packed with: its signature from the definitions, its graph, its estimator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import skops.io
+
+from modelmill.declarations import Model
+from modelmill.definitions import Definitions
+from modelmill.package import ESTIMATOR, GRAPH, Input, Manifest
+from services.trainer.convert import Converted
+from services.trainer.evaluate import task_of
+
+
+def signature(definitions: Definitions, recipe: Model) -> list[Input]:
+    """The inputs of a model in the order of its columns: its features, then its request inputs."""
+    refs = definitions.resolve([entity.name for entity in recipe.entities], recipe.features)
+    features = [
+        Input(
+            name=ref.name,
+            dtype=ref.column.dtype,
+            nullable=ref.column.nullable,
+            entity=ref.entity,
+            field=ref.column.name,
+            source=ref.source,
+            has_default=ref.name in recipe.defaults,
+            default=recipe.defaults.get(ref.name),
+        )
+        for ref in refs
+    ]
+    return features + [Input(c.name, c.dtype, c.nullable) for c in recipe.inputs.values()]
+
+
+def manifest(
+    recipe: Model,
+    run: str,
+    inputs: list[Input],
+    estimator: Any,
+    converted: Converted,
+    metrics: dict[str, float],
+    held_out: pd.DataFrame,
+) -> Manifest:
+    """The manifest of a fitted estimator."""
+    task = task_of(estimator)
+    return Manifest(
+        model=recipe.name,
+        run=run,
+        task=task,
+        entities={entity.name: entity.key for entity in recipe.entities},
+        inputs=inputs,
+        layout=converted.layout,
+        tensor_dtype=converted.tensor_dtype,
+        classes=estimator.classes_.tolist() if task == "classification" else [],
+        label=recipe.label,
+        metrics=metrics,
+        example=example(inputs, held_out),
+    )
+
+
+def files(estimator: Any, converted: Converted) -> dict[str, bytes]:
+    """The package's files beside its manifest."""
+    return {GRAPH: converted.graph, ESTIMATOR: skops.io.dumps(estimator)}
+
+
+def example(inputs: list[Input], rows: pd.DataFrame) -> dict[str, Any]:
+    """One of `rows` as the values of a request: the first that lacks nothing, otherwise the first."""
+    numbers = rows.select_dtypes("number")
+    complete = np.flatnonzero(numbers.notna().all(axis=1))
+    row = rows.iloc[complete[0] if len(complete) else 0]
+    return {item.name: _value(item, row[item.name]) for item in inputs}
+
+
+def _value(item: Input, value: Any) -> float | int | bool | str | None:
+    if item.dtype == "str":
+        return None if item.nullable and value == "" else str(value)
+    if np.isnan(value):
+        return None
+    return {"float": float, "int": int, "bool": bool}[item.dtype](value)

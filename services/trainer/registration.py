@@ -1,0 +1,89 @@
+"""From a package to a numbered version, and maybe to the champion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from modelmill import package
+from modelmill.declarations import Model
+from modelmill.errors import Conflict, RunEnded
+from modelmill.package import Manifest
+from modelmill.registry import CHAMPION, Registry, Run, Version
+from modelmill.storage import Storage
+from services.trainer.evaluate import evaluate
+from services.trainer.graph import packaged
+from services.trainer.promotion import Champion, Decision, decide
+from services.trainer.run_record import sentence
+
+TRIES = 5
+"""How often a decision is made again because the champion changed meanwhile."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The rows on which challenger and champion are compared, and the recipe that says how."""
+
+    recipe: Model
+    rows: pd.DataFrame
+    label: np.ndarray
+
+    def score(self, manifest: Manifest, graph: bytes) -> float:
+        """The score of a packaged model by the recipe's metric, answering as it would be served."""
+        return evaluate(packaged(manifest, graph), self.rows, self.label, self.recipe.metric)[self.recipe.metric]
+
+
+def register(
+    registry: Registry, storage: Storage, run: Run, manifest: Manifest, held_out: HeldOut
+) -> tuple[Version, Decision]:
+    """Register the package of `run` and promote it if the recipe's policy says so, in one transaction.
+
+    Raises:
+        RunEnded: where the run was closed meanwhile.
+        Conflict: where the champion changed at each of `TRIES` tries.
+    """
+    recipe = held_out.recipe
+    try:
+        score = held_out.score(*package.read(storage, run.package))
+    except ValueError:  # the graph lacks what the metric needs, such as the distances of a support vector machine
+        score = run.metrics[recipe.metric]
+    for last in [False] * (TRIES - 1) + [True]:
+        champion = standing(registry, storage, manifest, held_out)
+        decision = decide(recipe.promote, recipe.metric, score, len(held_out.rows), champion)
+        try:
+            version = registry.register(
+                replace(run, decision=decision.reason),
+                run.package,
+                promote=decision.promote,
+                champion=champion.version if champion else None,
+            )
+            return version, decision
+        except RunEnded:
+            raise
+        except Conflict:
+            if last:
+                raise
+    raise AssertionError("unreachable")
+
+
+def standing(registry: Registry, storage: Storage, challenger: Manifest, held_out: HeldOut) -> Champion | None:
+    """The present champion and its score on the held-out rows, or why it has none."""
+    number = registry.aliases(challenger.model).get(CHAMPION)
+    if number is None:
+        return None
+    try:
+        manifest, graph = package.read(storage, registry.version(challenger.model, number).package)
+        packaged(manifest, graph)
+    except Exception as error:  # ONNX Runtime's errors have no common root
+        return Champion(number, None, sentence(error), broken=True)
+    gone = {item.name for item in manifest.inputs} - set(held_out.rows.columns)
+    if gone:
+        return Champion(number, None, f"it takes {', '.join(sorted(gone))}, which the model no longer declares")
+    if (manifest.label, manifest.task) != (challenger.label, challenger.task):
+        return Champion(number, None, f"it predicts {manifest.label!r} by {manifest.task}")
+    try:
+        return Champion(number, held_out.score(manifest, graph))
+    except Exception as error:
+        return Champion(number, None, sentence(error))

@@ -1,0 +1,121 @@
+"""The record that a training keeps of itself while it goes on: stages and their times, and what it was made of."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import subprocess
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rq.job import Job
+
+from modelmill.connections import AWAY
+from modelmill.errors import ModelmillError, RunEnded
+from modelmill.registry import Registry, Run
+
+log = logging.getLogger(__name__)
+
+PROGRESS = {"frame": 0.0, "fit": 0.2, "evaluate": 0.7, "package": 0.8, "register": 0.95, "done": 1.0}
+"""Stage to the share of the work that lies before it."""
+PACKAGES = ("scikit-learn", "numpy", "pandas", "skl2onnx", "onnxruntime", "skops")
+LONGEST_PARAMETER = 500
+
+
+class RunRecord:
+    """A run in the registry, and what its RQ job shows of it (`job` is None outside a worker)."""
+
+    def __init__(self, registry: Registry, run: Run, job: Job | None) -> None:
+        self.registry = registry
+        self.run = run
+        self.job = job
+
+    @contextmanager
+    def recording(self) -> Iterator[RunRecord]:
+        """Record that the run begins, and that it failed if the block raises."""
+        self._show(run=self.run.id, model=self.run.model)  # first: the job must name a run that is running
+        self.registry.start_run(self.run)
+        try:
+            yield self
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Record that the run is at stage `name`, and how long it took.
+
+        Raises:
+            RunEnded: where someone else has closed the run; nothing more may be done in its name.
+        """
+        self.note(stage=name)
+        begun = time.perf_counter()
+        yield
+        self.run = replace(self.run, seconds={**self.run.seconds, name: round(time.perf_counter() - begun, 6)})
+
+    def note(self, **known: Any) -> None:
+        """Record what is known by now."""
+        self.run = replace(self.run, **known)
+        self.registry.update_run(self.run)
+        self._show(stage=self.run.stage, progress=PROGRESS[self.run.stage], rows=self.run.rows_train)
+
+    def done(self) -> None:
+        """Let the job show that all is done; the run itself says so since its registration."""
+        self._show(stage="done", progress=PROGRESS["done"])
+
+    def _show(self, **known: Any) -> None:
+        if self.job is not None:
+            self.job.meta.update(known)
+            self.job.save_meta()
+
+    def _fail(self, error: BaseException) -> None:
+        """Record the error; it is on its way to RQ already, so nothing else may take its place."""
+        try:
+            self.run = self.registry.fail_run(self.run, sentence(error), traceback.format_exc())
+            self._show(error=self.run.error)
+        except RunEnded as ended:
+            log.warning("%s", ended)
+        except AWAY as away:
+            log.error("cannot record that run %s failed: %s", self.run.id, away)
+
+
+def sentence(error: BaseException) -> str:
+    """An error in one sentence."""
+    if isinstance(error, ModelmillError):
+        return error.detail
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def package_versions() -> dict[str, str]:
+    """Python and its packages to their versions, of those that decide what comes out of a training."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def git_commit(folder: Path) -> str:
+    """The commit that `folder` is at, with `-dirty` where files differ from it.
+
+    Where git does not know, `MODELMILL_GIT_COMMIT`, otherwise `unknown`.
+    """
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        answer = ""
+    return answer or os.environ.get("MODELMILL_GIT_COMMIT", "unknown")
+
+
+def parameters(estimator: Any) -> dict[str, str]:
+    """The parameters of an estimator and of those inside it, as text; the estimators themselves left out."""
+    return {
+        name: repr(value)[:LONGEST_PARAMETER]
+        for name, value in estimator.get_params(deep=True).items()
+        if not hasattr(value, "get_params") and name not in ("steps", "transformers", "estimators")
+    }

@@ -1,0 +1,18 @@
+"""Settings of the trainer and its workers."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from modelmill.settings import Settings
+
+
+class TrainerSettings(Settings):
+    """What the trainer and its workers read from their environment."""
+
+    train_timeout: int = Field(3600, ge=1)
+    """Seconds that a training may take before it is stopped and counts as failed."""
+    train_queue_limit: int = Field(1000, ge=1)
+    """Trainings that may wait in the queue; further ones are refused."""
+    frame_timeout: float = Field(300.0, gt=0)
+    """Seconds that a training waits for the next piece of its frame from the feature service."""

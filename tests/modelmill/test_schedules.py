@@ -1,0 +1,112 @@
+"""When schedules are due: slots are the same for every scheduler, also where clocks change."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelmill.schedules import Cron, Schedule, cron, every
+
+BERLIN = "Europe/Berlin"
+SPRING = datetime(2026, 3, 29, tzinfo=UTC)
+"""The day on which Berlin's clocks go from 02:00 to 03:00, at 01:00 UTC."""
+AUTUMN = datetime(2026, 10, 25, tzinfo=UTC)
+"""The day on which Berlin's clocks go from 03:00 back to 02:00, at 01:00 UTC."""
+
+
+def slots(schedule: Schedule, start: datetime, hours: float, step: timedelta = timedelta(minutes=5)) -> list[str]:
+    """The slots that become due from `start` on, as a scheduler sees that looks every `step`."""
+    found, last = [], schedule.slot_at(start)
+    now = start
+    while now < start + timedelta(hours=hours):
+        now += step
+        slot = schedule.slot_at(now)
+        assert slot >= last, f"slots went back from {last} to {slot} at {now}"
+        if slot > last:
+            found.append(f"{slot:%d %H:%M}")
+            last = slot
+    return found
+
+
+def test_every_is_due_at_multiples_since_1970_so_that_all_schedulers_name_the_same_slots() -> None:
+    at = datetime(2026, 5, 4, 12, 0, 59, tzinfo=UTC)
+    assert every(seconds=60).slot_at(at) == datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+
+
+def test_a_slot_is_due_from_its_very_moment_on() -> None:
+    noon = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+    assert cron("0 12 * * *").slot_at(noon) == noon
+    assert cron("0 12 * * *").slot_at(noon - timedelta(microseconds=1)) == noon - timedelta(days=1)
+
+
+def test_cron_follows_the_clocks_of_its_time_zone() -> None:
+    assert slots(cron("0 3 * * *", tz=BERLIN), datetime(2026, 1, 10, tzinfo=UTC), 24) == ["10 02:00"]
+    assert slots(cron("0 3 * * *", tz=BERLIN), datetime(2026, 7, 10, tzinfo=UTC), 24) == ["10 01:00"]
+
+
+def test_a_time_that_clocks_skip_is_due_an_hour_later_once() -> None:
+    assert slots(cron("30 2 * * *", tz=BERLIN), SPRING - timedelta(hours=2), 24) == ["29 01:30"]
+
+
+def test_a_time_that_clocks_repeat_is_due_once() -> None:
+    assert slots(cron("30 2 * * *", tz=BERLIN), AUTUMN - timedelta(hours=2), 24) == ["25 00:30"]
+
+
+def test_a_line_of_every_quarter_keeps_its_quarters_where_clocks_go_back() -> None:
+    quarters = slots(cron("*/15 * * * *", tz=BERLIN), AUTUMN - timedelta(minutes=1), 3)
+    assert quarters == [f"25 {h:02}:{m:02}" for h in range(3) for m in (0, 15, 30, 45)]
+
+
+def test_a_line_of_every_quarter_keeps_its_quarters_where_clocks_go_forward() -> None:
+    quarters = slots(cron("*/15 * * * *", tz=BERLIN), SPRING - timedelta(minutes=1), 3)
+    assert quarters == [f"29 {h:02}:{m:02}" for h in range(3) for m in (0, 15, 30, 45)]
+
+
+@given(
+    line=st.sampled_from(["0 3 * * *", "30 2 * * *", "*/20 * * * *", "0 * * * *", "15 1-4 * * 0", "0 0 1 * *"]),
+    day=st.sampled_from([SPRING, AUTUMN, datetime(2026, 6, 1, tzinfo=UTC)]),
+    zone=st.sampled_from([BERLIN, "America/New_York", "Australia/Lord_Howe", "UTC"]),
+    minutes=st.lists(st.integers(-3000, 3000), min_size=2, max_size=6),
+)
+def test_slots_never_go_back_and_are_never_in_the_future(
+    line: str, day: datetime, zone: str, minutes: list[int]
+) -> None:
+    schedule = Cron(line, zone)
+    moments = [day + timedelta(minutes=m) for m in sorted(minutes)]
+    found = [schedule.slot_at(moment) for moment in moments]
+    assert all(slot <= moment for slot, moment in zip(found, moments, strict=True))
+    assert found == sorted(found)
+
+
+@given(minute=st.integers(0, 7 * 24 * 60))
+def test_away_from_clock_changes_a_slot_is_what_the_clock_says(minute: int) -> None:
+    now = datetime(2026, 6, 1, tzinfo=UTC) + timedelta(minutes=minute)
+    local = now.astimezone(ZoneInfo(BERLIN))
+    expected = local.replace(minute=30) if local.minute >= 30 else local.replace(minute=30) - timedelta(hours=1)
+    assert cron("30 * * * *", tz=BERLIN).slot_at(now) == expected
+
+
+@pytest.mark.parametrize("line", ["0 3 * *", "0 3 * * * *", "61 * * * *", "", "@daily"])
+def test_a_line_that_cannot_be_read_is_refused(line: str) -> None:
+    with pytest.raises(ValueError, match="expected five fields"):
+        cron(line)
+
+
+def test_a_date_that_never_comes_is_refused() -> None:
+    with pytest.raises(ValueError, match="no date ever matches"):
+        cron("0 0 30 2 *")
+
+
+def test_an_unknown_time_zone_is_refused() -> None:
+    with pytest.raises(ValueError, match="IANA time zone"):
+        cron("0 3 * * *", tz="Europe/Atlantis")
+
+
+@pytest.mark.parametrize("seconds", [0, -60, 1.5, "60", True])
+def test_an_interval_that_is_no_whole_number_of_seconds_is_refused(seconds: object) -> None:
+    with pytest.raises(ValueError, match="whole number"):
+        every(seconds=seconds)  # type: ignore[arg-type]

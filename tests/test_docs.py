@@ -1,0 +1,70 @@
+"""The docs say what the code does: pages made from it are fresh, documented commands exist, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from docs import generate
+from modelmill import cli, events, keys, openapi
+from tests.conftest import ROOT
+
+TEXTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+
+
+@pytest.mark.parametrize("page", generate.PAGES)
+def test_a_page_made_from_the_code_is_fresh(page: str) -> None:
+    assert (ROOT / "docs" / page).read_text() == generate.rendered(page), "run make docs"
+
+
+@pytest.mark.parametrize("service, app", [(name, app) for name, _, app in generate.service_apps()])
+def test_every_route_says_what_it_does(service: str, app: object) -> None:
+    for path, methods in openapi.describe(app, service)["paths"].items():  # type: ignore[arg-type]
+        for method, call in methods.items():
+            assert call["summary"], f"{method.upper()} {path} of {service} has no docstring"
+
+
+@pytest.mark.parametrize("kind", events.EVENTS.values(), ids=lambda kind: kind.type)
+def test_every_event_says_what_happened(kind: type[events.Event]) -> None:
+    assert kind.__doc__
+    assert not kind.__doc__.startswith(kind.__name__ + "("), "the docstring that dataclass makes up"
+
+
+def test_every_redis_key_says_what_lies_there() -> None:
+    functions = [value for value in vars(keys).values() if callable(value) and value.__module__ == keys.__name__]
+    assert all(function.__doc__ for function in functions)
+    names = [name for name in vars(keys) if name.isupper()]
+    assert set(names) <= generate.attribute_docs(keys).keys()
+
+
+def documented_commands() -> list[tuple[str, str]]:
+    found = []
+    for text in TEXTS:
+        for line in text.read_text().splitlines():
+            if match := re.match(r"\s*\$ (?:\.venv/bin/)?modelmill (.*)", line):
+                found.append((text.name, match.group(1).split(" | ")[0]))
+    return found
+
+
+@pytest.mark.parametrize("page, line", documented_commands())
+def test_a_documented_command_is_one_that_the_program_takes(page: str, line: str, tmp_path: Path) -> None:
+    words = shlex.split(line)
+    command: click.Command = cli.main
+    while isinstance(command, click.Group) and words and words[0] in command.commands:
+        command = command.commands[words.pop(0)]
+    assert command is not cli.main, f"{page}: no command in `modelmill {line}`"
+    for parameter in command.params:  # the files that it names need not be here
+        if isinstance(parameter.type, click.Path):
+            parameter.type.exists = False
+    command.make_context("modelmill", words, resilient_parsing=False)
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
+def test_links_in_the_docs_lead_to_files(text: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text.read_text()):
+        if not target.startswith(("http:", "https:", "mailto:")):
+            assert (text.parent / target).exists(), f"{text.name} links to {target}"
