@@ -1,6 +1,6 @@
 """The floor: a Flask app that does nothing, on the server and settings that every Modelmill service has.
 
-    python -m benchmarks.hello PORT
+python -m benchmarks.hello PORT
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import data
 from benchmarks.effort import Effort
-from benchmarks.report import Samples, Table
+from benchmarks.report import Table
 from benchmarks.system import MILL, System, running
 from modelmill import definitions, keys
 from services.feature import online
@@ -26,23 +27,23 @@ BASELINE = "redis-cli --pipe"
 
 def measure(effort: Effort) -> list[Table]:
     """Load the same rows in each way in turn, each time into an online store without them."""
-    samples = Samples()
     with running() as system, tempfile.TemporaryDirectory() as folder:
         ways = _ways(system, Path(folder), effort.rows)
+        measured: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(effort.repeats):
             for name, load in ways.items():
                 _forget(system)
                 started = time.perf_counter()
                 load()
-                samples.add(name, effort.rows / (time.perf_counter() - started))
+                measured[name].append(effort.rows / (time.perf_counter() - started))
                 _check(system, effort.rows)
-    rates = {name: samples.median(name) for name in ways}
+    rates = {name: median(found) for name, found in measured.items()}
     rows = [[name, rate, rate / rates[BASELINE]] for name, rate in rates.items()]
     note = (
         f"{effort.rows:,} rows of 10 floats and a key in one request. Over HTTP a row is validated, in the history on"
         " disk (fsync), then online, then acknowledged; the other two only write the hashes."
     )
-    return [Table("Ingest", ["way", "rows/s", f"/ {BASELINE}"], rows, note, samples.values)]
+    return [Table("Ingest", ["way", "rows/s", f"/ {BASELINE}"], rows, note, measured)]
 
 
 def _ways(system: System, folder: Path, rows: int) -> dict[str, Callable[[], object]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks import data, processes, wrk
 from benchmarks.effort import Effort
 from benchmarks.processes import Memory
-from benchmarks.report import Table
+from benchmarks.report import Cell, Table
 from benchmarks.system import MODELS, System, running, until
 
 STEPS = 4
@@ -59,10 +59,10 @@ def _processes_table(system: System, before: dict[str, Memory], effort: Effort) 
 def _swaps_table(system: System, versions: list[int], effort: Effort) -> Table:
     pids = system.pids()["predictor"]
     first = now = processes.memory(pids)
-    rows: list[list[str | int | float | None]] = [[0, now.resident, now.proportional, None]]
-    step = effort.memory_swaps // STEPS
+    rows: list[list[Cell]] = [[0, now.resident, now.proportional, None]]
+    swaps, step = cycle(versions), effort.memory_swaps // STEPS
     for done in range(step, effort.memory_swaps + 1, step):
-        for version in islice(cycle(versions), step + step % 2):
+        for version in islice(swaps, step):
             system.registry.promote("forest", version, by="benchmark")
             until(lambda version=version: system.served("forest") == version, f"version {version}")  # type: ignore[misc]
         now = processes.memory(pids)

@@ -36,7 +36,7 @@ class Contender:
     model: str
     url: str
     bodies: Path
-    pids: list[int]
+    pids: tuple[int, ...]
 
 
 @dataclass
@@ -94,7 +94,7 @@ def _contenders(stack: ExitStack, system: System, folder: Path) -> Iterator[Cont
         yield Contender(PEER, model, f"http://127.0.0.1:{port}", by_value, pids)
     for model in MODELS:
         system.train(model)
-    pids = system.pids()["predictor"]
+    pids = tuple(system.pids()["predictor"])
     for name, bodies in (("Modelmill, by value", by_value), ("Modelmill, by user_id", by_key)):
         for model in MODELS:
             yield Contender(name, model, system.predict_url(model), bodies, pids)
@@ -103,7 +103,8 @@ def _contenders(stack: ExitStack, system: System, folder: Path) -> Iterator[Cont
 def _gunicorn(port: int) -> list[str]:
     settings = Settings.read()
     size = f"--worker-class gthread --workers {settings.workers} --threads {settings.threads}".split()
-    return [sys.executable, "-m", "gunicorn", *size, "--bind", f"127.0.0.1:{port}", "benchmarks.hello:build()"]
+    quiet = ["--log-level", "warning", "--no-control-socket"]
+    return [sys.executable, "-m", "gunicorn", *size, *quiet, "--bind", f"127.0.0.1:{port}", "benchmarks.hello:build()"]
 
 
 def _uvicorn(port: int) -> list[str]:
@@ -120,12 +121,12 @@ def _joblib(model: str, folder: Path) -> str:
 
 
 @contextmanager
-def _serving(command: list[str], port: int, **environment: str) -> Iterator[list[int]]:
+def _serving(command: list[str], port: int, **environment: str) -> Iterator[tuple[int, ...]]:
     """Run a server until the block ends; yields the ids of its processes once it answers."""
     process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
     try:
         until(lambda: _answers(port), " ".join(command))
-        yield processes.tree(process.pid)
+        yield tuple(processes.tree(process.pid))
     finally:
         process.terminate()
         process.wait(timeout=20)
@@ -162,7 +163,7 @@ def _table(measured: dict[Contender, Measured]) -> Table:
         for contender, found in measured.items()
     }
     note = (
-        f"Latencies at 1 connection, requests/s at {PARALLEL}; the two columns after it are ratios of requests/s; CPU ms"
-        f" is the time that the server's own processes (without Redis) computed for one request, at {PARALLEL}."
+        f"Latencies at 1 connection, requests/s at {PARALLEL}; the next two columns are ratios of it; CPU ms is"
+        f" the time that the server's own processes (without Redis) computed for one request, at {PARALLEL}."
     )
     return Table("Predictions", columns, rows, note, samples)

@@ -24,9 +24,7 @@ class Memory:
 def tree(pid: int) -> list[int]:
     """The process and all its descendants."""
     children = [
-        int(child)
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        for child in (task / "children").read_text().split()
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
     ]
     return [pid, *(descendant for child in children for descendant in tree(child))]
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 
 import orjson
 
@@ -42,21 +41,6 @@ class Table:
         ]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         return f"### {self.title}\n\n{table}\n" + (f"\n{self.note}\n" if self.note else "")
-
-
-class Samples:
-    """Repeated measurements by name."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, list[float]] = {}
-
-    def add(self, name: str, value: float) -> None:
-        """Remember one measurement."""
-        self.values.setdefault(name, []).append(value)
-
-    def median(self, name: str) -> float:
-        """The median of the measurements of this name."""
-        return median(self.values[name])
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -67,6 +68,8 @@ class Settings(BaseSettings):
             first = error.errors()[0]
             name = str(first["loc"][0])
             variable = name if name.isupper() else f"MODELMILL_{name.upper()}"
+            if variable not in os.environ:  # the one that also goes without the prefix: REDIS_URL
+                variable = variable.removeprefix("MODELMILL_")
             raise SettingsError(
                 f"{variable}={first['input']!r} cannot be used: {first['msg']}", setting=variable
             ) from None

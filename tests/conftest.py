@@ -41,8 +41,9 @@ class RedisServer:
         return connect(self.url, timeout=5, text=text)
 
     def start(self) -> None:
-        log = (self.folder / "redis.log").open("ab")
-        self.process = subprocess.Popen(redis_server.command(self.folder, self.port), stdout=log, stderr=log)
+        with (self.folder / "redis.log").open("ab") as log:
+            command = redis_server.command(self.folder, self.port)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
         client = self.client()
         eventually(lambda: client.ping(), within=10, saying="redis-server answers")
 

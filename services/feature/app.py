@@ -53,7 +53,7 @@ def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
             FAILED.labels(feature).inc(count)
         return reply(asdict(done), 201 if done.accepted else 200)
 
-    @app.get("/entities/<entity>/<key>")
+    @app.get("/entities/<entity>/<path:key>")
     def entity(entity: str, key: str) -> Response:
         """The stored features of one entity, with the event time of each source."""
         definitions = catalogue.definitions
@@ -72,7 +72,7 @@ def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
         if not isinstance(ids, list) or not all(isinstance(key, str) for key in ids):
             raise InvalidRequest(f"keys is {ids!r}; expected a list of texts")
         if len(ids) > MAX_LOOKUP:
-            raise TooLarge("keys", len(ids), MAX_LOOKUP, "nothing: send several requests")
+            raise TooLarge("keys", len(ids), MAX_LOOKUP)
         found = online.read(redis, definitions, entity, ids)
         return reply({"entities": {key: asdict(e) if e else None for key, e in zip(ids, found, strict=True)}})
 

@@ -6,10 +6,11 @@ from threading import BoundedSemaphore
 
 from flask import Flask, Response, request
 
+from modelmill import web
 from modelmill.connections import AWAY
 from modelmill.errors import InvalidRequest, Unavailable
 from modelmill.registry import Registry
-from modelmill.web import create_app, redis_answers, reply
+from modelmill.web import redis_answers, reply
 from services.monitor import feed, latency, overview, page
 from services.monitor.aggregates import Aggregates
 from services.monitor.follower import Follower
@@ -19,12 +20,12 @@ from services.monitor.settings import MonitorSettings
 EVENT_STREAM = "text/event-stream"
 
 
-def monitor_app(aggregates: Aggregates, follower: Follower, settings: MonitorSettings) -> Flask:
+def create_app(settings: MonitorSettings, aggregates: Aggregates, follower: Follower) -> Flask:
     """The routes of the monitor."""
     redis = aggregates.redis
     registry = Registry(redis)
     checks = {"redis": redis_answers(redis), "counting": follower.check}
-    app = create_app("monitor", settings, checks, [MonitorCollector(aggregates, registry)])
+    app = web.create_app("monitor", settings, checks, [MonitorCollector(aggregates, registry)])
     most_followers = max(0, settings.threads - 2)  # two threads remain for everybody else
     places = BoundedSemaphore(most_followers)
 

@@ -12,7 +12,7 @@ from modelmill.connections import connect
 from modelmill.errors import ModelmillError
 from modelmill.web import serve
 from services.monitor.aggregates import Aggregates
-from services.monitor.app import monitor_app
+from services.monitor.app import create_app
 from services.monitor.follower import Follower
 from services.monitor.settings import MonitorSettings
 
@@ -27,7 +27,7 @@ def build() -> Flask:
     aggregates = Aggregates(redis, settings.retention)
     follower = Follower(aggregates, Flag(), wait=min(1.0, settings.redis_timeout / 2))
     follower.thread.start()
-    return monitor_app(aggregates, follower, settings)
+    return create_app(settings, aggregates, follower)
 
 
 def main() -> None:

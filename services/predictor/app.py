@@ -16,7 +16,7 @@ from services.predictor.settings import PredictorSettings
 def create_app(settings: PredictorSettings, predictor: Predictor) -> Flask:
     """The predictor's Flask app."""
     live = predictor.live
-    checks = {"models": live.check_ready, "redis": web.redis_answers(predictor.redis)}
+    checks = {"models": live.check_ready, "redis": web.redis_answers(predictor.registry.redis)}
     app = web.create_app("predictor", settings, checks)
 
     @app.post("/models/<name>/predict")

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from modelmill import keys
-from modelmill.connections import Redis
 from modelmill.errors import CorruptFeature, InvalidRequest, MissingEntity
 from services.predictor.instances import EXPECTED, Instance
+from services.predictor.online import OnlineStore, Stored
 from services.predictor.signature import EntitySignature, Signature, StoredInput, Value
 
 Lookup = tuple[int, str]
 """An entity, by its position in the signature, and its key."""
-Stored = list[str | None]
-"""The texts of an `EntitySignature`'s `fields`; None for a field that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +36,15 @@ def lookups(instances: Sequence[Instance], signature: Signature) -> list[Lookup]
     return list(wanted)
 
 
-def read(redis: Redis, signature: Signature, wanted: Sequence[Lookup]) -> dict[Lookup, Stored]:
-    """What is stored of each entity in `wanted`, in one round trip; without a connection where nothing is wanted."""
+def read(store: OnlineStore, signature: Signature, wanted: Sequence[Lookup]) -> dict[Lookup, Stored]:
+    """What is stored of each entity in `wanted`, in one round trip; where nothing is wanted Redis is not asked."""
+    if not wanted:
+        return {}
     asked = [
         (keys.feature(entity.name, key), entity.fields)
         for entity, key in ((signature.entities[number], key) for number, key in wanted)
     ]
-    if not asked:
-        return {}
-    if len(asked) == 1:
-        return {wanted[0]: redis.hmget(*asked[0])}  # saves what a pipeline costs in the client
-    with redis.pipeline(transaction=False) as pipe:
-        for name, fields in asked:
-            pipe.hmget(name, fields)
-        return dict(zip(wanted, pipe.execute(), strict=True))
+    return dict(zip(wanted, store.read(asked), strict=True))
 
 
 def row(instance: Instance, signature: Signature, stored: Mapping[Lookup, Stored]) -> Row:
@@ -108,9 +101,7 @@ def _refuse_missing(entity: EntitySignature, key: str, item: StoredInput, times:
     )
 
 
-def _defaults(
-    entity: EntitySignature, key: str, instance: Instance, signature: Signature, values: list[Value]
-) -> None:
+def _defaults(entity: EntitySignature, key: str, instance: Instance, signature: Signature, values: list[Value]) -> None:
     for item in entity.inputs:
         declared = signature.inputs[item.position]
         if declared.has_default:

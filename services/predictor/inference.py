@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -30,17 +31,17 @@ def infer(model: ServedModel, rows: Sequence[list[Value]]) -> Answers:
         InvalidRequest: for a number that the model's number type cannot hold.
         InvalidAnswer: for an answer that is not a finite number.
     """
-    outputs = model.session.run(None, _tensors(model, rows))
+    outputs = model.session.run(model.outputs, _tensors(model, rows))
     if model.manifest.task == "regression":
-        values = outputs[0].reshape(-1)
-        _check_finite(model, values.reshape(-1, 1))
-        return Answers(values.tolist(), None)
+        numbers = outputs[0].reshape(-1).tolist()
+        _check_finite(model, [[number] for number in numbers])
+        return Answers(numbers, None)
     labels = [model.labels.get(label, label) for label in outputs[0].tolist()]
     if not model.class_names:
         return Answers(labels, None)
-    _check_finite(model, outputs[1])
-    names = model.class_names
-    return Answers(labels, [dict(zip(names, row, strict=True)) for row in outputs[1].tolist()])
+    probabilities = outputs[1].tolist()
+    _check_finite(model, probabilities)
+    return Answers(labels, [dict(zip(model.class_names, row, strict=True)) for row in probabilities])
 
 
 def _tensors(model: ServedModel, rows: Sequence[list[Value]]) -> dict[str, Any]:
@@ -77,8 +78,8 @@ def _too_large(model: ServedModel, rows: Sequence[list[Value]]) -> InvalidReques
     return InvalidRequest(f"a value is too large for {kind}")
 
 
-def _check_finite(model: ServedModel, answers: Any) -> None:
-    finite = np.isfinite(answers)
-    if not finite.all():
-        number, column = np.argwhere(~finite)[0]
-        raise InvalidAnswer(model.name, model.version, int(number), float(answers[number, column]))
+def _check_finite(model: ServedModel, answers: list[list[float]]) -> None:
+    for number, row in enumerate(answers):
+        for answer in row:
+            if not isfinite(answer):
+                raise InvalidAnswer(model.name, model.version, number, answer)

@@ -42,9 +42,7 @@ def parse(body: Any, signature: Signature, limit: int) -> list[Instance]:
         InvalidRequest: naming the instance, the field, its value and what was expected.
     """
     if not isinstance(body, dict):
-        raise MalformedBody(
-            f"the body is {_json_type(body)}; expected an object with the instance to predict"
-        )
+        raise MalformedBody(f"the body is {_json_type(body)}; expected an object with the instance to predict")
     if not is_batch(body):
         return [_instance(body, signature, None)]
     contents = body["instances"]
@@ -86,9 +84,7 @@ def _check_complete(instance: Instance, signature: Signature, number: int | None
         if position not in instance.given:
             item = signature.inputs[position]
             if not item.nullable:
-                raise _invalid(
-                    f"field {item.name!r} is missing; expected {EXPECTED[item.dtype]}", number, item.name
-                )
+                raise _invalid(f"field {item.name!r} is missing; expected {EXPECTED[item.dtype]}", number, item.name)
             instance.given[position] = None
     for key, entity in zip(instance.keys, signature.entities, strict=True):
         if key is None:

@@ -25,6 +25,8 @@ class ServedModel:
     session: onnxruntime.InferenceSession
     tensors: Mapping[str, Any]
     """Name of each of the graph's inputs to its NumPy type."""
+    outputs: list[str]
+    """The graph's outputs: labels and maybe probabilities, or numbers."""
     labels: Mapping[Value, Value]
     """What the graph calls a class to what the estimator calls it: ONNX has 0 and 1 for False and True."""
     class_names: tuple[str, ...]
@@ -69,9 +71,7 @@ class LiveModels:
     def solve(self, model: str) -> None:
         """Forget the problem of `model`, if it had one."""
         if model in self.problems:
-            self.problems = MappingProxyType(
-                {name: one for name, one in self.problems.items() if name != model}
-            )
+            self.problems = MappingProxyType({name: one for name, one in self.problems.items() if name != model})
 
     def expect(self, champions: Collection[str]) -> None:
         """Remember which models have to be live before this process is ready: the first champions it hears of."""

@@ -21,8 +21,6 @@ from services.predictor.signature import Signature
 TENSORS: dict[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
-    "tensor(int64)": np.int64,
-    "tensor(bool)": np.bool_,
     "tensor(string)": np.object_,
 }
 """The graph's name of a tensor's type to the type that NumPy has for it."""
@@ -47,7 +45,8 @@ def load(registry: Registry, storage: Storage, model: str, version: int) -> Serv
 
 def _served(model: str, version: int, manifest: Manifest, graph: bytes) -> ServedModel:
     session = onnxruntime.InferenceSession(graph, _options(), providers=["CPUExecutionProvider"])
-    has_probabilities = manifest.task == "classification" and len(session.get_outputs()) > 1
+    outputs = [item.name for item in session.get_outputs()]
+    has_probabilities = manifest.task == "classification" and len(outputs) > 1
     return ServedModel(
         name=model,
         version=version,
@@ -55,6 +54,7 @@ def _served(model: str, version: int, manifest: Manifest, graph: bytes) -> Serve
         signature=Signature.of(manifest),
         session=session,
         tensors=_tensors(manifest, session),
+        outputs=outputs,
         labels={label: label for label in manifest.classes},
         class_names=tuple(map(_class_name, manifest.classes)) if has_probabilities else (),
         loaded=utc_now(),
@@ -73,9 +73,7 @@ def _options() -> onnxruntime.SessionOptions:
 def _tensors(manifest: Manifest, session: onnxruntime.InferenceSession) -> Mapping[str, Any]:
     tensors = {item.name: TENSORS[item.type] for item in session.get_inputs()}
     if manifest.layout == "matrix" and len(tensors) != 1:
-        raise ValueError(
-            f"its graph has the inputs {', '.join(tensors)}; expected one, with the layout matrix"
-        )
+        raise ValueError(f"its graph has the inputs {', '.join(tensors)}; expected one, with the layout matrix")
     if manifest.layout == "columns" and tensors.keys() != {item.name for item in manifest.inputs}:
         expected = ", ".join(item.name for item in manifest.inputs)
         raise ValueError(f"its graph has the inputs {', '.join(tensors)}; expected {expected}")

@@ -15,9 +15,7 @@ LIVE_VERSION = Gauge(
     multiprocess_mode="mostrecent",
 )
 SWAPS = Counter("modelmill_model_swaps_total", "Versions that went live in a worker process", ["model"])
-LOAD_FAILURES = Counter(
-    "modelmill_model_load_failures_total", "Champions that could not be loaded", ["model"]
-)
+LOAD_FAILURES = Counter("modelmill_model_load_failures_total", "Champions that could not be loaded", ["model"])
 LOAD_SECONDS = Histogram(
     "modelmill_model_load_seconds",
     "Time to read, check and warm up a version, in seconds",

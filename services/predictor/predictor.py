@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from modelmill.connections import Redis
 from modelmill.errors import Unavailable, UnknownName
 from modelmill.events import PredictionFailed, PredictionServed, iso
 from modelmill.registry import Registry
 from services.predictor import features, instances, metrics
 from services.predictor.inference import Answers, infer
 from services.predictor.live import LiveModels, ServedModel
+from services.predictor.online import OnlineStore
 from services.predictor.reports import Report, Reports
 
 SOURCE = "predictor"
@@ -22,9 +22,10 @@ SOURCE = "predictor"
 
 @dataclass(frozen=True)
 class Predictor:
-    """Answers for the live models, with features from `redis`."""
+    """Answers for the live models, with features from `store`."""
 
-    redis: Redis
+    registry: Registry
+    store: OnlineStore
     live: LiveModels
     reports: Reports
     max_instances: int
@@ -39,7 +40,7 @@ class Predictor:
         served = self.live.served.get(name)
         if served is not None:
             return served
-        known = Registry(self.redis).models()
+        known = self.registry.models()
         if name not in known:
             raise UnknownName("model", name, known)
         problem = self.live.problems.get(name)
@@ -56,7 +57,7 @@ class Predictor:
         """
         signature = model.signature
         asked = instances.parse(body, signature, self.max_instances)
-        stored = features.read(self.redis, signature, features.lookups(asked, signature))
+        stored = features.read(self.store, signature, features.lookups(asked, signature))
         rows = [features.row(instance, signature, stored) for instance in asked]
         answers = infer(model, [row.values for row in rows])
         prediction_id = secrets.token_hex(16)

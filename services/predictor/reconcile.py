@@ -30,9 +30,7 @@ class Reconciler:
     `registry` is to be on a Redis client whose time limit is above `LISTEN`.
     """
 
-    def __init__(
-        self, registry: Registry, storage: Storage, live: LiveModels, *, retry: float = RETRY
-    ) -> None:
+    def __init__(self, registry: Registry, storage: Storage, live: LiveModels, *, retry: float = RETRY) -> None:
         self.registry = registry
         self.storage = storage
         self.live = live
@@ -51,9 +49,7 @@ class Reconciler:
 
     def _follow(self, stop: Flag) -> None:
         redis = self.registry.redis
-        position = bus.last_position(
-            redis, keys.EVENTS_MODELS
-        )  # before the registry, so that no promotion is missed
+        position = bus.last_position(redis, keys.EVENTS_MODELS)  # before the registry, so that no promotion is missed
         self.reconcile()
         for _ in bus.follow(redis, keys.EVENTS_MODELS, position, stop, wait=LISTEN):
             self.reconcile()

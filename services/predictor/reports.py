@@ -32,8 +32,8 @@ RETRY = 1.0
 """Seconds until a failed flush is tried again."""
 DRAIN = 2.0
 """Seconds at shutdown in which batches may still be begun."""
-BATCH_REPORTS = 100
-"""Reports in a batch at most: Redis answers nobody else while it appends one."""
+BATCH_REPORTS = 25
+"""Reports in a batch at most: while one is made and appended, requests wait for Python's lock and for Redis."""
 BATCH_ROWS = 1000
 """Rows in a batch from which on it takes no further report."""
 
@@ -89,9 +89,7 @@ class Reports:
                 self._sending = self._next_batch()
                 self._batch += 1
             events = [report.event() for report in self._sending]
-            bus.append_once(
-                self.redis, keys.EVENTS_PREDICTIONS, events, marker=self._marker, batch=self._batch
-            )
+            bus.append_once(self.redis, keys.EVENTS_PREDICTIONS, events, marker=self._marker, batch=self._batch)
             self._sending = []
 
     def _run(self) -> None:

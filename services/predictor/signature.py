@@ -80,9 +80,7 @@ class Signature:
         """
         inputs = tuple(manifest.inputs)
         named = {item.entity for item in inputs if item.entity is not None}
-        entities = tuple(
-            _entity(name, key, inputs) for name, key in manifest.entities.items() if name in named
-        )
+        entities = tuple(_entity(name, key, inputs) for name, key in manifest.entities.items() if name in named)
         if unknown := named - manifest.entities.keys():
             raise ValueError(f"inputs of entity {sorted(unknown)}, which has no join key")
         join_keys = {

@@ -14,11 +14,19 @@ from sklearn.metrics import check_scoring, get_scorer_names
 from modelmill.errors import InvalidRequest, did_you_mean
 
 Task = Literal["classification", "regression"]
-ALSO: dict[Task, tuple[str, ...]] = {
-    "classification": ("accuracy", "roc_auc", "neg_log_loss"),
-    "regression": ("r2", "neg_mean_absolute_error", "neg_root_mean_squared_error"),
+ALSO: dict[Task, dict[str, tuple[str, ...]]] = {
+    "classification": {
+        "accuracy": ("predict",),
+        "roc_auc": ("predict_proba", "decision_function"),
+        "neg_log_loss": ("predict_proba",),
+    },
+    "regression": {
+        "r2": ("predict",),
+        "neg_mean_absolute_error": ("predict",),
+        "neg_root_mean_squared_error": ("predict",),
+    },
 }
-"""Scorers that every model of a task gets where they apply to it, beside its own metric."""
+"""Scorers that a model of a task gets beside its own metric, each with the methods of which it needs one."""
 
 
 def task_of(estimator: Any) -> Task:
@@ -54,10 +62,14 @@ def evaluate(estimator: Any, rows: pd.DataFrame, label: np.ndarray, metric: str)
         InvalidRequest: where `metric` does not exist, or cannot be computed for this estimator and these rows.
     """
     require_metric(metric)
-    names = list(dict.fromkeys([metric, *ALSO[task_of(estimator)]]))
+    also = (name for name, methods in ALSO[task_of(estimator)].items() if any(hasattr(estimator, m) for m in methods))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a scorer that does not apply says so by NaN or an error, handled below
-        found = check_scoring(estimator, scoring=names, raise_exc=False)(estimator, rows, label)
+        try:
+            scorer = check_scoring(estimator, scoring=list(dict.fromkeys([metric, *also])), raise_exc=False)
+            found = scorer(estimator, rows, label)
+        except AttributeError as error:
+            raise InvalidRequest(f"metric {metric!r} cannot be computed: {error}", metric=metric) from None
     scores = {name: float(score) for name, score in found.items() if _finite(score)}
     if metric not in scores:
         got = found[metric]

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 from rq import get_current_job
+from rq.job import Job
 from sklearn.base import clone
 
 from modelmill import package
@@ -51,6 +52,8 @@ def train(
     registry = Registry(connect(settings.redis_url, timeout=settings.redis_timeout))
     storage = Storage(settings.storage_url)
     job = get_current_job()
+    if job and (before := _registered_before(registry, job)):
+        return before
     run = Run(
         id=new_run_id(),
         model=model,
@@ -117,6 +120,18 @@ def _train(
     with record.stage("register"):
         version, decision = register(record.registry, storage, record.run, manifest, held_out)
     return version.version, decision.promote
+
+
+def _registered_before(registry: Registry, job: Job) -> dict[str, Any] | None:
+    """What an earlier attempt at this job returned, whose process was killed after it had registered its version."""
+    run_id = job.meta.get("run")
+    if run_id is None:
+        return None
+    run = registry.run(run_id)
+    if run.version is None:
+        return None
+    promoted = any(m.version == run.version and m.by == "trainer" for m in registry.history(run.model))
+    return {"run": run.id, "version": run.version, "promoted": promoted, "metrics": run.metrics}
 
 
 def make_estimator(recipe: Model) -> Any:

@@ -78,4 +78,5 @@ def _value(item: Input, value: Any) -> float | int | bool | str | None:
         return None if item.nullable and value == "" else str(value)
     if np.isnan(value):
         return None
-    return {"float": float, "int": int, "bool": bool}[item.dtype](value)
+    number: float | int | bool = {"float": float, "int": int, "bool": bool}[item.dtype](value)
+    return number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 
 from modelmill import package
 from modelmill.declarations import Model
-from modelmill.errors import Conflict, RunEnded
+from modelmill.errors import Conflict, InvalidRequest, RunEnded
 from modelmill.package import Manifest
 from modelmill.registry import CHAMPION, Registry, Run, Version
 from modelmill.storage import Storage
@@ -45,16 +46,20 @@ def register(
         Conflict: where the champion changed at each of `TRIES` tries.
     """
     recipe = held_out.recipe
+    begun = time.perf_counter()
     try:
         score = held_out.score(*package.read(storage, run.package))
-    except ValueError:  # the graph lacks what the metric needs, such as the distances of a support vector machine
+    except InvalidRequest:  # the graph lacks what the metric needs, such as the distances of a support vector machine
         score = run.metrics[recipe.metric]
-    for last in [False] * (TRIES - 1) + [True]:
+    tries = 0
+    while True:
         champion = standing(registry, storage, manifest, held_out)
         decision = decide(recipe.promote, recipe.metric, score, len(held_out.rows), champion)
         try:
             version = registry.register(
-                replace(run, decision=decision.reason),
+                replace(
+                    run, decision=decision.reason, seconds={**run.seconds, "register": time.perf_counter() - begun}
+                ),
                 run.package,
                 promote=decision.promote,
                 champion=champion.version if champion else None,
@@ -63,9 +68,9 @@ def register(
         except RunEnded:
             raise
         except Conflict:
-            if last:
+            tries += 1
+            if tries == TRIES:
                 raise
-    raise AssertionError("unreachable")
 
 
 def standing(registry: Registry, storage: Storage, challenger: Manifest, held_out: HeldOut) -> Champion | None:

@@ -73,7 +73,7 @@ class RunRecord:
     def _show(self, **known: Any) -> None:
         if self.job is not None:
             self.job.meta.update(known)
-            self.job.save_meta()
+            self.job.save_meta()  # type: ignore[no-untyped-call]
 
     def _fail(self, error: BaseException) -> None:
         """Record the error; it is on its way to RQ already, so nothing else may take its place."""

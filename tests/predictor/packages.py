@@ -56,9 +56,7 @@ def classifier(labels: Sequence[Any] = (0, 1), inputs: int = 3) -> bytes:
     numbers = _numbers(inputs)
     chosen = np.array(labels)[(numbers[:, 0] > 0).astype(int)]
     estimator = make_pipeline(StandardScaler(), LogisticRegression()).fit(numbers, chosen)
-    graph: bytes = to_onnx(
-        estimator, numbers[:1], options={id(estimator): {"zipmap": False}}
-    ).SerializeToString()
+    graph: bytes = to_onnx(estimator, numbers[:1], options={id(estimator): {"zipmap": False}}).SerializeToString()
     return graph
 
 
@@ -89,9 +87,7 @@ def mixed_columns() -> bytes:
     return graph
 
 
-def publish(
-    redis: Redis, storage: Storage, described: Manifest, graph: bytes, *, promote: bool = True
-) -> Version:
+def publish(redis: Redis, storage: Storage, described: Manifest, graph: bytes, *, promote: bool = True) -> Version:
     """Package and register a version, and promote it if asked to."""
     folder = package.write(storage, described, {package.GRAPH: graph})
     registry = Registry(redis)

@@ -1,0 +1,61 @@
+"""Run the trainer's HTTP process: `python -m services.trainer.main`. Trainings themselves run in workers."""
+
+from __future__ import annotations
+
+import sys
+from threading import Event as Flag
+from threading import Thread
+
+from flask import Flask
+
+from modelmill import bus, keys, logs
+from modelmill.connections import connect
+from modelmill.definitions import load
+from modelmill.errors import ModelmillError
+from modelmill.registry import Registry
+from modelmill.storage import Storage
+from modelmill.web import serve
+from services.trainer import recovery
+from services.trainer.app import trainer_app
+from services.trainer.overview import Overview
+from services.trainer.queue import TrainingQueue
+from services.trainer.recipes import Recipes
+from services.trainer.schedule import Scheduler
+from services.trainer.settings import TrainerSettings
+
+PORT = 8002
+
+
+def build() -> Flask:
+    """The app of one worker process, and its threads: definitions, schedules, recovery of abandoned jobs."""
+    logs.configure("trainer")
+    settings = TrainerSettings.read()
+    redis = connect(settings.redis_url, timeout=settings.redis_timeout)
+    registry = Registry(redis)
+    position = bus.last_position(redis, keys.EVENTS_FEATURES)  # before the file is loaded: nothing is missed between
+    recipes = Recipes(settings.definitions)
+    queue = TrainingQueue(
+        connect(settings.redis_url, timeout=settings.redis_timeout, text=False),
+        timeout=settings.train_timeout,
+        limit=settings.train_queue_limit,
+    )
+    stop = Flag()
+    Thread(target=recipes.follow, args=(redis, position, stop), name="definitions", daemon=True).start()
+    Thread(target=Scheduler(recipes, queue).watch, args=(stop,), name="schedules", daemon=True).start()
+    Thread(target=recovery.watch, args=(queue.rq, registry, stop), name="recovery", daemon=True).start()
+    overview = Overview(registry, Storage(settings.storage_url))
+    return trainer_app(queue, registry, overview, recipes, settings)
+
+
+def main() -> None:
+    """Check the definitions, then serve; a mistake in the file stops here."""
+    try:
+        settings = TrainerSettings.read()
+        load(settings.definitions)
+    except ModelmillError as error:
+        sys.exit(str(error))
+    serve("services.trainer.main:build", settings, PORT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""What is known of the models: declared, trained, or both."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from modelmill import package
+from modelmill.definitions import Definitions
+from modelmill.errors import UnknownName
+from modelmill.registry import AliasMove, Registry, promoted
+from modelmill.storage import Storage
+
+
+class Overview:
+    """The registry beside the definitions."""
+
+    def __init__(self, registry: Registry, storage: Storage) -> None:
+        self.registry = registry
+        self.storage = storage
+
+    def models(self, definitions: Definitions) -> list[dict[str, Any]]:
+        """Every model in brief: policy and schedules where it is declared, aliases and newest version."""
+        return [self._brief(definitions, name) for name in self._names(definitions)]
+
+    def model(self, definitions: Definitions, name: str) -> dict[str, Any]:
+        """All about a model: its recipe, its newest versions, aliases and their history.
+
+        Raises:
+            UnknownName: for a model that is neither declared nor trained.
+        """
+        self.require(definitions, name)
+        recipe = definitions.models.get(name)
+        return {
+            **self._brief(definitions, name),
+            "label": recipe.label if recipe else None,
+            "entities": [entity.name for entity in recipe.entities] if recipe else [],
+            "features": list(recipe.features) if recipe else [],
+            "inputs": list(recipe.inputs) if recipe else [],
+            "versions": [asdict(version) for version in self.registry.versions(name)],
+            "history": [asdict(move) for move in self.registry.history(name)],
+        }
+
+    def promote(self, model: str, version: int, *, alias: str, by: str, reason: str) -> AliasMove:
+        """Let `alias` name a version, whose package is read first, so that no broken one is ever served.
+
+        Raises:
+            UnknownName: for a version that does not exist.
+            PackageError: for one whose package is broken.
+        """
+        package.read(self.storage, self.registry.version(model, version).package)
+        return self.registry.promote(model, version, alias=alias, by=by, reason=reason)
+
+    def rollback(self, model: str, *, alias: str, by: str, reason: str) -> AliasMove:
+        """Let `alias` name the version before, whose package is read first.
+
+        Raises:
+            Conflict: where there is none.
+            PackageError: where its package is broken.
+        """
+        stack = promoted(self.registry.history(model), alias)
+        if len(stack) > 1:
+            package.read(self.storage, self.registry.version(model, stack[-2]).package)
+        return self.registry.rollback(model, alias=alias, by=by, reason=reason)
+
+    def require(self, definitions: Definitions, name: str) -> None:
+        """Raise `UnknownName` for a model that is neither declared nor trained."""
+        names = self._names(definitions)
+        if name not in names:
+            raise UnknownName("model", name, names)
+
+    def _names(self, definitions: Definitions) -> list[str]:
+        return sorted({*definitions.models, *self.registry.models()})
+
+    def _brief(self, definitions: Definitions, name: str) -> dict[str, Any]:
+        recipe = definitions.models.get(name)
+        newest = self.registry.versions(name, limit=1)
+        return {
+            "name": name,
+            "declared": recipe is not None,
+            "metric": recipe.metric if recipe else None,
+            "promote": recipe.promote if recipe else None,
+            "train": [str(schedule) for schedule in recipe.train] if recipe else [],
+            "aliases": self.registry.aliases(name),
+            "latest": newest[0].version if newest else None,
+        }

@@ -1,0 +1,79 @@
+"""What the trainer's calls take: bodies and parameters, checked strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from modelmill.declarations import NAME
+from modelmill.errors import InvalidRequest, did_you_mean
+
+LONGEST_TEXT = 500
+MOST_RUNS = 1000
+
+
+def require_fields(body: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Refuse a body with a field that the call does not take."""
+    for name in body:
+        if name not in known:
+            raise InvalidRequest(f"field {name!r} is not known{did_you_mean(name, known)}", field=name)
+
+
+def text(body: Mapping[str, Any], name: str) -> str:
+    """A field of text, which may be left out."""
+    value = body.get(name, "")
+    if not isinstance(value, str) or len(value) > LONGEST_TEXT:
+        raise InvalidRequest(f"field {name!r} is {_shown(value)}; expected a text of at most {LONGEST_TEXT} letters")
+    return value
+
+
+def moment(body: Mapping[str, Any], name: str) -> str | None:
+    """A field with a time, which may be left out; in UTC where it names no time zone."""
+    value = body.get(name)
+    if value is None:
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise InvalidRequest(
+            f"field {name!r} is {_shown(value)}; expected a time such as 2013-02-01T00:00:00Z"
+        ) from None
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()
+
+
+def span(body: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The fields `start` and `end`."""
+    start, end = moment(body, "start"), moment(body, "end")
+    if start and end and datetime.fromisoformat(start) >= datetime.fromisoformat(end):
+        raise InvalidRequest(f"field 'start' is {start} and 'end' is {end}; expected the start to be earlier")
+    return start, end
+
+
+def version(body: Mapping[str, Any]) -> int:
+    """The field `version`."""
+    value = body.get("version")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidRequest(f"field 'version' is {_shown(value)}; expected a version number such as 3")
+    return value
+
+
+def alias(name: str) -> str:
+    """The name of an alias."""
+    if not NAME.fullmatch(name):
+        raise InvalidRequest(f"alias {name!r}: expected letters, digits and _, not starting with a digit")
+    return name
+
+
+def limit(given: str | None) -> int:
+    """The parameter `limit`."""
+    if given is None:
+        return 50
+    if not given.isdecimal() or not 1 <= int(given) <= MOST_RUNS:
+        raise InvalidRequest(f"limit={given!r}; expected a number from 1 to {MOST_RUNS}")
+    return int(given)
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."

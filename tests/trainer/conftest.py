@@ -1,0 +1,101 @@
+"""A stand-in for the feature service, and data of the users example."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event as Flag
+from threading import Thread
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from threadpoolctl import threadpool_limits
+from werkzeug.serving import make_server
+from werkzeug.wrappers import Request, Response
+
+from tests.conftest import USERS_MILL, RedisServer
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """OpenMP threads that wait for each other on a busy machine make a test of milliseconds last minutes."""
+    with threadpool_limits(1):
+        yield
+
+
+def users_table(rows: int = 400, seed: int = 0) -> pa.Table:
+    """A training frame of the users example, in which the target follows the features most of the time."""
+    random = np.random.default_rng(seed)
+    one, two = random.normal(size=(2, rows))
+    target = (one + two + 0.5 * random.normal(size=rows) > 0).astype(np.int64)
+    times = np.datetime64("2026-01-01T00:00:00", "us") + np.arange(rows) * np.timedelta64(1, "m")
+    return pa.table(
+        {
+            "_event_time": pa.array(times, pa.timestamp("us", tz="UTC")),
+            "feature_1": one,
+            "feature_2": two,
+            "feature_3": one**2,
+            "target": target,
+        }
+    )
+
+
+def parquet(table: pa.Table) -> bytes:
+    """`table` as a Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+@dataclass
+class FeatureStub:
+    """Answers `POST /training-frames` with `table`, once `open` is set."""
+
+    table: pa.Table = field(default_factory=users_table)
+    open: Flag = field(default_factory=Flag)
+    asked: list[dict[str, str | None]] = field(default_factory=list)
+    url: str = ""
+
+    def __call__(self, request: Request) -> Response:
+        assert (request.method, request.path) == ("POST", "/training-frames")
+        self.asked.append(request.get_json())
+        self.open.wait(60)
+        return Response(parquet(self.table), content_type="application/vnd.apache.parquet")
+
+
+@pytest.fixture
+def feature_stub() -> Iterator[FeatureStub]:
+    """A feature service with the data of the users example, that answers at once; clear `open` to let it wait."""
+    stub = FeatureStub()
+    stub.open.set()
+    server = make_server("127.0.0.1", 0, Request.application(stub), threaded=True)
+    stub.url = f"http://127.0.0.1:{server.port}"
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield stub
+    stub.open.set()
+    server.shutdown()
+    server.server_close()
+    thread.join(timeout=5)
+
+
+@pytest.fixture
+def environment(
+    real_redis: RedisServer, feature_stub: FeatureStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    """The settings of a trainer whose Redis, storage and feature service are the test's own; also set in this process."""
+    own = {
+        "MODELMILL_REDIS_URL": real_redis.url,
+        "MODELMILL_FEATURE_URL": feature_stub.url,
+        "MODELMILL_STORAGE_URL": f"file://{tmp_path}/storage",
+        "MODELMILL_DEFINITIONS": str(USERS_MILL),
+        "OMP_NUM_THREADS": "1",
+    }
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    return {**os.environ, **own}
