@@ -32,7 +32,7 @@ RUN pip install --disable-pip-version-check --no-cache-dir --no-index --no-build
 COPY examples examples
 
 # Recorded with each training run: there is no git in the image. Last, because it changes with every commit.
-ARG MODELMILL_GIT_COMMIT=
+ARG MODELMILL_GIT_COMMIT=unknown
 ENV MODELMILL_GIT_COMMIT=${MODELMILL_GIT_COMMIT}
 
 USER modelmill

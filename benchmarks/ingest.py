@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import data
 from benchmarks.effort import Effort
-from benchmarks.report import Table
+from benchmarks.report import Cell, Table
 from benchmarks.system import MILL, System, running
 from modelmill import definitions, keys
 from services.feature import online
@@ -38,7 +38,7 @@ def measure(effort: Effort) -> list[Table]:
                 measured[name].append(effort.rows / (time.perf_counter() - started))
                 _check(system, effort.rows)
     rates = {name: median(found) for name, found in measured.items()}
-    rows = [[name, rate, rate / rates[BASELINE]] for name, rate in rates.items()]
+    rows: list[list[Cell]] = [[name, rate, rate / rates[BASELINE]] for name, rate in rates.items()]
     note = (
         f"{effort.rows:,} rows of 10 floats and a key in one request. Over HTTP a row is validated, in the history on"
         " disk (fsync), then online, then acknowledged; the other two only write the hashes."

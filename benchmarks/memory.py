@@ -42,11 +42,11 @@ def _load(system: System, folder: Path, effort: Effort) -> None:
 
 def _processes_table(system: System, before: dict[str, Memory], effort: Effort) -> Table:
     after = _memory(system)
-    rows = [
-        [name, len(pids), before[name].proportional, after[name].proportional, after[name].resident]
-        for name, pids in system.pids().items()
-    ]
-    rows.append(["all", sum(row[1] for row in rows), *(sum(row[i] for row in rows) for i in (2, 3, 4))])
+    rows: list[list[Cell]] = []
+    for name, pids in system.pids().items():
+        rows.append([name, len(pids), before[name].proportional, after[name].proportional, after[name].resident])
+    sums = [sum(amounts) for amounts in zip(*(row[1:] for row in rows), strict=True)]
+    rows.append(["all", *sums])
     note = (
         f"Started, with {data.USERS:,} rows ingested; and after 4 trainings, an ingest of {effort.rows:,} rows as CSV"
         f" and {4 * effort.seconds} s of predictions at 8 connections. PSS counts shared pages once, RSS in each"

@@ -17,7 +17,7 @@ import joblib
 
 from benchmarks import data, mill, processes, wrk
 from benchmarks.effort import Effort
-from benchmarks.report import Table
+from benchmarks.report import Cell, Table
 from benchmarks.system import MODELS, System, running, until
 from benchmarks.wrk import Load
 from modelmill.redis_server import free_port
@@ -38,6 +38,10 @@ class Contender:
     bodies: Path
     pids: tuple[int, ...]
 
+    def load(self, connections: int, seconds: int) -> Load:
+        """Send it requests for so long."""
+        return wrk.post(self.url, self.bodies, connections=connections, seconds=seconds)
+
 
 @dataclass
 class Measured:
@@ -49,7 +53,7 @@ class Measured:
 
     def latency(self, quantile: str) -> float:
         """Median over the repeats of a quantile of the latency at one connection, in milliseconds."""
-        return median(getattr(load, quantile) for load in self.alone)
+        return float(median(getattr(load, quantile) for load in self.alone))
 
     @property
     def per_second(self) -> float:
@@ -64,7 +68,7 @@ def measure(effort: Effort) -> list[Table]:
         contenders = list(_contenders(stack, stack.enter_context(running()), folder))
         measured = {contender: Measured([], [], []) for contender in contenders}
         for contender in contenders:
-            wrk.post(contender.url, contender.bodies, connections=PARALLEL, seconds=1)  # to warm up
+            contender.load(PARALLEL, seconds=1)  # to warm up
         for _ in range(effort.repeats):
             for contender in contenders:
                 _measure(contender, effort.seconds, measured[contender])
@@ -72,10 +76,9 @@ def measure(effort: Effort) -> list[Table]:
 
 
 def _measure(contender: Contender, seconds: int, measured: Measured) -> None:
-    requests = {"url": contender.url, "bodies": contender.bodies, "seconds": seconds}
-    measured.alone.append(wrk.post(**requests, connections=1))
+    measured.alone.append(contender.load(1, seconds))
     before = processes.cpu_seconds(contender.pids)
-    load = wrk.post(**requests, connections=PARALLEL)
+    load = contender.load(PARALLEL, seconds)
     measured.parallel.append(load)
     measured.cpu_ms.append((processes.cpu_seconds(contender.pids) - before) / load.requests * 1000)
 
@@ -142,7 +145,7 @@ def _answers(port: int) -> bool:
 
 def _table(measured: dict[Contender, Measured]) -> Table:
     rate = {(contender.name, contender.model): found.per_second for contender, found in measured.items()}
-    rows = [
+    rows: list[list[Cell]] = [
         [
             contender.name,
             contender.model,
@@ -155,13 +158,10 @@ def _table(measured: dict[Contender, Measured]) -> Table:
         for contender, found in measured.items()
     ]
     columns = ["server", "model", "p50 ms", "p95 ms", "p99 ms", "requests/s", "/ hello world", "/ FastAPI", "CPU ms"]
-    samples = {
-        f"{contender.name} {contender.model}".strip(): {
-            "p50_ms": [load.p50 for load in found.alone],
-            "per_second": [load.per_second for load in found.parallel],
-        }
-        for contender, found in measured.items()
-    }
+    samples = {}
+    for contender, found in measured.items():
+        samples[f"{contender.name} {contender.model} p50 ms"] = [load.p50 for load in found.alone]
+        samples[f"{contender.name} {contender.model} requests/s"] = [load.per_second for load in found.parallel]
     note = (
         f"Latencies at 1 connection, requests/s at {PARALLEL}; the next two columns are ratios of it; CPU ms is"
         f" the time that the server's own processes (without Redis) computed for one request, at {PARALLEL}."

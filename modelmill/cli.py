@@ -303,6 +303,7 @@ def runs(run: str | None, model: str | None, limit: int, as_json: bool) -> None:
     for row in rows:
         row["started"] = show.when(row["started"])
         row["seconds"] = round(sum(row["seconds"].values()), 2)
+        row["metrics"] = dict([*row["metrics"].items()][:1])  # the first is the model's own
     columns = ["id", "model", "status", "version", "metrics", "rows_train", "seconds", "trigger", "started"]
     show.table(rows, columns, empty="No runs yet.")
 
@@ -393,9 +394,7 @@ def events(stream: str, count: int, follow: bool, as_json: bool) -> None:
 
 
 def _print_event(event: dict[str, Any]) -> None:
-    known = ("id", "source", "type", "time", "specversion", "subject", "position")
-    rest = {name: value for name, value in event.items() if name not in known}
-    line = f"{show.when(event['time'])}  {event['type']:<18} {show.text(rest)}"
+    line = f"{show.when(event['time'])}  {event['type']:<18} {event['subject']}: {event['text']}"
     show.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -406,7 +405,13 @@ def _print_event(event: dict[str, Any]) -> None:
 def latency(model: str, window: str, as_json: bool) -> None:
     """Show the latency of MODEL's predictions, in all and by version."""
     found = client().latency(model, window)
-    show.as_json(found) if as_json else show.facts(found)
+    if as_json:
+        show.as_json(found)
+        return
+    rows = [*found["versions"], {"version": "all", **found["overall"]}]
+    columns = ["version", "count", "errors", "mean", "p50", "p95", "p99", "max"]
+    show.table(rows, columns, empty="")
+    show.console.print(f"milliseconds, last {found['window']}, quantiles within {found['relative_error']:.0%}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ QUEUE = "train"
 """Name of the RQ queue; RQ itself keeps it under `rq:queue:train`."""
 
 DEFINITIONS = "definitions"
-"""Hash: fingerprint and path of the definitions file last applied, and when."""
+"""Hash: fingerprint and path of the definitions file last applied, and when; `applying`: the one begun last."""
 DEFINITIONS_LOCK = "definitions:lock"
 """String: held while definitions are applied; expires by itself should its holder die."""
 ENTITIES = "entities"

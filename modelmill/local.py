@@ -23,7 +23,6 @@ from urllib.parse import urlsplit
 
 import httpx
 import orjson
-import redis
 
 from modelmill import definitions, redis_server
 from modelmill.connections import AWAY, connect
@@ -59,8 +58,7 @@ stdout_logfile_backups=2
 """
 SUPERVISOR = """
 [supervisord]
-nodaemon=true
-silent=true
+nodaemon=false
 logfile={home}/logs/supervisord.log
 logfile_maxbytes=10MB
 logfile_backups=1
@@ -102,7 +100,7 @@ class Local:
     def running(self) -> bool:
         """Whether a supervisord of this home answers."""
         try:
-            self._supervisor().getState()
+            self._ask("getState")
         except (OSError, xmlrpc.client.Error):
             return False
         return True
@@ -111,7 +109,7 @@ class Local:
         """Name, state and description of each process; empty when the system is not running."""
         if not self.running():
             return []
-        found = cast(list[dict[str, Any]], self._supervisor().getAllProcessInfo())
+        found = cast(list[dict[str, Any]], self._ask("getAllProcessInfo"))
         return [{"name": p["name"], "state": p["statename"], "detail": p["description"]} for p in found]
 
     def start(self) -> Settings:
@@ -130,24 +128,24 @@ class Local:
         settings = self.settings.model_copy(update={"redis_url": self._redis_url()})
         own_redis = "REDIS_URL" not in os.environ and "MODELMILL_REDIS_URL" not in os.environ
         self._write_configuration(settings, own_redis)
-        subprocess.Popen(
+        # It makes itself a daemon in a session of its own: Ctrl-C reaches us alone, and we stop the others in order.
+        subprocess.run(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.home / "supervisord.conf")],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=(self.home / "logs" / "supervisord.log").open("ab"),
-            start_new_session=True,  # Ctrl-C reaches us alone; we stop the others in order
+            timeout=START_SECONDS,
+            check=True,
         )
         try:
             _until(self.running, "supervisord")
             if own_redis:
-                self._supervisor().startProcess("redis", False)
-            client = connect(settings.redis_url, timeout=2)
-            _until(lambda: _answers(client), "Redis", self.home / "logs" / "redis.log")
+                self._ask("startProcess", "redis", False)
+            _until(lambda: _answers(settings.redis_url), "Redis", self.home / "logs" / "redis.log")
             for name in MODULES:
-                self._supervisor().startProcess(name, False)
+                self._ask("startProcess", name, False)
                 if name in SERVICES:
                     url = getattr(settings, f"{name}_url")
-                    _until(lambda url=url: _alive(url), name, self.home / "logs" / f"{name}.log")  # type: ignore[misc]
+                    _until(lambda url=url: _alive(url), name, self.home / "logs" / f"{name}.log")  
         except BaseException:
             self.stop()
             raise
@@ -156,9 +154,8 @@ class Local:
     def stop(self) -> None:
         """Stop all processes in order and wait until they are gone; does nothing where none runs."""
         try:
-            supervisor = self._supervisor()
-            supervisor.stopAllProcesses(True)
-            supervisor.shutdown()
+            self._ask("stopAllProcesses", True)
+            self._ask("shutdown")
         except (OSError, xmlrpc.client.Error):
             return
         _until(lambda: not self.running(), "the end of supervisord")
@@ -180,7 +177,7 @@ class Local:
         if "REDIS_URL" not in os.environ and "MODELMILL_REDIS_URL" not in os.environ:
             redis_server.find_binary()
             return f"redis://127.0.0.1:{redis_server.free_port()}/0"
-        if not _answers(connect(self.settings.redis_url, timeout=2)):
+        if not _answers(self.settings.redis_url):
             raise Unavailable(f"REDIS_URL={self.settings.redis_url} does not answer; start it, or unset REDIS_URL")
         return self.settings.redis_url
 
@@ -216,11 +213,13 @@ class Local:
             home=str(self.home).replace("%", "%%"),
         )
 
-    def _supervisor(self) -> Any:
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        """Call a method of supervisord's XML-RPC interface."""
         from supervisor.xmlrpc import SupervisorTransport
 
         transport = SupervisorTransport(None, None, serverurl=f"unix://{self.socket}")
-        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
+        with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as server:
+            return getattr(server.supervisor, method)(*arguments)
 
     def _require_free(self, url: str) -> None:
         if _alive(url, any_answer=True):
@@ -239,11 +238,12 @@ def _alive(url: str, *, any_answer: bool = False) -> bool:
         return False
 
 
-def _answers(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except AWAY:
-        return False
+def _answers(redis_url: str) -> bool:
+    with connect(redis_url, timeout=2) as client:
+        try:
+            return bool(client.ping())
+        except AWAY:
+            return False
 
 
 def _until(condition: Any, what: str, log: Path | None = None) -> None:

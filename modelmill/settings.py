@@ -14,7 +14,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from modelmill.errors import SettingsError
 
-
 Address = Annotated[str, AfterValidator(lambda url: url.rstrip("/")), Field(pattern="^https?://")]
 """Where a service answers; paths are appended to it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from rich.table import Table
 
 from modelmill.client import Progress as Report
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 160)  # a pipe has no width of its own
 errors = Console(stderr=True)
 
 

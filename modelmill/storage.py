@@ -33,7 +33,9 @@ class Storage:
         try:
             self.files, root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as error:
-            raise SettingsError(f"storage {url!r} cannot be used: {error}; expected a URL such as file:///data") from None
+            raise SettingsError(
+                f"storage {url!r} cannot be used: {error}; expected a URL such as file:///data"
+            ) from None
         self.root = str(root).rstrip("/")
         self.local = isinstance(self.files, LocalFileSystem)
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from flask import Flask, Response, request
 from prometheus_client import Counter
 
-from modelmill.errors import InvalidRequest, MissingEntity, TooLarge
+from modelmill.errors import InvalidRequest, InvalidRows, MissingEntity, TooLarge
 from modelmill.settings import Settings
 from modelmill.web import create_app, json_object, redis_answers, reply
 from services.feature import online
@@ -46,7 +46,11 @@ def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
             raise InvalidRequest(f"on_error={on_error!r}; expected fail or skip")
         catalogue.definitions.source(source)
         raw = decode(request.get_data(cache=False), request.content_type or "none")
-        done = ingest(catalogue, source, raw, skip_bad=on_error == "skip")
+        try:
+            done = ingest(catalogue, source, raw, skip_bad=on_error == "skip")
+        except InvalidRows as error:
+            ROWS.labels(source, "rejected").inc(error.fields["rejected"])
+            raise
         ROWS.labels(source, "accepted").inc(done.accepted)
         ROWS.labels(source, "rejected").inc(done.rejected)
         for feature, count in done.failed_features.items():
@@ -103,7 +107,8 @@ def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
         body = json_object()
         definitions = catalogue.definitions
         model = definitions.model(_text(body, "model"))
-        table = training_frame(catalogue.storage, definitions, model, start=_time(body, "start"), end=_time(body, "end"))
+        start, end = _time(body, "start"), _time(body, "end")
+        table = training_frame(catalogue.storage, definitions, model, start=start, end=end)
         kind = ARROW if request.accept_mimetypes.best == ARROW else PARQUET
         return Response(_stream(table, kind), content_type=kind)
 

@@ -7,14 +7,17 @@ The catalogue in Redis is a few hashes: `entity:{name}`, `source:{name}`, `featu
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as Flag
-from threading import Lock
+from threading import Lock, Thread
+
+from redis.exceptions import LockError
 
 from modelmill import bus, keys
-from modelmill.connections import Redis
+from modelmill.connections import AWAY, Redis
 from modelmill.definitions import Definitions, load
 from modelmill.errors import Conflict, ModelmillError
 from modelmill.events import DefinitionsApplied, utc_now
@@ -24,8 +27,10 @@ from services.feature.backfill import backfill
 
 log = logging.getLogger(__name__)
 
-LOCK_SECONDS = 600
-"""After this long a process that applies definitions counts as dead."""
+LEASE = 10.0
+"""Seconds after which a process that was killed while it applied definitions no longer keeps others from it."""
+PATIENCE = 60.0
+"""Seconds to wait for others who are applying definitions."""
 FIXED_FIELDS = ("key", "entities", "event_time")
 """Fields of an entity or a source that may not change while rows of it are stored."""
 
@@ -59,6 +64,8 @@ class Catalogue:
         self.path = path
         self.definitions = load(path)
         self._lock = Lock()
+        self._unavailable: str | None = None
+        """Fingerprint of definitions that were applied elsewhere, but are not what the file here holds."""
 
     def plan(self, fingerprint: str | None = None) -> Plan:
         """What `apply` would do with the file as it is now."""
@@ -71,38 +78,48 @@ class Catalogue:
 
         Raises:
             DefinitionsError: for a mistake in the file.
-            Conflict: where stored rows do not allow the change, or the file is not the one with `fingerprint`.
+            Conflict: where stored rows do not allow the change, where the file is not the one with `fingerprint`, or
+                where others are applying definitions for longer than `PATIENCE` seconds.
         """
-        with self._lock, self.redis.lock(keys.DEFINITIONS_LOCK, timeout=LOCK_SECONDS, blocking_timeout=LOCK_SECONDS):
+        with self._lock, _alone(self.redis):
             definitions = self._load(fingerprint)
             plan = self._plan(definitions)
             if plan.refusals:
                 raise Conflict("; ".join(plan.refusals), reasons=plan.refusals)
-            self.definitions = definitions  # from here on new rows get the new features; the old rows follow
+            self.definitions = definitions  # from here on new rows get the new features, here and, soon, elsewhere
+            self.redis.hset(keys.DEFINITIONS, "applying", definitions.fingerprint)
             rows = backfill(self.redis, self.storage, definitions)
             if plan.changes or self.redis.hget(keys.DEFINITIONS, "fingerprint") != definitions.fingerprint:
                 _register(self.redis, definitions, plan.changes)
         return Applied(plan.changes, rows)
 
     def follow(self, stop: Flag, position: str) -> None:
-        """Load the file again whenever another process has applied it; runs until `stop` is set."""
+        """Load the file again whenever another process applies it; runs until `stop` is set."""
         for entries in bus.follow(self.redis, keys.EVENTS_FEATURES, position, stop):
-            for _, event in entries:
-                if isinstance(event, DefinitionsApplied) and event.fingerprint != self.definitions.fingerprint:
-                    self._reload()
+            if any(isinstance(event, DefinitionsApplied) for _, event in entries):
+                self._unavailable = None
+            with suppress(*AWAY):
+                self.catch_up()
 
-    def _reload(self) -> None:
+    def catch_up(self) -> None:
+        """Load the file again if another process has begun to apply another state of it.
+
+        Whoever ingests looks here after writing, so that no row keeps features of definitions that are gone.
+        """
+        wanted = self.redis.hget(keys.DEFINITIONS, "applying")
+        if wanted in (None, self.definitions.fingerprint, self._unavailable):
+            return
         try:
-            self.definitions = load(self.path)
-            backfill(self.redis, self.storage, self.definitions)
+            self.definitions = self._load(wanted)
         except ModelmillError as error:
+            self._unavailable = wanted
             log.error("keeping the former definitions: %s", error)
 
     def _load(self, fingerprint: str | None) -> Definitions:
         definitions = load(self.path)
         if fingerprint not in (None, definitions.fingerprint):
             raise Conflict(
-                f"the feature service reads {self.path}, which differs from the file that you checked;"
+                f"the feature service reads {self.path}, which holds something else than the file that was checked;"
                 " apply the file that the services were started with, or copy yours there"
             )
         return definitions
@@ -159,7 +176,7 @@ def registered(redis: Redis) -> Hashes:
 def plan(now: Hashes, declared: Hashes, with_rows: set[str]) -> Plan:
     """Compare what is registered with what is declared; `with_rows` are the sources that have history."""
     changes, refusals = [], []
-    guarded = {keys.source(name) for name in with_rows}
+    guarded = {keys.source(name) for name in with_rows} & now.keys()
     if guarded:
         guarded |= {key for key in now if key.startswith(keys.entity(""))}
     for key in sorted(now.keys() | declared.keys()):
@@ -195,6 +212,28 @@ def _refusal(name: str, before: str | None, after: str | None) -> str | None:
     return None
 
 
+@contextmanager
+def _alone(redis: Redis) -> Iterator[None]:
+    """Hold the lock on the definitions, renewing it until the block ends."""
+    lock = redis.lock(keys.DEFINITIONS_LOCK, timeout=LEASE, thread_local=False)
+    if not lock.acquire(blocking_timeout=PATIENCE):
+        raise Conflict("others are applying definitions at this moment; try again later")
+    done = Flag()
+
+    def renew() -> None:
+        while not done.wait(LEASE / 3):
+            with suppress(LockError, *AWAY):
+                lock.reacquire()
+
+    Thread(target=renew, name="definitions-lock", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+        with suppress(LockError, *AWAY):
+            lock.release()
+
+
 def _register(redis: Redis, definitions: Definitions, changes: list[str]) -> None:
     declared = describe(definitions)
     with redis.pipeline() as pipe:
@@ -215,9 +254,7 @@ def _register(redis: Redis, definitions: Definitions, changes: list[str]) -> Non
             keys.DEFINITIONS,
             mapping={"fingerprint": definitions.fingerprint, "path": str(definitions.path), "applied": utc_now()},
         )
-        bus.append(
-            pipe, DefinitionsApplied(source="feature", fingerprint=definitions.fingerprint, changes=changes)
-        )
+        bus.append(pipe, DefinitionsApplied(source="feature", fingerprint=definitions.fingerprint, changes=changes))
         pipe.execute()
 
 
@@ -242,5 +279,3 @@ def features_overview(definitions: Definitions) -> list[Mapping[str, object]]:
         for name, ref in definitions.features_of(entity).items()
         for derived in [definitions.features[ref.source].get(name)]
     ]
-
-

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -14,8 +16,12 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from modelmill.errors import InvalidRequest, MalformedBody, Rejection, UnsupportedContent
+from modelmill.errors import InvalidRequest, MalformedBody, Rejection, TooLarge, UnsupportedContent
 
+MAX_ROWS, MAX_COLUMNS = 1_000_000, 1_000
+"""Of one body, however small it was packed."""
+MAX_BROKEN = 10_000
+"""Lines with a wrong number of columns, above which a body is not taken for CSV at all."""
 INDEX_COLUMNS = ("", "__index_level_0__")
 """What pandas calls an unnamed index when it writes CSV or Parquet; left out."""
 
@@ -45,6 +51,7 @@ def decode(body: bytes, content_type: str) -> RawRows:
         UnsupportedContent: for a content type that is none of `DECODERS`.
         MalformedBody: where the body is not what its content type says, or is cut off.
         InvalidRequest: where a column is named twice.
+        TooLarge: for more than `MAX_ROWS` rows or `MAX_COLUMNS` columns.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind not in DECODERS:
@@ -60,13 +67,16 @@ def _csv(body: bytes) -> RawRows:
     def on_broken(row: Any) -> str:
         reason = f"has {row.actual_columns} columns; expected {row.expected_columns}"
         broken.append(Rejection(row.number - 1, "", row.text[:80], reason))
-        return "skip"
+        return "skip" if len(broken) < MAX_BROKEN else "error"
 
+    if body.count(b'"') % 2:
+        raise MalformedBody("the body is not complete CSV: a quoted value in it does not end")
     try:
-        names = next(csv.reader(io.TextIOWrapper(io.BytesIO(body), encoding="utf-8-sig", newline="")))
-    except (StopIteration, UnicodeDecodeError, csv.Error) as error:
-        raise MalformedBody(f"the body is not CSV in UTF-8: {error or 'no header line'}") from None
-    _refuse_duplicates(names)
+        lines = csv.reader(io.TextIOWrapper(io.BytesIO(body), encoding="utf-8-sig", newline=""))
+        names = next((line for line in lines if line), [])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise MalformedBody(f"the body is not CSV in UTF-8: {error}") from None
+    _check_names(names)
     try:
         table = pa_csv.read_csv(
             io.BytesIO(body),
@@ -78,16 +88,20 @@ def _csv(body: bytes) -> RawRows:
         raise MalformedBody(f"the body is not complete CSV: {error}") from None
     skipped = {row.row for row in broken}
     total = table.num_rows + len(broken)
+    _check_size(total)
     numbers = [n for n in range(1, total + 1) if n not in skipped] if skipped else range(1, total + 1)
     return RawRows(_columns(table), numbers, is_text=True, broken=broken)
 
 
 def _parquet(body: bytes) -> RawRows:
     try:
-        table = pq.read_table(io.BytesIO(body))
-    except (pa.ArrowInvalid, OSError) as error:
+        file = pq.ParquetFile(io.BytesIO(body))
+        _check_size(file.metadata.num_rows)
+        _check_names(file.schema_arrow.names)
+        table = file.read()
+        table.validate(full=True)  # text that is not UTF-8
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise MalformedBody(f"the body is not a complete Parquet file: {error}") from None
-    _refuse_duplicates(table.column_names)
     return RawRows(_columns(table), range(1, table.num_rows + 1))
 
 
@@ -98,36 +112,61 @@ def _json(body: bytes) -> RawRows:
         raise MalformedBody(f"the body is not JSON: {error}") from None
     if isinstance(content, dict):
         content = content["rows"] if set(content) == {"rows"} else [content]
-    return _objects(content)
+    return _objects(content, body, [body])
 
 
 def _ndjson(body: bytes) -> RawRows:
-    rows = []
-    for number, line in enumerate(body.splitlines(), start=1):
+    rows, lines = [], body.splitlines()
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             rows.append(orjson.loads(line))
         except orjson.JSONDecodeError as error:
             raise MalformedBody(f"line {number} is not JSON: {error}") from None
-    return _objects(rows)
+    return _objects(rows, body, filter(bytes.strip, lines))
 
 
-def _objects(rows: Any) -> RawRows:
+def _objects(rows: Any, body: bytes, documents: Iterable[bytes]) -> RawRows:
+    """Objects as columns; `documents` are the JSON texts in `body` that they were read from."""
     if not isinstance(rows, list):
         raise MalformedBody(f"the body is a JSON {type(rows).__name__}; expected an object or a list of objects")
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise MalformedBody(f"row {number} is a JSON {type(row).__name__}; expected an object")
-    names = dict.fromkeys(name for row in rows for name in row)
+    _check_size(len(rows))
+    names = Counter(chain.from_iterable(rows))
+    if len(names) > MAX_COLUMNS:
+        raise TooLarge("columns", len(names), MAX_COLUMNS)
+    if any(body.count(orjson.dumps(name)) > count for name, count in names.items()):  # as names, or as values
+        _refuse_repeated_names(documents)
     return RawRows({name: [row.get(name) for row in rows] for name in names}, range(1, len(rows) + 1))
 
 
 def _columns(table: pa.Table) -> dict[str, Any]:
-    return {name: table[name] for name in table.column_names if name not in INDEX_COLUMNS}
+    columns = {name: table[name] for name in table.column_names if name not in INDEX_COLUMNS}
+    return {name: c.cast(c.type.value_type) if pa.types.is_dictionary(c.type) else c for name, c in columns.items()}
 
 
-def _refuse_duplicates(names: list[str]) -> None:
+def _refuse_repeated_names(documents: Iterable[bytes]) -> None:
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        _check_names([name for name, _ in pairs])
+
+    try:
+        for document in documents:
+            json.loads(document, object_pairs_hook=check, parse_int=str)  # str: whatever their length
+    except RecursionError:
+        raise MalformedBody("the body is not a list of flat objects: it is nested too deeply") from None
+
+
+def _check_size(rows: int) -> None:
+    if rows > MAX_ROWS:
+        raise TooLarge("rows", rows, MAX_ROWS)
+
+
+def _check_names(names: list[str]) -> None:
+    if len(names) > MAX_COLUMNS:
+        raise TooLarge("columns", len(names), MAX_COLUMNS)
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise InvalidRequest(f"column {twice[0]!r} is there {names.count(twice[0])} times; expected once")
 

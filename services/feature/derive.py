@@ -10,12 +10,14 @@ from typing import Any
 import pyarrow as pa
 
 from modelmill.declarations import Column, Feature
-from services.feature.validate import ARROW
+from services.feature.validate import ARROW, EXPECTED, INT_LIMIT
 
 FAILED = "_failed"
 """History column: `name: error` of each feature that failed on the row, or null."""
 
-TYPES: dict[str, tuple[type, ...]] = {"float": (float, int), "int": (int,), "bool": (bool,), "str": (str,)}
+ERROR_LENGTH = 200
+"""Characters of an error that are kept."""
+TYPES: dict[str, Any] = {"float": float | int, "int": int, "bool": bool, "str": str}
 
 
 @dataclass(frozen=True)
@@ -35,22 +37,25 @@ def derive(table: pa.Table, features: Mapping[str, Feature], inputs: list[str]) 
     if not features:
         return Derived(table.append_column(FAILED, pa.nulls(table.num_rows, pa.string())), {})
     rows = table.select(inputs).to_pylist()
-    errors: list[list[str]] = [[] for _ in rows]
-    failures: dict[str, int] = {}
+    errors: dict[int, list[str]] = {}
+    failures = dict.fromkeys(features, 0)
     for name, feature in features.items():
-        values = [_value(feature, row, errors[i]) for i, row in enumerate(rows)]
+        values: list[Any] = []
+        for position, row in enumerate(rows):
+            try:
+                values.append(_checked(feature.function(dict(row)), feature.column))
+            except Exception as error:  # the user's code may raise anything
+                values.append(None)
+                failures[name] += 1
+                errors.setdefault(position, []).append(f"{name}: {_sentence(error)}")
         table = table.append_column(name, pa.array(values, ARROW[feature.column.dtype]))
-        failures[name] = sum(any(e.startswith(f"{name}: ") for e in row) for row in errors)
-    texts = ["; ".join(row) or None for row in errors]
+    texts = ["; ".join(errors[position]) if position in errors else None for position in range(len(rows))]
     return Derived(table.append_column(FAILED, pa.array(texts, pa.string())), failures)
 
 
-def _value(feature: Feature, row: dict[str, Any], errors: list[str]) -> Any:
-    try:
-        return _checked(feature.function(dict(row)), feature.column)
-    except Exception as error:  # the user's code may raise anything
-        errors.append(f"{feature.name}: {type(error).__name__}: {error}")
-        return None
+def _sentence(error: Exception) -> str:
+    """The error, short enough to be kept with every row."""
+    return f"{type(error).__name__}: {error}"[:ERROR_LENGTH].encode(errors="replace").decode()
 
 
 def _checked(value: Any, column: Column) -> Any:
@@ -65,10 +70,11 @@ def _checked(value: Any, column: Column) -> Any:
         if column.nullable:
             return None
         raise ValueError(f"returned {value}; expected {column.dtype} (declare dtype={column.dtype} | None to allow it)")
-    if not isinstance(value, TYPES[column.dtype]) or (column.dtype != "bool" and isinstance(value, bool)):
-        raise TypeError(f"returned {value!r}; expected {column.dtype}")
-    if column.dtype == "float":
-        if math.isinf(value):
-            raise ValueError(f"returned {value}; expected a finite number")
-        return float(value)
+    dtype = column.dtype
+    if not isinstance(value, TYPES[dtype]) or (dtype != "bool" and isinstance(value, bool)):
+        raise TypeError(f"returned {value!r}; expected {dtype}")
+    if dtype == "str":
+        value.encode()  # raises for a lone surrogate, which is no text
+    elif (dtype == "float" and math.isinf(value := float(value))) or (dtype == "int" and abs(value) >= INT_LIMIT):
+        raise ValueError(f"returned {value}; expected {EXPECTED[dtype]}")
     return value

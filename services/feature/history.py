@@ -75,6 +75,15 @@ def stored_versions(storage: Storage, name: str) -> dict[str, str]:
     return versions
 
 
+def undeclared(storage: Storage, wanted: pa.Schema, name: str) -> pa.Table:
+    """The columns of a file that are neither in `wanted` nor computed: their source declared them once."""
+    computed = stored_versions(storage, name)
+    with storage.files.open(storage.path(name)) as file:
+        stored = pq.ParquetFile(file)
+        names = [column for column in stored.schema_arrow.names if column not in wanted.names]
+        return stored.read(columns=[column for column in names if column not in computed])
+
+
 def read(
     storage: Storage,
     definitions: Definitions,
@@ -88,16 +97,22 @@ def read(
 
     A column that was added after a row was ingested is null there.
     """
-    wanted = schema(definitions, source)
-    files = [storage.path(name) for name in names(storage, source.name)]
-    if not files:
-        return wanted.empty_table().select(list(columns))
     within = pc.scalar(True)
     if start is not None:
         within &= pc.field(EVENT_TIME) >= pa.scalar(start, TIME)
     if end is not None:
         within &= pc.field(EVENT_TIME) < pa.scalar(end, TIME)
-    dataset = ds.dataset(files, schema=wanted, format="parquet", filesystem=storage.files)
+    return read_files(storage, schema(definitions, source), names(storage, source.name), columns, within)
+
+
+def read_files(
+    storage: Storage, wanted: pa.Schema, files: Sequence[str], columns: Sequence[str], within: pc.Expression = None
+) -> pa.Table:
+    """`columns` of some history files, as `wanted` types them; a column that a file lacks is null there."""
+    if not files:
+        return wanted.empty_table().select(list(columns))
+    paths = [storage.path(name) for name in files]
+    dataset = ds.dataset(paths, schema=wanted, format="parquet", filesystem=storage.files)
     return dataset.to_table(columns=list(columns), filter=within)
 
 

@@ -11,11 +11,11 @@ from modelmill import bus
 from modelmill.errors import InvalidRows, Rejection
 from modelmill.events import RowsIngested
 from services.feature import history, online
-from services.feature.backfill import backfill_file
+from services.feature.backfill import recompute
 from services.feature.catalogue import Catalogue
 from services.feature.decode import RawRows
 from services.feature.derive import derive
-from services.feature.validate import EVENT_TIME, LISTED, TIME, validate
+from services.feature.validate import EVENT_TIME, TIME, validate
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,9 @@ def ingest(catalogue: Catalogue, source_name: str, raw: RawRows, *, skip_bad: bo
     file = history.append(storage, source.name, table, history.versions(definitions, source), now)
     if source.entity is not None:
         online.write(redis, source, list(definitions.columns(source)), table)
-    if (current := catalogue.definitions) is not definitions:  # applied meanwhile, perhaps too late to see our file
-        backfill_file(redis, storage, current, current.source(source.name), file)
+    catalogue.catch_up()
+    if (current := catalogue.definitions) is not definitions:  # who applied them may have missed our file, or we
+        recompute(redis, storage, current, current.source(source.name), file)  # have overwritten what they wrote online
     failed = {name: count for name, count in derived.failures.items() if count}
     bus.append(
         redis,
@@ -72,4 +73,4 @@ def ingest(catalogue: Catalogue, source_name: str, raw: RawRows, *, skip_bad: bo
             failed_features=sum(failed.values()),
         ),
     )
-    return Ingested(table.num_rows, valid.rejected, valid.reasons[:LISTED], failed, file)
+    return Ingested(table.num_rows, valid.rejected, valid.reasons, failed, file)

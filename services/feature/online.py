@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from modelmill import keys
 from modelmill.connections import Redis
@@ -17,26 +19,24 @@ from services.feature.derive import FAILED
 from services.feature.validate import EVENT_TIME
 
 BATCH = 250
-"""Entities written by one call of the script: long enough to save round trips, short enough to keep Redis responsive."""
-ABSENT = "\x00"
-"""Stands for a missing value on the way into the script; in the hash its field is absent."""
+"""Entities written by one call of the script: enough to save round trips, and Redis answers others in between."""
 
 UPSERT = """
--- KEYS: the hash of each entity. ARGV: the number n of fields, their names (the first is the one with the event time),
--- then n values a key, in the same order. A hash that holds a newer event time is left as it is; equal times: the
--- later write wins. Times are text of fixed width, so they compare as text.
-local n, written = tonumber(ARGV[1]), 0
+-- KEYS: the hash of each entity. ARGV: the names of its fields, the first the one with the event time; then, for each
+-- field, the list of its values: text, or null where there is none. Both as JSON. A hash that holds a newer event time
+-- is left as it is; equal times: the later write wins. Times are text of fixed width, so they compare as text.
+local fields, columns, written = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), 0
 for i, key in ipairs(KEYS) do
-  local at = 1 + i * n
-  local stored = redis.call('HGET', key, ARGV[2])
-  if not stored or stored <= ARGV[at + 1] then
+  local stored = redis.call('HGET', key, fields[1])
+  if not stored or stored <= columns[1][i] then
     local present, absent = {}, {}
-    for j = 1, n do
-      if ARGV[at + j] == '\\0' then
-        absent[#absent + 1] = ARGV[1 + j]
+    for j, field in ipairs(fields) do
+      local value = columns[j][i]
+      if value == cjson.null then
+        absent[#absent + 1] = field
       else
-        present[#present + 1] = ARGV[1 + j]
-        present[#present + 1] = ARGV[at + j]
+        present[#present + 1] = field
+        present[#present + 1] = value
       end
     end
     redis.call('HSET', key, unpack(present))
@@ -66,14 +66,13 @@ def write(redis: Redis, source: Source, columns: Sequence[str], table: pa.Table)
     assert source.entity is not None
     newest = _newest_per_key(table, source.entity.key)
     hashes = [keys.feature(source.entity.name, key) for key in newest[source.entity.key].to_pylist()]
-    fields = [event_time_field(source.name), failed_field(source.name), *columns]
-    values = [_times(newest[EVENT_TIME]), _texts(newest[FAILED]), *(_texts(newest[column]) for column in columns)]
-    rows = list(zip(*values, strict=True))
+    fields = orjson.dumps([event_time_field(source.name), failed_field(source.name), *columns])
+    newest = newest.select([EVENT_TIME, FAILED, *columns])
     script = redis.register_script(UPSERT)
     written = 0
     for start in range(0, len(hashes), BATCH):
-        flat = [value for row in rows[start : start + BATCH] for value in row]
-        written += script(keys=hashes[start : start + BATCH], args=[len(fields), *fields, *flat])
+        values = b",".join(_texts(column) for column in newest.slice(start, BATCH).itercolumns())
+        written += script(keys=hashes[start : start + BATCH], args=[fields, b"[%b]" % values])
     return written
 
 
@@ -120,16 +119,14 @@ def _newest_per_key(table: pa.Table, key: str) -> pa.Table:
     return table.take(pa.array(np.fromiter(last.values(), np.int64, len(last))))
 
 
-def _texts(column: pa.ChunkedArray) -> list[str]:
-    """Values as they stand in the hash: `repr` gives the shortest text that reads back as the same float."""
-    values = column.to_pylist()
+def _texts(column: pa.ChunkedArray) -> bytes:
+    """Values as they shall stand in the hash, as a JSON list: each a text, or null.
+
+    JSON writes a number as the shortest text that reads back as the same; in quotes it reaches the hash unchanged.
+    """
+    if pa.types.is_timestamp(column.type):
+        column = pc.strftime(column, "%Y-%m-%dT%H:%M:%SZ")  # seconds with 6 decimals
+    listed: bytes = orjson.dumps(column.to_pylist())
     if pa.types.is_string(column.type):
-        return [ABSENT if v is None else v for v in values]
-    if pa.types.is_boolean(column.type):
-        return [ABSENT if v is None else "true" if v else "false" for v in values]
-    return [ABSENT if v is None else repr(v) for v in values]
-
-
-def _times(column: pa.ChunkedArray) -> list[str]:
-    texts: list[str] = pa.compute.strftime(column, "%Y-%m-%dT%H:%M:%SZ").to_pylist()  # seconds with 6 decimals
-    return texts
+        return listed
+    return b'["%b"]' % listed[1:-1].replace(b",", b'","').replace(b'"null"', b"null")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +24,13 @@ EXPECTED = {
     "int": "a whole number of at most 18 digits",
     "bool": "true or false",
     "str": "text",
+    "time": "a time such as 2013-01-31T05:00:00Z, or seconds since 1970",
 }
+FIRST_TIME, LAST_TIME = datetime(1000, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+"""Event times lie between these: they have a year of four digits, in any time zone."""
+SECONDS = re.compile(r"\d{9,}(\.\d+)?")
+"""Seconds since 1970 in a text; fewer digits could be a date such as 20130131."""
+INT_LIMIT = 10**18
 MAX_KEY_BYTES = 1024
 """The longest join key."""
 LISTED = 20
@@ -77,29 +84,31 @@ def validate(source: Source, raw: RawRows) -> ValidRows:
         InvalidRequest: for a column that is missing as a whole or that the source does not declare.
     """
     _check_names(source, raw)
-    reasons: dict[int, Rejection] = {}
+    bad: dict[int, tuple[str, str]] = {}
     checked: dict[str, pa.Array] = {}
 
     def take(name: str, column: _Checked) -> None:
         checked[name] = column.values
         for position, reason in column.bad.items():
-            row = raw.numbers[position]
-            reasons.setdefault(position, Rejection(row, name, _shown(raw.columns.get(name), position), reason))
+            bad.setdefault(position, (name, reason))
 
     for entity in source.entities:
         take(entity.key, _keys(raw, entity.key))
     if source.event_time:
-        times = _times(raw, source.event_time)
-        take(source.event_time, times)
+        take(source.event_time, _times(raw, source.event_time))
     for column in source.columns.values():
         take(column.name, _column(raw, column))
     if source.event_time:
         checked[EVENT_TIME] = checked.pop(source.event_time)
     table = pa.table(checked)
-    if reasons:
-        table = table.take(pa.array([i for i in range(table.num_rows) if i not in reasons], pa.int64()))
-    rejections = sorted([*reasons.values(), *raw.broken], key=lambda rejection: rejection.row)
-    return ValidRows(table, raw.total, len(rejections), rejections[:LISTED])
+    if bad:
+        table = table.filter(pa.array([i not in bad for i in range(table.num_rows)], pa.bool_()))
+    first = [
+        Rejection(raw.numbers[position], name, _shown(raw.columns.get(name), position), reason)
+        for position, (name, reason) in sorted(bad.items())[:LISTED]
+    ]
+    listed = sorted([*first, *raw.broken[:LISTED]], key=lambda rejection: rejection.row)[:LISTED]
+    return ValidRows(table, raw.total, len(bad) + len(raw.broken), listed)
 
 
 def _check_names(source: Source, raw: RawRows) -> None:
@@ -149,20 +158,26 @@ def _typed(values: pa.ChunkedArray | list[Any], dtype: str) -> _Checked:
     """Typed values as `dtype`, refusing any other type instead of converting it."""
     if isinstance(values, pa.ChunkedArray):
         if not PARQUET_TYPES[dtype](values.type) and not pa.types.is_null(values.type):
-            return _all_bad(len(values), dtype, f"has type {values.type}; expected {EXPECTED[dtype]}")
-        try:
-            return _Checked(pc.cast(values, ARROW[dtype], safe=dtype == "int").combine_chunks(), {})
-        except pa.ArrowInvalid as error:
-            return _all_bad(len(values), dtype, str(error))
+            return _all_bad(len(values), ARROW[dtype], f"has type {values.type}; expected {EXPECTED[dtype]}")
+        whole = values.combine_chunks()
+        return _bounded(whole) if dtype == "int" else _Checked(pc.cast(whole, ARROW[dtype], safe=False), {})
     allowed = JSON_TYPES[dtype]
-    bad = {i: f"expected {EXPECTED[dtype]}" for i, value in enumerate(values) if type(value) not in allowed}
-    if dtype == "int":
-        limit = 10**18
-        bad |= {i: f"expected {EXPECTED[dtype]}" for i, v in enumerate(values) if i not in bad and v and abs(v) >= limit}
-    good = [None if i in bad else value for i, value in enumerate(values)] if bad else values
+    fits = [type(value) in allowed and (dtype != "int" or not value or abs(value) < INT_LIMIT) for value in values]
+    bad = {position: f"expected {EXPECTED[dtype]}" for position, fit in enumerate(fits) if not fit}
+    good = [value if fit else None for value, fit in zip(values, fits, strict=True)] if bad else values
     if dtype == "float":
         good = [None if value is None else float(value) for value in good]
     return _Checked(pa.array(good, ARROW[dtype]), bad)
+
+
+def _bounded(values: pa.Array) -> _Checked:
+    """Whole numbers of any width as `int`; those with more than 18 digits are bad."""
+    if values.type == pa.uint64():  # half of which int64 cannot hold
+        values = pc.min_element_wise(values, pa.scalar(INT_LIMIT, pa.uint64()), skip_nulls=False)
+    values = pc.cast(values, pa.int64())
+    fits = pc.and_(pc.greater(values, -INT_LIMIT), pc.less(values, INT_LIMIT))
+    bad = dict.fromkeys(_positions(pc.invert(fits)), f"expected {EXPECTED['int']}")
+    return _Checked(pc.if_else(fits, values, None), bad)
 
 
 def _finite(checked: _Checked) -> _Checked:
@@ -184,7 +199,7 @@ def _keys(raw: RawRows, name: str) -> _Checked:
         bad = {}
         texts = pc.cast(values, pa.string()).combine_chunks()
     else:
-        return _all_bad(len(values), "str", f"has type {values.type}; expected text or a whole number")
+        return _all_bad(len(values), pa.string(), f"has type {values.type}; expected text or a whole number")
     for position in _positions(pc.fill_null(pc.equal(texts, ""), True)):
         bad.setdefault(position, "is missing; expected a join key")
     for position in _positions(pc.greater(pc.binary_length(texts), MAX_KEY_BYTES)):
@@ -195,38 +210,50 @@ def _keys(raw: RawRows, name: str) -> _Checked:
 def _times(raw: RawRows, name: str) -> _Checked:
     """Event times: ISO 8601 (UTC where no offset is given), seconds since 1970, or Arrow timestamps."""
     values = raw.columns[name]
-    if isinstance(values, pa.ChunkedArray) and pa.types.is_timestamp(values.type):
-        whole = values.combine_chunks()
-        zoned = whole if values.type.tz else pc.assume_timezone(whole, "UTC")
-        times = pc.cast(zoned, TIME, safe=False)
-    elif isinstance(values, pa.ChunkedArray) and PARQUET_TYPES["str"](values.type):
-        for kind in (TIME, pa.timestamp("us")):  # the usual cases: all with an offset, or all without
-            try:
-                parsed = pc.cast(values.combine_chunks(), kind)
-                times = parsed if kind == TIME else pc.assume_timezone(parsed, "UTC")
-                break
-            except pa.ArrowInvalid:
-                continue
-        else:
-            return _times_one_by_one(values.to_pylist())
+    if isinstance(values, list):
+        checked = _times_one_by_one(values)
+    elif pa.types.is_timestamp(values.type):
+        checked = _timestamps(values.combine_chunks())
+    elif PARQUET_TYPES["str"](values.type):
+        checked = _time_texts(values.combine_chunks())
     else:
-        return _times_one_by_one(values if isinstance(values, list) else values.to_pylist())
-    return _Checked(times, dict.fromkeys(_positions(pc.is_null(times)), "is missing; expected a time"))
+        checked = _times_one_by_one(values.to_pylist())
+    within = pc.and_(pc.greater(checked.values, FIRST_TIME), pc.less(checked.values, LAST_TIME))
+    for position in _positions(pc.invert(pc.fill_null(within, False))):
+        checked.bad.setdefault(position, f"expected {EXPECTED['time']}")
+    return checked
+
+
+def _timestamps(values: pa.TimestampArray) -> _Checked:
+    zoned = values if values.type.tz else pc.assume_timezone(values, "UTC")
+    try:
+        return _Checked(pc.cast(zoned, options=pc.CastOptions(TIME, allow_time_truncate=True)), {})
+    except pa.ArrowInvalid:  # a time that microseconds since 1970 cannot hold
+        return _all_bad(len(values), TIME, f"expected {EXPECTED['time']}")
+
+
+def _time_texts(texts: pa.StringArray) -> _Checked:
+    for kind in (TIME, pa.timestamp("us")):  # the usual cases: all with an offset, or all without
+        try:
+            return _timestamps(pc.cast(texts, kind))
+        except pa.ArrowInvalid:
+            continue
+    return _times_one_by_one(texts.to_pylist())
 
 
 def _times_one_by_one(values: Sequence[Any]) -> _Checked:
     times: list[datetime | None] = []
-    bad: dict[int, str] = {}
-    for position, value in enumerate(values):
+    for value in values:
         try:
             times.append(_time(value))
         except (ValueError, OverflowError, OSError):
             times.append(None)
-            bad[position] = "expected a time such as 2013-01-31T05:00:00Z, or seconds since 1970"
-    return _Checked(pa.array(times, TIME), bad)
+    return _Checked(pa.array(times, TIME), {})
 
 
 def _time(value: Any) -> datetime:
+    if isinstance(value, str) and SECONDS.fullmatch(value):
+        value = float(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return datetime.fromtimestamp(value, UTC)
     if not isinstance(value, str):
@@ -235,8 +262,8 @@ def _time(value: Any) -> datetime:
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
-def _all_bad(count: int, dtype: str, reason: str) -> _Checked:
-    return _Checked(pa.nulls(count, ARROW[dtype]), dict.fromkeys(range(count), reason))
+def _all_bad(count: int, kind: pa.DataType, reason: str) -> _Checked:
+    return _Checked(pa.nulls(count, kind), dict.fromkeys(range(count), reason))
 
 
 def _positions(mask: pa.Array) -> list[int]:
@@ -249,5 +276,7 @@ def _shown(values: pa.ChunkedArray | list[Any] | None, position: int) -> str:
     """The value as it came, cut to what fits an error message."""
     if values is None:
         return ""
-    value = values[position].as_py() if isinstance(values, pa.ChunkedArray) else values[position]
+    value = values[position]
+    if isinstance(values, pa.ChunkedArray):
+        value = (value.cast(pa.string()) if pa.types.is_timestamp(values.type) else value).as_py()
     return str(value)[:80]

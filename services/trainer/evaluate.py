@@ -66,7 +66,7 @@ def evaluate(estimator: Any, rows: pd.DataFrame, label: np.ndarray, metric: str)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a scorer that does not apply says so by NaN or an error, handled below
         try:
-            scorer = check_scoring(estimator, scoring=list(dict.fromkeys([metric, *also])), raise_exc=False)
+            scorer = check_scoring(scoring=list(dict.fromkeys([metric, *also])), raise_exc=False)
             found = scorer(estimator, rows, label)
         except AttributeError as error:
             raise InvalidRequest(f"metric {metric!r} cannot be computed: {error}", metric=metric) from None

@@ -51,6 +51,7 @@ class GraphClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(self, graph: Graph, classes: Sequence[Any]) -> None:
         self.graph = graph
+        self.classes = classes
         self.classes_ = np.asarray(classes)
 
     def predict(self, rows: pd.DataFrame) -> np.ndarray:

@@ -5,6 +5,7 @@ Jobs are JSON, never pickles, and name their function as text, so that nothing o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -199,7 +200,7 @@ def _error(job: Job, status: JobStatus) -> str:
         return str(known)
     result = job.latest_result()
     lines = (result.exc_string or "").strip().splitlines() if result else []
-    return lines[-1] if lines else "unknown"
+    return re.sub(r"^(?:\w+\.)+(\w+: )", r"\1", lines[-1]) if lines else "unknown"
 
 
 def _time(moment: datetime | None) -> str | None:

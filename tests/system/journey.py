@@ -35,15 +35,15 @@ def a_prediction_by_key_and_one_by_value_agree(client: Client) -> None:
 
 
 def the_monitor_counts_every_prediction(client: Client) -> None:
-    before = client.latency(MODEL)["total"]["count"]
+    before = client.latency(MODEL)["overall"]["count"]
     for _ in range(20):
         client.predict(MODEL, user_id=EXAMPLE_USER)
     eventually(
-        lambda: client.latency(MODEL)["total"]["count"] >= before + 20,
+        lambda: client.latency(MODEL)["overall"]["count"] >= before + 20,
         within=10,
         saying="20 more predictions are counted",
     )
-    assert 0 < client.latency(MODEL)["total"]["p50"] < 1000
+    assert 0 < client.latency(MODEL)["overall"]["p50"] < 1000
 
 
 def a_new_version_goes_live_without_a_failed_request(client: Client) -> None:

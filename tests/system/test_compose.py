@@ -55,6 +55,7 @@ def system() -> Iterator[Client]:
         compose("logs", "--tail", "40")
         raise
     finally:
+        client.http.close()
         compose("down", "--volumes", "--timeout", "30")
 
 

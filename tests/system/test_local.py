@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from examples.users.data import EXAMPLE_USER
 from examples.users.load import load
 from modelmill.client import Client
 from modelmill.local import Local
+from modelmill.settings import Settings
 from tests.conftest import ROOT, USERS_MILL
 from tests.eventually import eventually
 from tests.system import journey
@@ -24,19 +26,25 @@ from tests.system.load import constant_load
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
 
+@contextmanager
+def running(folder: Path, *, train: str) -> Iterator[Client]:
+    """A system on free ports with its state in `folder`: the example's definitions with another schedule."""
+    mill = folder / "mill.py"
+    mill.write_text(USERS_MILL.read_text().replace("every(seconds=60)", train))
+    local = Local.at(folder / "home", mill, free_ports=True)
+    try:
+        with Client(local.start()) as client:
+            yield client
+    finally:
+        local.stop()
+
+
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A loaded system on free ports; trained when asked, not by schedule."""
-    folder = tmp_path_factory.mktemp("system")
-    mill = folder / "mill.py"
-    mill.write_text(USERS_MILL.read_text().replace("train=every(seconds=60)", "train=()"))
-    local = Local.at(folder / "home", mill, free_ports=True)
-    client = Client(local.start())
-    try:
+    with running(tmp_path_factory.mktemp("system"), train="()") as client:
         load(client)
         yield client
-    finally:
-        local.stop()
 
 
 @pytest.mark.parametrize("step", journey.STEPS, ids=lambda step: step.__name__)
@@ -49,40 +57,23 @@ def test_bad_rows_are_refused_whole(system: Client, tmp_path: Path) -> None:
 
 
 def test_scheduled_versions_take_over_under_load_without_a_failed_request(tmp_path: Path) -> None:
-    mill = tmp_path / "mill.py"
-    mill.write_text(USERS_MILL.read_text().replace("every(seconds=60)", "every(seconds=4)"))
-    local = Local.at(tmp_path / "home", mill, free_ports=True)
-    client = Client(local.start())
-    try:
+    with running(tmp_path, train="every(seconds=4)") as client:
         load(client)
         with constant_load(client.settings, "user_target", {"user_id": EXAMPLE_USER}) as requests:
             eventually(lambda: requests.swaps() >= 3, within=60, saying="three new versions took over")
         assert requests.failures == []
         assert requests.served == sorted(requests.served), "the version that answers only moves forward"
-    finally:
-        local.stop()
 
 
 def test_what_was_trained_is_served_again_after_a_stop_and_a_start(tmp_path: Path) -> None:
-    mill = tmp_path / "mill.py"
-    mill.write_text(USERS_MILL.read_text().replace("train=every(seconds=60)", "train=()"))
-    home = tmp_path / "home"
-    local = Local.at(home, mill, free_ports=True)
-    client = Client(local.start())
-    try:
+    with running(tmp_path, train="()") as client:
         before = load(client)
         stored = client.entity("user", EXAMPLE_USER)
-    finally:
-        local.stop()
-    again = Local.at(home, mill, free_ports=True)
-    client = Client(again.start())
-    try:
+    with running(tmp_path, train="()") as client:
         after = load(client)
         assert client.entity("user", EXAMPLE_USER) == stored
         assert (after["version"], after["probabilities"]) == (before["version"], before["probabilities"])
         assert len(client.runs()) == 1, "nothing was trained again"
-    finally:
-        again.stop()
 
 
 def test_up_ends_with_a_real_prediction_and_ctrl_c_stops_everything(tmp_path: Path) -> None:
@@ -104,7 +95,7 @@ def test_up_ends_with_a_real_prediction_and_ctrl_c_stops_everything(tmp_path: Pa
     assert "curl -s http" in printed
     assert '"prediction"' in printed
     up.send_signal(signal.SIGINT)
-    up.communicate(timeout=60)
+    up.communicate(timeout=60)  # reads to the end and closes the pipe
     assert up.returncode == 0
     assert not Local.at(tmp_path / "home", USERS_MILL).running()
 
@@ -126,7 +117,7 @@ def test_a_mistake_in_the_definitions_stops_the_start_with_file_and_line(tmp_pat
 
 
 def test_the_command_line_speaks_json_to_scripts(system: Client) -> None:
-    environment = {**os.environ, "MODELMILL_HOME": "/nonexistent", **_addresses(system)}
+    environment = {**os.environ, "MODELMILL_HOME": "/nonexistent", **_addresses(system.settings)}
     for command in (["models"], ["runs"], ["jobs"], ["features"], ["latency", "user_target"], ["status"]):
         done = subprocess.run(
             [sys.executable, "-m", "modelmill.cli", *command, "--json"],
@@ -140,10 +131,10 @@ def test_the_command_line_speaks_json_to_scripts(system: Client) -> None:
         assert json.loads(done.stdout)
 
 
-def _addresses(client: Client) -> dict[str, str]:
+def _addresses(settings: Settings) -> dict[str, str]:
     names = ("feature_url", "trainer_url", "predictor_url", "monitor_url")
-    return {f"MODELMILL_{name.upper()}": str(getattr(client.settings, name)) for name in names}
+    return {f"MODELMILL_{name.upper()}": str(getattr(settings, name)) for name in names}
 
 
 def _free_addresses() -> dict[str, str]:
-    return _addresses(Client(Local.at(Path("unused"), USERS_MILL, free_ports=True).settings))
+    return _addresses(Local.at(Path("unused"), USERS_MILL, free_ports=True).settings)

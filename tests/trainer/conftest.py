@@ -88,7 +88,7 @@ def feature_stub() -> Iterator[FeatureStub]:
 def environment(
     real_redis: RedisServer, feature_stub: FeatureStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
-    """The settings of a trainer whose Redis, storage and feature service are the test's own; also set in this process."""
+    """The settings of a trainer with Redis, storage and feature service of the test's own; set in this process too."""
     own = {
         "MODELMILL_REDIS_URL": real_redis.url,
         "MODELMILL_FEATURE_URL": feature_stub.url,

@@ -1,0 +1,161 @@
+"""Versions are compared on the same rows, by the packages that serve, and decided about again when that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+
+from modelmill import package
+from modelmill.connections import Redis
+from modelmill.declarations import Entity, Model
+from modelmill.errors import Conflict, RunEnded
+from modelmill.events import utc_now
+from modelmill.package import Input, Manifest
+from modelmill.registry import Registry, Run, Version
+from modelmill.storage import Storage
+from services.trainer.convert import convert
+from services.trainer.evaluate import evaluate
+from services.trainer.packaging import files, manifest
+from services.trainer.promotion import Decision
+from services.trainer.registration import TRIES, HeldOut, register
+
+RANDOM = np.random.default_rng(1)
+ROWS = pd.DataFrame(RANDOM.normal(size=(300, 2)), columns=["a", "b"])
+LABEL = (ROWS["a"] + 0.3 * ROWS["b"] + 0.3 * RANDOM.normal(size=300) > 0).to_numpy().astype(int)
+GOOD = LogisticRegression().fit(ROWS, LABEL)
+POOR = LogisticRegression().fit(ROWS[["b", "a"]].set_axis(["a", "b"], axis=1), LABEL)
+Train = Callable[..., tuple[Version, Decision]]
+
+
+def recipe(**changes: Any) -> Model:
+    features = changes.pop("features", ["a", "b"])
+    return Model("m", entities=[Entity("user", key="id")], features=features, label="y", estimator=GOOD, **changes)
+
+
+@pytest.fixture
+def registry(fake_redis: Redis) -> Registry:
+    return Registry(fake_redis)
+
+
+@pytest.fixture
+def train(registry: Registry, storage: Storage) -> Train:
+    """Package a fitted estimator as the next run of model m, and register it."""
+
+    def train(estimator: Any, recipe: Model, rows: pd.DataFrame = ROWS) -> tuple[Version, Decision]:
+        run = Run(id=f"run-{len(registry.runs('m', limit=100)) + 1}", model="m", started=utc_now())
+        registry.start_run(run)
+        made = packaged(estimator, recipe, run.id, rows)
+        folder = package.write(storage, made, files(estimator, convert(estimator, made.inputs, rows)))
+        run = replace(run, package=folder, metrics=made.metrics)
+        return register(registry, storage, run, made, HeldOut(recipe, rows, LABEL))
+
+    return train
+
+
+def packaged(estimator: Any, recipe: Model, run: str, rows: pd.DataFrame) -> Manifest:
+    inputs = [Input(name, "float", False) for name in recipe.features]
+    metrics = evaluate(estimator, rows, LABEL, recipe.metric)
+    return manifest(recipe, run, inputs, estimator, convert(estimator, inputs, rows), metrics, rows)
+
+
+def test_the_first_version_becomes_champion(train: Train, registry: Registry) -> None:
+    version, decision = train(GOOD, recipe())
+    assert (version.version, decision.promote, registry.aliases("m")) == (1, True, {"champion": 1})
+    assert registry.run("run-1").decision == decision.reason
+    assert registry.run("run-1").seconds["register"] > 0
+
+
+def test_the_champion_is_scored_again_on_the_new_rows(train: Train, registry: Registry) -> None:
+    train(POOR, recipe())
+    _, decision = train(GOOD, recipe())
+    again = evaluate(POOR, ROWS, LABEL, "accuracy")["accuracy"]
+    assert decision.promote
+    assert f"champion version 1 {again:.6g} on the same rows" in decision.reason
+    assert registry.aliases("m") == {"champion": 2}
+
+
+def test_a_worse_version_is_registered_and_not_promoted(train: Train, registry: Registry) -> None:
+    train(GOOD, recipe())
+    version, decision = train(POOR, recipe())
+    assert (version.version, decision.promote, registry.aliases("m")) == (2, False, {"champion": 1})
+
+
+def test_the_same_model_again_is_not_better_by_rounding(train: Train) -> None:
+    train(GOOD, recipe(metric="neg_log_loss"))
+    assert not train(GOOD, recipe(metric="neg_log_loss"))[1].promote
+
+
+def test_a_champion_with_inputs_that_are_no_longer_declared_is_not_compared(train: Train) -> None:
+    train(GOOD, recipe())
+    rows = ROWS[["a"]]
+    _, decision = train(LogisticRegression().fit(rows, LABEL), recipe(features=["a"]), rows)
+    assert not decision.promote
+    assert "it takes b, which the model no longer declares" in decision.reason
+
+
+def test_a_champion_with_a_broken_package_is_replaced(train: Train, registry: Registry, storage: Storage) -> None:
+    version, _ = train(GOOD, recipe())
+    storage.write(f"{version.package}/{package.GRAPH}", b"not what it was")
+    _, decision = train(POOR, recipe())
+    assert decision.promote
+    assert "differs from its SHA-256" in decision.reason
+
+
+def test_a_metric_that_graphs_cannot_give_is_taken_from_the_estimator(train: Train) -> None:
+    _, decision = train(RidgeClassifier().fit(ROWS, LABEL), recipe(metric="roc_auc"))
+    assert decision.reason.startswith("promoted: roc_auc 0.9")
+
+
+def test_the_decision_is_made_again_when_another_version_became_champion(
+    train: Train, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(POOR, recipe())
+    train(GOOD, recipe(promote="manual"))
+    real, calls = registry.register, []
+
+    def overtaken(*args: Any, **kwargs: Any) -> Version:
+        if not calls:
+            registry.promote("m", 2, by="someone")
+        calls.append(kwargs["champion"])
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(registry, "register", overtaken)
+    _, decision = train(GOOD, recipe())
+    assert calls == [1, 2]
+    assert not decision.promote, "better than version 1, but not than version 2, which is the same"
+
+
+def test_a_champion_that_keeps_changing_is_given_up_on(
+    train: Train, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def overtaken(*_: Any, **__: Any) -> Version:
+        tries.append(1)
+        raise Conflict("champion of 'm' is version 9 by now, not None; decide again")
+
+    monkeypatch.setattr(registry, "register", overtaken)
+    with pytest.raises(Conflict):
+        train(GOOD, recipe())
+    assert len(tries) == TRIES
+
+
+def test_a_run_that_was_closed_meanwhile_registers_nothing(
+    train: Train, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = registry.register
+
+    def closed(run: Run, *args: Any, **kwargs: Any) -> Version:
+        registry.fail_run(run, "worker lost", "")
+        return real(run, *args, **kwargs)
+
+    monkeypatch.setattr(registry, "register", closed)
+    with pytest.raises(RunEnded, match="worker lost"):
+        train(GOOD, recipe())
+    assert registry.versions("m") == []
