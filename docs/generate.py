@@ -17,6 +17,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,10 +39,10 @@ NOTE = "<!-- Made by `make docs` from the code; do not edit. -->"
 
 def attribute_docs(of: type | ModuleType) -> dict[str, str]:
     """Attribute name to the docstring under it, which Python itself does not keep."""
-    tree = ast.parse(inspect.cleandoc(inspect.getsource(of)))
+    tree = ast.parse(inspect.getsource(of))
     body = tree.body[0].body if isinstance(of, type) else tree.body  # type: ignore[attr-defined]
     found = {}
-    for statement, following in zip(body, body[1:], strict=False):
+    for statement, following in pairwise(body):
         if isinstance(statement, ast.AnnAssign | ast.Assign) and isinstance(following, ast.Expr):
             target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
             if isinstance(target, ast.Name) and isinstance(following.value, ast.Constant):
@@ -129,7 +130,7 @@ def service_apps() -> list[tuple[str, int, Flask]]:
     """Each service's name, port and app, wired to nothing: only its routes are looked at."""
     from services.monitor.app import create_app as monitor_app
     from services.predictor.app import create_app as predictor_app
-    from services.trainer.app import create_app as trainer_app
+    from services.trainer.app import trainer_app
 
     return [
         ("feature", 8001, feature_app(Mock(), Settings())),

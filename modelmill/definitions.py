@@ -7,6 +7,7 @@ import linecache
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -189,8 +190,8 @@ def _check_source(definitions: Definitions, source: Source) -> None:
         _require_declared(definitions.entities, entity)
     if source.entity is None:
         return
-    for other in definitions.sources.values():
-        if other is not source and other.entity is source.entity:
+    for other in takewhile(lambda other: other is not source, definitions.sources.values()):
+        if other.entity is source.entity:
             shared = definitions.columns(source).keys() & definitions.columns(other).keys()
             if shared:
                 raise ValueError(f"shares {', '.join(sorted(shared))} with source {other.name!r} of the same entity")

@@ -145,7 +145,7 @@ class Local:
                 self._ask("startProcess", name, False)
                 if name in SERVICES:
                     url = getattr(settings, f"{name}_url")
-                    _until(lambda url=url: _alive(url), name, self.home / "logs" / f"{name}.log")  
+                    _until(lambda url=url: _alive(url), name, self.home / "logs" / f"{name}.log")
         except BaseException:
             self.stop()
             raise

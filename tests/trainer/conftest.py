@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,14 +11,21 @@ from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
 
+import fakeredis
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rq.executions import Execution
+from rq.job import Job
+from rq.serializers import JSONSerializer
 from threadpoolctl import threadpool_limits
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
+from modelmill.connections import Redis
+from services.trainer.queue import TrainingQueue
+from services.trainer.recovery import ATTEMPTS
 from tests.conftest import USERS_MILL, RedisServer
 
 
@@ -99,3 +107,24 @@ def environment(
     for name, value in own.items():
         monkeypatch.setenv(name, value)
     return {**os.environ, **own}
+
+
+@pytest.fixture
+def fake_queue(fake_redis: Redis) -> TrainingQueue:
+    """A queue in the same Redis as `fake_redis`."""
+    server = fake_redis.connection_pool.connection_kwargs["server"]
+    return TrainingQueue(fakeredis.FakeRedis(server=server), limit=3)
+
+
+def began(queue: TrainingQueue, job_id: str, *, run: str | None = None, lease: int = 10) -> str:
+    """Let a job look as if a worker that has died since had begun it; returns the execution's key."""
+    job = Job.fetch(job_id, connection=queue.redis, serializer=JSONSerializer)
+    with queue.redis.pipeline() as pipe:
+        pipe.lrem(queue.rq.key, 1, job_id)
+        execution = Execution.create(job, lease, pipeline=pipe, worker_name="dead")
+        job.prepare_for_execution("dead", pipeline=pipe)
+        pipe.hset(job.key, "retries_left", ATTEMPTS - 1)
+        if run:
+            pipe.hset(job.key, "meta", json.dumps({"run": run, "stage": "fit", "progress": 0.2}))
+        pipe.execute()
+    return str(execution.key)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+
+from modelmill import Entity, Model, Source, feature
+from modelmill.declarations import Column, collecting
+
+USER = Entity("user", key="user_id")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "dtype", "nullable"),
+    [(float, "float", False), (int | None, "int", True), (None | bool, "bool", True), (str, "str", False)],
+)
+def test_a_column_is_read_from_a_type(annotation: object, dtype: str, nullable: bool) -> None:
+    assert Column.of("a", annotation) == Column("a", dtype, nullable)
+
+
+@pytest.mark.parametrize("annotation", [list, "float", [float], float | int, None, 3.0, dict[str, int]])
+def test_a_column_of_any_other_type_is_refused_by_name(annotation: object) -> None:
+    with pytest.raises(ValueError, match=r"column 'a' has type .*expected float, int, bool or str"):
+        Column.of("a", annotation)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "allowed"),
+    [
+        (Column("a", "float", False), 1.5, True),
+        (Column("a", "float", False), 1, True),
+        (Column("a", "float", False), True, False),
+        (Column("a", "float", False), None, False),
+        (Column("a", "float", True), None, True),
+        (Column("a", "int", False), 1.0, False),
+        (Column("a", "str", False), "1", True),
+        (Column("a", "str", False), [], False),
+    ],
+)
+def test_a_column_allows_values_of_its_type(column: Column, value: object, allowed: bool) -> None:
+    assert column.allows(value) is allowed  # type: ignore[arg-type]
+
+
+def test_a_source_of_one_entity_has_it_as_its_own() -> None:
+    assert Source("users", entity=USER, columns={}).entity is USER
+
+
+def test_a_source_of_several_entities_has_none_as_its_own() -> None:
+    item = Entity("item", key="item_id")
+    assert Source("clicks", entities=[USER, item], columns={"clicked": bool}).entity is None
+
+
+def test_declarations_are_collected_in_their_order() -> None:
+    with collecting() as declared:
+        user = Entity("user", key="user_id")
+        users = Source("users", entity=user, columns={"a": float})
+    assert declared == [user, users]
+
+
+def test_a_feature_function_stays_callable() -> None:
+    @feature(USER, dtype=float)
+    def doubled(row: dict[str, float]) -> float:
+        return row["a"] * 2
+
+    assert doubled({"a": 2.0}) == 4.0
+
+
+def test_the_version_of_a_feature_is_that_of_its_source() -> None:
+    def versions() -> list[str]:
+        with collecting() as declared:
+
+            @feature(USER, dtype=float)
+            def doubled(row: dict[str, float]) -> float:
+                return row["a"] * 2
+
+            @feature(USER, dtype=float)
+            def tripled(row: dict[str, float]) -> float:
+                return row["a"] * 3
+
+        return [item.version for item in declared]  # type: ignore[attr-defined]
+
+    first, second = versions(), versions()
+    assert first == second
+    assert first[0] != first[1]
+
+
+def test_a_model_needs_something_to_predict_from() -> None:
+    with pytest.raises(ValueError, match="model 'm': expected at least one feature or input"):
+        Model("m", entities=[USER], features=[], label="target", estimator=None)
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5])
+def test_a_model_holds_out_a_share_of_the_rows(share: float) -> None:
+    with pytest.raises(ValueError, match=f"test_share={share}; expected a share between 0 and 1"):
+        Model("m", entities=[USER], features=["a"], label="target", estimator=None, test_share=share)

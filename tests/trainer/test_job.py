@@ -1,0 +1,166 @@
+"""A whole training in this process, against a real Redis and a stand-in for the feature service."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import skops.io
+
+from modelmill import bus, keys, package
+from modelmill.definitions import load
+from modelmill.errors import DefinitionsError, InvalidRequest, UnknownName
+from modelmill.events import ModelPromoted, ModelTrained, RunStarted
+from modelmill.registry import Registry
+from modelmill.storage import Storage
+from services.trainer import frame, packaging
+from services.trainer.graph import packaged
+from services.trainer.job import make_estimator, train
+from tests.conftest import USERS_MILL, RedisServer
+from tests.trainer.conftest import FeatureStub, parquet, users_table
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def registry(environment: dict[str, str], real_redis: RedisServer) -> Registry:
+    return Registry(real_redis.client())
+
+
+@pytest.fixture
+def mill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A definitions file of the test's own, which starts as the users example."""
+    path = tmp_path / "mill.py"
+    path.write_text(USERS_MILL.read_text())
+    monkeypatch.setenv("MODELMILL_DEFINITIONS", str(path))
+    return path
+
+
+def test_a_training_registers_and_promotes_a_version(registry: Registry, feature_stub: FeatureStub) -> None:
+    done = train("user_target", by="me", start="2026-01-01T00:00:00+00:00")
+    assert (done["version"], done["promoted"]) == (1, True)
+    assert feature_stub.asked == [{"model": "user_target", "start": "2026-01-01T00:00:00+00:00", "end": None}]
+    run = registry.run(done["run"])
+    assert (run.status, run.stage, run.version, run.by) == ("succeeded", "done", 1, "me")
+    assert (run.rows_train, run.rows_test, run.rows_dropped) == (300, 100, 0)
+    assert run.metrics == done["metrics"]
+    assert run.metrics["accuracy"] > 0.8
+    assert run.seconds.keys() == {"frame", "fit", "evaluate", "package", "register"}
+    assert run.params["logisticregression__C"] == "1.0"
+    assert run.estimator.startswith("Pipeline(")
+    assert registry.aliases("user_target") == {"champion": 1}
+
+
+def test_its_events_are_told_in_order(registry: Registry) -> None:
+    train("user_target")
+    events = [type(event) for _, event in bus.newest(registry.redis, keys.EVENTS_MODELS, 10)]
+    assert events == [RunStarted, ModelTrained, ModelPromoted]
+
+
+def test_the_package_answers_as_the_estimator_in_it(registry: Registry, tmp_path: Path) -> None:
+    train("user_target")
+    storage = Storage(f"file://{tmp_path}/storage")
+    folder = registry.version("user_target", 1).package
+    manifest, graph = package.read(storage, folder)
+    estimator = skops.io.loads(package.read(storage, folder, package.ESTIMATOR)[1], trusted=[])
+    definitions = load(USERS_MILL)
+    inputs = packaging.signature(definitions, definitions.model("user_target"))
+    label = definitions.sources["users"].columns["target"]
+    rows = frame.read(io.BytesIO(parquet(users_table(50, seed=7))), inputs, label).inputs
+    served = packaged(manifest, graph)
+    assert (served.predict(rows) == estimator.predict(rows)).all()
+    np.testing.assert_allclose(served.predict_proba(rows), estimator.predict_proba(rows), atol=1e-5)
+    assert manifest.example.keys() == {"feature_1", "feature_2", "feature_3"}
+    assert manifest.classes == [0, 1]
+    assert manifest.entities == {"user": "user_id"}
+
+
+def test_the_same_data_has_the_same_fingerprint(registry: Registry, feature_stub: FeatureStub) -> None:
+    runs = [registry.run(train("user_target")["run"]) for _ in range(2)]
+    feature_stub.table = users_table(seed=1)
+    runs.append(registry.run(train("user_target")["run"]))
+    first, second, third = (run.data_fingerprint for run in runs)
+    assert first == second != third
+
+
+def test_a_version_that_is_not_better_is_not_promoted(registry: Registry, mill: Path) -> None:
+    mill.write_text(mill.read_text().replace('promote="always"', 'promote="if_better"'))
+    first, second = train("user_target"), train("user_target")
+    assert (first["promoted"], second["promoted"]) == (True, False)
+    assert "not promoted, not being better" in registry.run(second["run"]).decision
+    assert registry.aliases("user_target") == {"champion": 1}
+
+
+def test_a_source_with_event_times_is_split_by_time(registry: Registry, mill: Path) -> None:
+    mill.write_text(mill.read_text().replace("entity=user, columns", 'entity=user, event_time="at", columns'))
+    run = registry.run(train("user_target")["run"])
+    assert run.params["split"] == "by time: the newest 100 of 400 rows held out"
+
+
+def test_an_estimator_that_fails_leaves_a_run_that_names_the_users_line(registry: Registry, mill: Path) -> None:
+    source = mill.read_text().replace("    return make_pipeline", "    raise RuntimeError('no luck')\n    return make")
+    mill.write_text(source)
+    with pytest.raises(RuntimeError):
+        train("user_target")
+    [run] = registry.runs("user_target")
+    assert (run.status, run.stage, run.error) == ("failed", "frame", "RuntimeError: no luck")
+    assert f'File "{mill}", line' in run.traceback
+    assert "raise RuntimeError('no luck')" in run.traceback
+    assert registry.versions("user_target") == []
+
+
+@pytest.mark.parametrize(
+    "change, error",
+    [
+        (('metric="accuracy"', 'metric="acuracy"'), "did you mean 'accuracy'"),
+        (("estimator=classifier", "estimator=lambda: 7"), "expected a scikit-learn estimator"),
+        (("LogisticRegression()", "StandardScaler()"), "neither a classifier nor a regressor"),
+    ],
+)
+def test_a_recipe_with_a_mistake_fails_before_data_are_fetched(
+    registry: Registry, mill: Path, feature_stub: FeatureStub, change: tuple[str, str], error: str
+) -> None:
+    mill.write_text(mill.read_text().replace(*change))
+    with pytest.raises(InvalidRequest, match=error):
+        train("user_target")
+    assert feature_stub.asked == []
+    assert registry.runs("user_target")[0].status == "failed"
+
+
+@pytest.mark.parametrize(
+    "table, error",
+    [
+        (users_table(8), "6 rows to train on and 2 held out"),
+        (users_table(40).set_column(4, "target", pa.array([1] * 40)), "needs at least two classes"),
+    ],
+    ids=["few rows", "one class"],
+)
+def test_data_that_cannot_be_learned_from_fail_with_their_counts(
+    registry: Registry, feature_stub: FeatureStub, table: pa.Table, error: str
+) -> None:
+    feature_stub.table = table
+    with pytest.raises(InvalidRequest):
+        train("user_target")
+    assert error in registry.runs("user_target")[0].error
+
+
+def test_an_unknown_model_leaves_no_run(registry: Registry) -> None:
+    with pytest.raises(UnknownName):
+        train("user_targt")
+    assert registry.models() == []
+
+
+def test_a_broken_definitions_file_is_named_with_its_line(registry: Registry, mill: Path) -> None:
+    mill.write_text("\nModel(")
+    with pytest.raises(DefinitionsError, match=r"mill\.py:2"):
+        train("user_target")
+
+
+def test_an_estimator_object_is_fitted_afresh_each_time(mill: Path) -> None:
+    mill.write_text(mill.read_text().replace("estimator=classifier", "estimator=classifier()"))
+    recipe = load(mill).model("user_target")
+    assert make_estimator(recipe) is not make_estimator(recipe)
+    assert make_estimator(recipe) is not recipe.estimator

@@ -1,0 +1,126 @@
+"""What killed workers leave behind is put right, once, whoever looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from modelmill.events import utc_now
+from modelmill.registry import Registry, Run
+from services.trainer import recovery
+from services.trainer.queue import TrainingQueue
+from services.trainer.recovery import ATTEMPTS, LOST, close_lost_runs, recover, requeue_abandoned, requeue_unclaimed
+from tests.conftest import RedisServer
+from tests.eventually import eventually
+from tests.trainer.conftest import began
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def queue(real_redis: RedisServer) -> TrainingQueue:
+    return TrainingQueue(real_redis.client(text=False))
+
+
+@pytest.fixture
+def registry(real_redis: RedisServer) -> Iterator[Registry]:
+    return Registry(real_redis.client())
+
+
+def take(queue: TrainingQueue, job: str) -> None:
+    """What a worker does before it claims a job."""
+    queue.redis.lmove(queue.rq.key, queue.rq.intermediate_queue.key)
+    assert queue.rq.intermediate_queue.get_job_ids() == [job]
+
+
+def test_a_job_that_was_taken_and_never_claimed_waits_again_within_seconds(queue: TrainingQueue) -> None:
+    job = queue.enqueue("m")
+    take(queue, job)
+    requeue_unclaimed(queue.rq)
+    assert queue.rq.job_ids == [], "a worker that lives still claims it"
+
+    def back() -> bool:
+        requeue_unclaimed(queue.rq)
+        return bool(queue.rq.job_ids == [job])
+
+    eventually(back, within=2 * recovery.SWEEP, saying="the job is back in the queue")
+    assert queue.rq.intermediate_queue.get_job_ids() == []
+
+
+def test_a_taken_job_that_was_canceled_does_not_come_back(queue: TrainingQueue, registry: Registry) -> None:
+    job = queue.enqueue("m")
+    take(queue, job)
+    queue.cancel(job, registry)
+
+    def gone() -> bool:
+        requeue_unclaimed(queue.rq)
+        return not queue.rq.intermediate_queue.get_job_ids()
+
+    eventually(gone, within=2 * recovery.SWEEP, saying="the job is forgotten")
+    assert queue.rq.job_ids == []
+
+
+def test_a_job_with_a_lease_is_left_alone(queue: TrainingQueue, registry: Registry) -> None:
+    job = queue.enqueue("m")
+    registry.start_run(Run(id="r1", model="m", started=utc_now(), job=job))
+    began(queue, job, run="r1")
+    recover(queue.rq, registry)
+    assert queue.job(job).status == "started"
+    assert registry.run("r1").status == "running"
+
+
+def test_a_job_whose_lease_ran_out_waits_again_and_its_run_is_closed(queue: TrainingQueue, registry: Registry) -> None:
+    job = queue.enqueue("m")
+    registry.start_run(Run(id="r1", model="m", started=utc_now(), job=job))
+    queue.redis.delete(began(queue, job, run="r1"))
+    recover(queue.rq, registry)
+    assert queue.rq.job_ids == [job]
+    assert (registry.run("r1").status, registry.run("r1").error) == ("failed", LOST)
+
+
+def test_after_three_attempts_the_job_has_failed(queue: TrainingQueue) -> None:
+    job = queue.enqueue("m")
+    for attempt in range(ATTEMPTS):
+        left = queue.redis.hget(f"rq:job:{job}", "retries_left")
+        execution = began(queue, job)
+        if left is not None:
+            queue.redis.hset(f"rq:job:{job}", "retries_left", left)
+        queue.redis.delete(execution)
+        requeue_abandoned(queue.rq)
+        assert queue.job(job).status == ("queued" if attempt < ATTEMPTS - 1 else "failed")
+    assert queue.job(job).error == f"{LOST}; that was attempt 3 of 3"
+    assert queue.rq.job_ids == []
+
+
+def test_many_that_look_at_once_requeue_a_job_once(queue: TrainingQueue) -> None:
+    job = queue.enqueue("m")
+    queue.redis.delete(began(queue, job))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: requeue_abandoned(queue.rq), range(16)))
+    assert queue.rq.job_ids == [job]
+
+
+def test_a_run_whose_job_is_gone_is_closed(queue: TrainingQueue, registry: Registry) -> None:
+    registry.start_run(Run(id="r1", model="m", started=utc_now(), job="deleted"))
+    close_lost_runs(queue.rq, registry)
+    assert registry.run("r1").error == LOST
+    assert registry.running() == []
+
+
+def test_the_run_of_an_earlier_attempt_is_closed_while_the_next_goes_on(
+    queue: TrainingQueue, registry: Registry
+) -> None:
+    job = queue.enqueue("m")
+    for run in ("r1", "r2"):
+        registry.start_run(Run(id=run, model="m", started=utc_now(), job=job))
+    began(queue, job, run="r2")
+    close_lost_runs(queue.rq, registry)
+    assert (registry.run("r1").status, registry.run("r2").status) == ("failed", "running")
+
+
+def test_a_run_that_no_job_carries_out_is_left_alone(queue: TrainingQueue, registry: Registry) -> None:
+    registry.start_run(Run(id="r1", model="m", started=utc_now()))
+    close_lost_runs(queue.rq, registry)
+    assert registry.run("r1").status == "running"
