@@ -71,7 +71,7 @@ lock: $(DEV) ## write both locks anew (UPGRADE=1 takes the newest versions)
 clean: down ## stop, then remove the virtual environment and caches; what you ingested and trained stays
 	@if [ -f $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
-	find modelmill services examples tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find modelmill services examples tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -303,7 +303,6 @@ def runs(run: str | None, model: str | None, limit: int, as_json: bool) -> None:
     for row in rows:
         row["started"] = show.when(row["started"])
         row["seconds"] = round(sum(row["seconds"].values()), 2)
-        row["metrics"] = dict([*row["metrics"].items()][:1])  # the first is the model's own
     columns = ["id", "model", "status", "version", "metrics", "rows_train", "seconds", "trigger", "started"]
     show.table(rows, columns, empty="No runs yet.")
 
@@ -386,11 +385,8 @@ def _value(text: str) -> Any:
 def events(stream: str, count: int, follow: bool, as_json: bool) -> None:
     """Show the newest events, oldest first."""
     api = client()
-    for event in reversed(api.events(stream, count)):
+    for event in api.follow(stream, count) if follow else reversed(api.events(stream, count)):
         click.echo(orjson.dumps(event).decode()) if as_json else _print_event(event)
-    if follow:
-        for event in api.follow(stream):
-            click.echo(orjson.dumps(event).decode()) if as_json else _print_event(event)
 
 
 def _print_event(event: dict[str, Any]) -> None:

@@ -207,13 +207,14 @@ class Client:
         params = {"stream": stream, "count": str(count)}
         return list(self._call("GET", f"{self.settings.monitor_url}/events", params=params)["events"])
 
-    def follow(self, stream: str = "models") -> Iterator[Json]:
-        """Events of a stream as they come, until the caller stops."""
+    def follow(self, stream: str = "models", count: int = 0) -> Iterator[Json]:
+        """The newest `count` events of a stream, oldest first, then further ones as they come."""
         url = f"{self.settings.monitor_url}/events"
+        params = {"stream": stream, "count": str(count)}
         headers = {"Accept": "text/event-stream"}
         timeout = httpx.Timeout(10.0, read=60.0)  # the monitor sends a heartbeat more often than that
         try:
-            with self.http.stream("GET", url, params={"stream": stream}, headers=headers, timeout=timeout) as response:
+            with self.http.stream("GET", url, params=params, headers=headers, timeout=timeout) as response:
                 if response.is_error:
                     response.read()
                     raise _failure(response)

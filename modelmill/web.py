@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import multiprocessing
 import os
@@ -90,6 +91,9 @@ def create_app(
         return Response(generate_latest(_registry()) + generate_latest(shared), content_type=CONTENT_TYPE_LATEST)
 
     openapi.add_routes(app, service)
+    if multiprocessing.parent_process() is not None:
+        # In a worker: Granian's threads may outlive the interpreter, and one that wakes then aborts the process.
+        atexit.register(os._exit, 0)
     return app
 
 

@@ -36,19 +36,18 @@ def load(registry: Registry, storage: Storage, model: str, version: int) -> Serv
     folder = registry.version(model, version).package
     manifest, graph = package.read(storage, folder)
     try:
-        served = _served(model, version, manifest, graph)
-        infer(served, [[manifest.example.get(item.name) for item in manifest.inputs]])
+        return warmed_up(model, version, manifest, graph)
     except Exception as error:  # ONNX Runtime's errors have no common root
         raise PackageError(f"package {folder} cannot be served: {error}", package=folder) from error
-    return served
 
 
-def _served(model: str, version: int, manifest: Manifest, graph: bytes) -> ServedModel:
+def warmed_up(name: str, version: int, manifest: Manifest, graph: bytes) -> ServedModel:
+    """A model that has answered once: its manifest's example."""
     session = onnxruntime.InferenceSession(graph, _options(), providers=["CPUExecutionProvider"])
     outputs = [item.name for item in session.get_outputs()]
     has_probabilities = manifest.task == "classification" and len(outputs) > 1
-    return ServedModel(
-        name=model,
+    model = ServedModel(
+        name=name,
         version=version,
         manifest=manifest,
         signature=Signature.of(manifest),
@@ -59,6 +58,8 @@ def _served(model: str, version: int, manifest: Manifest, graph: bytes) -> Serve
         class_names=tuple(map(_class_name, manifest.classes)) if has_probabilities else (),
         loaded=utc_now(),
     )
+    infer(model, [[manifest.example[item.name] for item in manifest.inputs]])
+    return model
 
 
 def _options() -> onnxruntime.SessionOptions:
@@ -71,13 +72,15 @@ def _options() -> onnxruntime.SessionOptions:
 
 
 def _tensors(manifest: Manifest, session: onnxruntime.InferenceSession) -> Mapping[str, Any]:
-    tensors = {item.name: TENSORS[item.type] for item in session.get_inputs()}
-    if manifest.layout == "matrix" and len(tensors) != 1:
-        raise ValueError(f"its graph has the inputs {', '.join(tensors)}; expected one, with the layout matrix")
-    if manifest.layout == "columns" and tensors.keys() != {item.name for item in manifest.inputs}:
+    types = {item.name: item.type for item in session.get_inputs()}
+    if unknown := set(types.values()) - TENSORS.keys():
+        raise ValueError(f"its graph takes {', '.join(sorted(unknown))}; expected {', '.join(TENSORS)}")
+    if manifest.layout == "matrix" and len(types) != 1:
+        raise ValueError(f"its graph has the inputs {', '.join(types)}; expected one, with the layout matrix")
+    if manifest.layout == "columns" and types.keys() != {item.name for item in manifest.inputs}:
         expected = ", ".join(item.name for item in manifest.inputs)
-        raise ValueError(f"its graph has the inputs {', '.join(tensors)}; expected {expected}")
-    return tensors
+        raise ValueError(f"its graph has the inputs {', '.join(types)}; expected {expected}")
+    return {name: TENSORS[kind] for name, kind in types.items()}
 
 
 def _class_name(label: object) -> str:

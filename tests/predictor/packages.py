@@ -12,6 +12,7 @@ from sklearn.compose import make_column_transformer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import LinearSVC
 
 from modelmill import keys, package
 from modelmill.connections import Redis
@@ -60,14 +61,20 @@ def classifier(labels: Sequence[Any] = (0, 1), inputs: int = 3) -> bytes:
     return graph
 
 
-def regression(constant: float | None = None, inputs: int = 3) -> bytes:
-    """The graph of a linear regression: the sum of the inputs, or `constant`, which need not be finite."""
+def regression(inputs: int = 3) -> bytes:
+    """The graph of a linear regression: the sum of the inputs."""
     numbers = _numbers(inputs)
-    estimator = LinearRegression().fit(numbers, numbers.sum(axis=1))
-    if constant is not None:
-        estimator.coef_, estimator.intercept_ = np.zeros(inputs, np.float32), np.float32(constant)
-    graph: bytes = to_onnx(estimator, numbers[:1]).SerializeToString()
+    graph: bytes = to_onnx(LinearRegression().fit(numbers, numbers.sum(axis=1)), numbers[:1]).SerializeToString()
     return graph
+
+
+def without_probabilities() -> bytes:
+    """The graph of a classifier that only knows labels; its scores are left out, as the trainer does."""
+    numbers = _numbers(3)
+    graph = to_onnx(LinearSVC().fit(numbers, (numbers[:, 0] > 0).astype(int)), numbers[:1])
+    del graph.graph.output[1:]
+    content: bytes = graph.SerializeToString()
+    return content
 
 
 def mixed_columns() -> bytes:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event as Flag
@@ -76,10 +77,9 @@ class FeatureStub:
         return Response(parquet(self.table), content_type="application/vnd.apache.parquet")
 
 
-@pytest.fixture
-def feature_stub() -> Iterator[FeatureStub]:
-    """A feature service with the data of the users example, that answers at once; clear `open` to let it wait."""
-    stub = FeatureStub()
+@contextmanager
+def serving(stub: FeatureStub) -> Iterator[FeatureStub]:
+    """Serve `stub`, which answers at once; clear `open` to let it wait."""
     stub.open.set()
     server = make_server("127.0.0.1", 0, Request.application(stub), threaded=True)
     stub.url = f"http://127.0.0.1:{server.port}"
@@ -90,6 +90,13 @@ def feature_stub() -> Iterator[FeatureStub]:
     server.shutdown()
     server.server_close()
     thread.join(timeout=5)
+
+
+@pytest.fixture
+def feature_stub() -> Iterator[FeatureStub]:
+    """A feature service with the data of the users example."""
+    with serving(FeatureStub()) as stub:
+        yield stub
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Real workers on a real Redis."""
+"""Real workers on a real Redis; those that are killed are in `tests/faults`, but for one."""
 
 from __future__ import annotations
 
@@ -7,109 +7,113 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rq import Queue
+from rq.job import Callback
 
 from modelmill.registry import Registry
-from services.trainer.queue import TRAIN, JobView, TrainingQueue
+from services.trainer.queue import TRAIN, TrainingQueue
 from services.trainer.worker import TrainJob
-from tests.conftest import ROOT, RedisServer
+from tests.conftest import ROOT, USERS_MILL, RedisServer
 from tests.eventually import eventually
-from tests.trainer.conftest import FeatureStub
+from tests.trainer.conftest import FeatureStub, serving
+from tests.trainer.workers import Worker, ended, horses, lives, waiting_for_frame, workers
 
 pytestmark = pytest.mark.redis
 
-Start = Callable[[], "subprocess.Popen[bytes]"]
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("worker")
+
+
+@pytest.fixture(scope="module")
+def redis_server(folder: Path) -> Iterator[RedisServer]:
+    """A Redis that all tests here share, because a worker takes seconds to start."""
+    (folder / "redis").mkdir()
+    server = RedisServer(folder / "redis")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def stub() -> Iterator[FeatureStub]:
+    with serving(FeatureStub()) as stub:
+        yield stub
+
+
+@pytest.fixture(scope="module")
+def env(redis_server: RedisServer, stub: FeatureStub, folder: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "MODELMILL_REDIS_URL": redis_server.url,
+        "MODELMILL_FEATURE_URL": stub.url,
+        "MODELMILL_STORAGE_URL": f"file://{folder}/storage",
+        "MODELMILL_DEFINITIONS": str(USERS_MILL),
+        "PYTHONPATH": str(folder),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+@pytest.fixture(scope="module")
+def worker(env: dict[str, str], folder: Path) -> Iterator[list[Worker]]:
+    """The worker, as the last of a list, to which tests append what they start in its place."""
+    with workers(env, folder / "worker.log") as start:
+        running = [start()]
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def answering(stub: FeatureStub) -> None:
+    stub.open.set()
+    stub.asked.clear()
 
 
 @pytest.fixture
-def queue(environment: dict[str, str], real_redis: RedisServer) -> TrainingQueue:
-    return TrainingQueue(real_redis.client(text=False))
+def queue(redis_server: RedisServer, worker: list[Worker]) -> TrainingQueue:
+    return TrainingQueue(redis_server.client(text=False))
 
 
 @pytest.fixture
-def registry(real_redis: RedisServer) -> Registry:
-    return Registry(real_redis.client())
+def registry(redis_server: RedisServer) -> Registry:
+    return Registry(redis_server.client())
 
 
-@pytest.fixture
-def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
-    """A function that starts one more worker; what the test leaves running is killed."""
-    workers: list[subprocess.Popen[bytes]] = []
-
-    def start() -> subprocess.Popen[bytes]:
-        with (tmp_path / "worker.log").open("ab") as log:
-            worker = subprocess.Popen(
-                [sys.executable, "-m", "services.trainer.worker"], cwd=ROOT, env=environment, stdout=log, stderr=log
-            )
-        workers.append(worker)
-        return worker
-
-    yield start
-    for worker in workers:
-        worker.kill()
-        worker.wait(timeout=10)
+def test_a_worker_trains_what_is_enqueued(queue: TrainingQueue, registry: Registry) -> None:
+    job = ended(queue, queue.enqueue("user_target", by="me"))
+    assert (job.status, job.stage, job.progress, job.rows) == ("finished", "done", 1.0, 300)
+    assert job.run is not None
+    run = registry.run(job.run)
+    assert (run.status, run.job, run.by) == ("succeeded", job.job, "me")
+    assert registry.aliases("user_target") == {"champion": run.version}
 
 
-def ended(queue: TrainingQueue, job: str, within: float = 30) -> JobView:
-    """The job once it has ended."""
-    eventually(lambda: queue.job(job).ended and queue.job(job).status != "started", within=within, saying="it ends")
-    return queue.job(job)
-
-
-def training(queue: TrainingQueue, job: str, stub: FeatureStub) -> None:
-    """Wait until the job has asked for its frame and waits for it."""
-    eventually(lambda: stub.asked, within=30, saying="the job asks for its frame")
-    assert queue.job(job).status == "started"
-
-
-def children(worker: subprocess.Popen[bytes]) -> list[int]:
-    path = Path(f"/proc/{worker.pid}/task/{worker.pid}/children")
-    return [int(pid) for pid in path.read_text().split()]
-
-
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def test_a_worker_trains_what_is_enqueued_also_from_the_shell(
-    start: Start, queue: TrainingQueue, registry: Registry, real_redis: RedisServer, environment: dict[str, str]
+def test_a_training_is_enqueued_from_the_shell(
+    queue: TrainingQueue, redis_server: RedisServer, env: dict[str, str]
 ) -> None:
-    start()
-    first = ended(queue, queue.enqueue("user_target", by="me"))
-    assert (first.status, first.stage, first.progress, first.rows) == ("finished", "done", 1.0, 300)
-    assert first.run is not None
-    assert registry.run(first.run).job == first.job
-    command = [
-        *(str(Path(sys.executable).parent / "rq"), "enqueue", "--url", real_redis.url, "--queue", "train"),
-        *("--serializer", "json", "--timeout", "1h", TRAIN, "user_target", "by=shell"),
-    ]
-    said = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
-    second = ended(queue, said.rpartition("job-id '")[2].partition("'")[0])
-    assert (second.status, second.model, second.by) == ("finished", "user_target", "shell")
-    assert registry.aliases("user_target") == {"champion": 2}
+    rq = str(Path(sys.executable).parent / "rq")
+    command = f"{rq} enqueue --url {redis_server.url} --queue train --serializer json --timeout 1h {TRAIN} user_target"
+    said = subprocess.run(command.split(), check=True, capture_output=True, text=True, env=env).stdout
+    job = ended(queue, said.rpartition("job-id '")[2].partition("'")[0])
+    assert (job.status, job.model) == ("finished", "user_target")
 
 
 def test_nothing_but_a_training_runs_and_the_job_says_why(
-    start: Start, queue: TrainingQueue, real_redis: RedisServer, tmp_path: Path
+    queue: TrainingQueue, redis_server: RedisServer, folder: Path
 ) -> None:
-    proof, module = tmp_path / "ran", tmp_path / "evil.py"
-    module.write_text(f"open({str(proof)!r}, 'w')\ndef callback(*_): pass\n")
-    os.environ["PYTHONPATH"] = str(tmp_path)
-    pickled = Queue("train", connection=real_redis.client(text=False))
+    proof = folder / "ran"
+    (folder / "evil.py").write_text(f"open({str(proof)!r}, 'w')\ndef callback(*_): pass\n")
+    pickled = Queue("train", connection=redis_server.client(text=False))
     jobs = {
         queue.rq.enqueue("os.system", f"touch {proof}").id: "function 'os.system' may not run here",
         queue.rq.enqueue("evil.callback").id: "function 'evil.callback' may not run here",
-        queue.rq.enqueue(TRAIN, "user_target", on_failure="evil.callback").id: "a job with callbacks may not run",
+        queue.rq.enqueue(TRAIN, "m", on_failure=Callback("evil.callback")).id: "a job with callbacks may not run",
         pickled.enqueue("os.system", f"touch {proof}").id: "the job is not JSON; enqueue it with `--serializer json`",
     }
-    start()
     for job, reason in jobs.items():
         view = ended(queue, job)
         assert view.status == "failed"
@@ -124,8 +128,7 @@ def test_what_may_not_run_is_not_even_imported() -> None:
     assert "antigravity" not in sys.modules
 
 
-def test_an_error_in_the_job_is_final_and_shown(start: Start, queue: TrainingQueue, registry: Registry) -> None:
-    start()
+def test_an_error_in_the_job_is_final_and_shown(queue: TrainingQueue) -> None:
     view = ended(queue, queue.enqueue("user_targt"))
     assert view.status == "failed"
     assert "did you mean 'user_target'" in view.error
@@ -133,62 +136,58 @@ def test_an_error_in_the_job_is_final_and_shown(start: Start, queue: TrainingQue
 
 
 def test_a_canceled_job_is_stopped_and_its_worker_goes_on(
-    start: Start, queue: TrainingQueue, registry: Registry, feature_stub: FeatureStub
+    queue: TrainingQueue, registry: Registry, worker: list[Worker], stub: FeatureStub
 ) -> None:
-    feature_stub.open.clear()
-    worker, job = start(), queue.enqueue("user_target")
-    training(queue, job, feature_stub)
-    [horse] = children(worker)
+    stub.open.clear()
+    job = queue.enqueue("user_target")
+    waiting_for_frame(queue, job, stub)
+    [horse] = horses(worker[-1])
     assert queue.cancel(job, registry, by="me").status == "canceled"
     eventually(lambda: not lives(horse), within=5, saying="the process that trained is gone")
-    feature_stub.open.set()
+    stub.open.set()
     assert ended(queue, queue.enqueue("user_target")).status == "finished"
     assert queue.job(job).status == "canceled"
-    assert [run.error for run in registry.runs("user_target")] == ["", "canceled by me"]
+    assert [run.error for run in registry.runs("user_target", limit=2)] == ["", "canceled by me"]
 
 
-def test_sigterm_lets_the_training_in_hand_end_first(
-    start: Start, queue: TrainingQueue, feature_stub: FeatureStub
+def test_health_tells_whether_a_worker_of_this_host_lives(
+    queue: TrainingQueue, env: dict[str, str], real_redis: RedisServer
 ) -> None:
-    feature_stub.open.clear()
-    worker, job = start(), queue.enqueue("user_target")
-    training(queue, job, feature_stub)
-    worker.send_signal(signal.SIGTERM)
-    feature_stub.open.set()
-    assert ended(queue, job).status == "finished"
-    assert worker.wait(timeout=10) == 0
-
-
-def test_after_sigkill_of_the_worker_the_job_runs_again_within_15_s(
-    start: Start, queue: TrainingQueue, registry: Registry, feature_stub: FeatureStub
-) -> None:
-    feature_stub.open.clear()
-    worker, job = start(), queue.enqueue("user_target")
-    training(queue, job, feature_stub)
-    [horse] = children(worker)
-    worker.kill()
-    killed = time.monotonic()
-    worker.wait(timeout=10)
-    eventually(lambda: not lives(horse), within=2, saying="the process that trained died with its worker")
-    feature_stub.open.set()
-    start()
-    eventually(lambda: queue.job(job).run, within=15, saying="another worker has begun the job again")
-    assert time.monotonic() - killed < 15
-    assert ended(queue, job).status == "finished"
-    again, lost = registry.runs("user_target")
-    assert (again.status, again.version) == ("succeeded", 1)
-    assert (lost.status, lost.stage) == ("failed", "frame")
-    assert lost.error.startswith("worker lost")
-
-
-def test_health_tells_whether_a_worker_of_this_host_lives(start: Start, environment: dict[str, str]) -> None:
-    def health() -> int:
+    def health(**changes: str) -> int:
         command = [sys.executable, "-m", "services.trainer.health"]
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True).returncode
+        return subprocess.run(command, cwd=ROOT, env=env | changes, capture_output=True).returncode
 
-    assert health() == 1
-    worker = start()
     eventually(lambda: health() == 0, within=30, saying="the worker counts as alive")
-    worker.terminate()
-    worker.wait(timeout=10)
-    assert health() == 1
+    assert health(MODELMILL_REDIS_URL=real_redis.url) == 1
+
+
+def test_after_sigkill_of_the_worker_its_job_runs_again_within_15_s(
+    queue: TrainingQueue, registry: Registry, worker: list[Worker], stub: FeatureStub, env: dict[str, str], folder: Path
+) -> None:
+    stub.open.clear()
+    job = queue.enqueue("user_target")
+    waiting_for_frame(queue, job, stub)
+    [horse] = horses(worker[-1])
+    worker[-1].kill()
+    killed = time.monotonic()
+    eventually(lambda: not lives(horse), within=2, saying="the process that trained died with its worker")
+    with workers(env, folder / "worker.log") as start:
+        worker.append(start())
+        waiting_for_frame(queue, job, stub, attempt=2)
+        assert time.monotonic() - killed < 15
+        stub.open.set()
+        assert ended(queue, job).status == "finished"
+        again, lost = registry.runs("user_target", limit=2)
+        assert (again.status, again.job) == ("succeeded", job)
+        assert (lost.status, lost.stage, lost.job) == ("failed", "frame", job)
+        assert lost.error.startswith("worker lost")
+
+        # SIGTERM lets the training in hand end first
+        stub.open.clear()
+        stub.asked.clear()
+        job = queue.enqueue("user_target")
+        waiting_for_frame(queue, job, stub)
+        worker[-1].send_signal(signal.SIGTERM)
+        stub.open.set()
+        assert ended(queue, job).status == "finished"
+        assert worker[-1].wait(timeout=10) == 0
