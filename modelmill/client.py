@@ -254,6 +254,8 @@ def _failure(response: httpx.Response) -> RequestFailed:
     try:
         problem = response.json()
     except ValueError:
+        problem = None
+    if not isinstance(problem, dict):  # not one of our services
         problem = {"detail": f"HTTP status {response.status_code}: {response.text[:200]}"}
     return RequestFailed(response.status_code, problem)
 

@@ -163,8 +163,8 @@ class TooLarge(ModelmillError):
 
     def __init__(self, what: str, got: int | None, limit: int, setting: str | None = None) -> None:
         cure = f"send smaller parts{f' or raise {setting}' if setting else ''}"
-        over = "more than is allowed" if got is None else f"{got} is over the limit"
-        super().__init__(f"{what}: {over} of {limit}; {cure}", got=got, limit=limit)
+        over = "over" if got is None else f"{got} is over"
+        super().__init__(f"{what}: {over} the limit of {limit}; {cure}", got=got, limit=limit)
 
 
 class Conflict(ModelmillError):

@@ -62,8 +62,8 @@ def create_app(
     for collector in collectors:
         shared.register(collector)
     app = Flask(f"services.{service}")
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     _measure(app, service)
+    _bound_bodies(app, settings.max_body_bytes)
     _handle_errors(app, settings)
 
     @app.get("/livez")
@@ -183,6 +183,19 @@ def _measure(app: Flask, service: str) -> None:
             histogram = seconds[rule] = SECONDS.labels(service, rule)
         histogram.observe(time.perf_counter() - g.started)
         return response
+
+
+def _bound_bodies(app: Flask, limit: int) -> None:
+    """Refuse bodies over `limit` bytes, also those that come in chunks, which Werkzeug would cut off without a word."""
+    app.config["MAX_CONTENT_LENGTH"] = limit + 1
+
+    @app.before_request
+    def bound() -> None:
+        length = request.content_length
+        if length is None and request.method not in ("GET", "HEAD"):
+            length = len(request.get_data())
+        if length is not None and length > limit:
+            raise BodyTooLarge
 
 
 def _handle_errors(app: Flask, settings: Settings) -> None:

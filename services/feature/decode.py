@@ -72,6 +72,7 @@ def _csv(body: bytes) -> RawRows:
     if body.count(b'"') % 2:
         raise MalformedBody("the body is not complete CSV: a quoted value in it does not end")
     try:
+        body.decode()  # Arrow checks values alone, and not those of broken lines
         lines = csv.reader(io.TextIOWrapper(io.BytesIO(body), encoding="utf-8-sig", newline=""))
         names = next((line for line in lines if line), [])
     except (UnicodeDecodeError, csv.Error) as error:

@@ -38,7 +38,8 @@ def load(registry: Registry, storage: Storage, model: str, version: int) -> Serv
     try:
         return warmed_up(model, version, manifest, graph)
     except Exception as error:  # ONNX Runtime's errors have no common root
-        raise PackageError(f"package {folder} cannot be served: {error}", package=folder) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise PackageError(f"package {folder} cannot be served: {reason}", package=folder) from error
 
 
 def warmed_up(name: str, version: int, manifest: Manifest, graph: bytes) -> ServedModel:

@@ -8,6 +8,7 @@ From the shell:
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -20,7 +21,7 @@ from modelmill import package
 from modelmill.connections import connect
 from modelmill.declarations import Model
 from modelmill.definitions import Definitions, load
-from modelmill.errors import InvalidRequest
+from modelmill.errors import InvalidRequest, RunEnded, UnknownName
 from modelmill.events import utc_now
 from modelmill.registry import Registry, Run, new_run_id
 from modelmill.storage import Storage
@@ -29,6 +30,7 @@ from services.trainer import packaging
 from services.trainer.convert import convert
 from services.trainer.evaluate import evaluate, require_metric, task_of
 from services.trainer.frame import Frame
+from services.trainer.recovery import LOST
 from services.trainer.registration import HeldOut, register
 from services.trainer.run_record import RunRecord, git_commit, package_versions, parameters
 from services.trainer.settings import TrainerSettings
@@ -55,7 +57,7 @@ def train(
     registry = Registry(connect(settings.redis_url, timeout=settings.redis_timeout))
     storage = Storage(settings.storage_url)
     job = get_current_job()
-    if job and (before := _registered_before(registry, job)):
+    if job and (before := _earlier_attempt(registry, job)):
         return before
     run = Run(
         id=new_run_id(),
@@ -125,13 +127,18 @@ def _train(
     return version.version, decision.promote
 
 
-def _registered_before(registry: Registry, job: Job) -> dict[str, Any] | None:
-    """What an earlier attempt at this job returned, whose process was killed after it had registered its version."""
-    run_id = job.meta.get("run")
-    if run_id is None:
+def _earlier_attempt(registry: Registry, job: Job) -> dict[str, Any] | None:
+    """What an attempt would have returned whose process was killed after it had registered its version.
+
+    A run that was not that far is closed.
+    """
+    try:
+        run = registry.run(job.meta["run"])
+    except (KeyError, UnknownName):  # there was none, or it was killed before it had recorded anything
         return None
-    run = registry.run(run_id)
     if run.version is None:
+        with suppress(RunEnded):
+            registry.fail_run(run, LOST, "")
         return None
     promoted = any(m.version == run.version and m.by == "trainer" for m in registry.history(run.model))
     return {"run": run.id, "version": run.version, "promoted": promoted, "metrics": run.metrics}

@@ -135,6 +135,8 @@ class TrainingQueue:
         if run_id := job.get_meta().get("run"):
             try:
                 registry.fail_run(registry.run(run_id), f"canceled{f' by {by}' if by else ''}", "")
+            except UnknownName:
+                pass  # the job has only just begun and not recorded it yet
             except RunEnded as ended:
                 if job.get_status() != JobStatus.QUEUED:
                     raise Conflict(f"job {job_id} has ended already: {ended.detail}", job=job_id) from None

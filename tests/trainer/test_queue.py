@@ -109,6 +109,12 @@ def test_canceling_a_running_job_closes_its_run(fake_queue: TrainingQueue, fake_
     assert (registry.run("r1").status, registry.run("r1").error) == ("failed", "canceled by me")
 
 
+def test_a_job_that_has_only_just_begun_can_be_canceled(fake_queue: TrainingQueue, fake_redis: Redis) -> None:
+    job = fake_queue.enqueue("m")
+    began(fake_queue, job, run="not recorded yet")
+    assert fake_queue.cancel(job, Registry(fake_redis)).status == "canceled"
+
+
 def test_a_job_whose_version_is_registered_is_not_canceled_any_more(
     fake_queue: TrainingQueue, fake_redis: Redis
 ) -> None:

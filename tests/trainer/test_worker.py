@@ -20,7 +20,7 @@ from services.trainer.worker import TrainJob
 from tests.conftest import ROOT, USERS_MILL, RedisServer
 from tests.eventually import eventually
 from tests.trainer.conftest import FeatureStub, serving
-from tests.trainer.workers import Worker, ended, horses, lives, waiting_for_frame, workers
+from tests.trainer.workers import Start, ended, horses, lives, waiting_for_frame, workers
 
 pytestmark = pytest.mark.redis
 
@@ -59,12 +59,29 @@ def env(redis_server: RedisServer, stub: FeatureStub, folder: Path) -> dict[str,
     }
 
 
+class Crew:
+    """The worker that all tests here share, or the one in its place after a test has ended it."""
+
+    def __init__(self, start: Start) -> None:
+        self._start = start
+        self.start()
+
+    def start(self) -> None:
+        self.worker = self._start()
+
+
 @pytest.fixture(scope="module")
-def worker(env: dict[str, str], folder: Path) -> Iterator[list[Worker]]:
-    """The worker, as the last of a list, to which tests append what they start in its place."""
+def shared_crew(env: dict[str, str], folder: Path) -> Iterator[Crew]:
     with workers(env, folder / "worker.log") as start:
-        running = [start()]
-        yield running
+        yield Crew(start)
+
+
+@pytest.fixture
+def crew(shared_crew: Crew) -> Crew:
+    """A crew whose worker lives."""
+    if shared_crew.worker.poll() is not None:
+        shared_crew.start()
+    return shared_crew
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +91,7 @@ def answering(stub: FeatureStub) -> None:
 
 
 @pytest.fixture
-def queue(redis_server: RedisServer, worker: list[Worker]) -> TrainingQueue:
+def queue(redis_server: RedisServer, crew: Crew) -> TrainingQueue:
     return TrainingQueue(redis_server.client(text=False))
 
 
@@ -100,6 +117,22 @@ def test_a_training_is_enqueued_from_the_shell(
     said = subprocess.run(command.split(), check=True, capture_output=True, text=True, env=env).stdout
     job = ended(queue, said.rpartition("job-id '")[2].partition("'")[0])
     assert (job.status, job.model) == ("finished", "user_target")
+
+
+def test_an_attempt_after_one_that_had_registered_its_version_trains_no_second(
+    queue: TrainingQueue, registry: Registry
+) -> None:
+    first = ended(queue, queue.enqueue("user_target"))
+    before = registry.versions("user_target", limit=1)
+    again = queue.rq.enqueue_call(TRAIN, kwargs={"model": "user_target"}, meta={"run": first.run})
+    assert ended(queue, again.id).status == "finished"
+    assert registry.versions("user_target", limit=1) == before
+
+
+def test_an_attempt_after_one_that_had_recorded_nothing_trains(queue: TrainingQueue, registry: Registry) -> None:
+    job = ended(queue, queue.rq.enqueue_call(TRAIN, kwargs={"model": "user_target"}, meta={"run": "never"}).id)
+    assert job.status == "finished"
+    assert job.run != "never"
 
 
 def test_nothing_but_a_training_runs_and_the_job_says_why(
@@ -136,12 +169,12 @@ def test_an_error_in_the_job_is_final_and_shown(queue: TrainingQueue) -> None:
 
 
 def test_a_canceled_job_is_stopped_and_its_worker_goes_on(
-    queue: TrainingQueue, registry: Registry, worker: list[Worker], stub: FeatureStub
+    queue: TrainingQueue, registry: Registry, crew: Crew, stub: FeatureStub
 ) -> None:
     stub.open.clear()
     job = queue.enqueue("user_target")
     waiting_for_frame(queue, job, stub)
-    [horse] = horses(worker[-1])
+    [horse] = horses(crew.worker)
     assert queue.cancel(job, registry, by="me").status == "canceled"
     eventually(lambda: not lives(horse), within=5, saying="the process that trained is gone")
     stub.open.set()
@@ -162,32 +195,31 @@ def test_health_tells_whether_a_worker_of_this_host_lives(
 
 
 def test_after_sigkill_of_the_worker_its_job_runs_again_within_15_s(
-    queue: TrainingQueue, registry: Registry, worker: list[Worker], stub: FeatureStub, env: dict[str, str], folder: Path
+    queue: TrainingQueue, registry: Registry, crew: Crew, stub: FeatureStub
 ) -> None:
     stub.open.clear()
     job = queue.enqueue("user_target")
     waiting_for_frame(queue, job, stub)
-    [horse] = horses(worker[-1])
-    worker[-1].kill()
+    [horse] = horses(crew.worker)
+    crew.worker.kill()
     killed = time.monotonic()
     eventually(lambda: not lives(horse), within=2, saying="the process that trained died with its worker")
-    with workers(env, folder / "worker.log") as start:
-        worker.append(start())
-        waiting_for_frame(queue, job, stub, attempt=2)
-        assert time.monotonic() - killed < 15
-        stub.open.set()
-        assert ended(queue, job).status == "finished"
-        again, lost = registry.runs("user_target", limit=2)
-        assert (again.status, again.job) == ("succeeded", job)
-        assert (lost.status, lost.stage, lost.job) == ("failed", "frame", job)
-        assert lost.error.startswith("worker lost")
+    crew.start()
+    waiting_for_frame(queue, job, stub, attempt=2)
+    assert time.monotonic() - killed < 15
+    stub.open.set()
+    assert ended(queue, job).status == "finished"
+    again, lost = registry.runs("user_target", limit=2)
+    assert (again.status, again.job) == ("succeeded", job)
+    assert (lost.status, lost.stage, lost.job) == ("failed", "frame", job)
+    assert lost.error.startswith("worker lost")
 
-        # SIGTERM lets the training in hand end first
-        stub.open.clear()
-        stub.asked.clear()
-        job = queue.enqueue("user_target")
-        waiting_for_frame(queue, job, stub)
-        worker[-1].send_signal(signal.SIGTERM)
-        stub.open.set()
-        assert ended(queue, job).status == "finished"
-        assert worker[-1].wait(timeout=10) == 0
+
+def test_sigterm_lets_the_training_in_hand_end_first(queue: TrainingQueue, crew: Crew, stub: FeatureStub) -> None:
+    stub.open.clear()
+    job = queue.enqueue("user_target")
+    waiting_for_frame(queue, job, stub)
+    crew.worker.send_signal(signal.SIGTERM)
+    stub.open.set()
+    assert ended(queue, job).status == "finished"
+    assert crew.worker.wait(timeout=10) == 0

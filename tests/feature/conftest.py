@@ -1,0 +1,132 @@
+"""Fixtures of the feature service's tests: the service in this process, over a fake Redis and a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from modelmill.connections import Redis
+from modelmill.declarations import Source
+from modelmill.settings import Settings
+from modelmill.storage import Storage
+from services.feature import history
+from services.feature.app import feature_app
+from services.feature.catalogue import Applied, Catalogue
+from services.feature.decode import RawRows
+from services.feature.ingest import Ingested, ingest
+from tests.conftest import ROOT, USERS_MILL
+
+USERS_CSV = ROOT / "../shared/data/user_data.csv"
+
+
+@pytest.fixture
+def users_csv() -> bytes:
+    """The article's own file."""
+    if not USERS_CSV.exists():
+        pytest.skip("the article's file is not here")
+    return USERS_CSV.read_bytes()
+
+
+@dataclass
+class Room:
+    """One process of the feature service."""
+
+    catalogue: Catalogue
+    http: FlaskClient
+
+    @property
+    def redis(self) -> Redis:
+        return self.catalogue.redis
+
+    def define(self, text: str) -> Applied:
+        """Write the definitions file and apply it."""
+        self.catalogue.path.write_text(dedent(text))
+        return self.catalogue.apply()
+
+    def source(self, name: str) -> Source:
+        return self.catalogue.definitions.source(name)
+
+    def post(self, source: str, body: bytes | str, kind: str = "text/csv", **query: str) -> TestResponse:
+        """Send rows to a source."""
+        return self.http.post(f"/sources/{source}/rows", data=body, content_type=kind, query_string=query)
+
+    def ingest(self, source: str, rows: Sequence[Mapping[str, Any]]) -> Ingested:
+        """Rows straight into a source, without HTTP."""
+        names = dict.fromkeys(name for row in rows for name in row)
+        columns = {name: [row.get(name) for row in rows] for name in names}
+        return ingest(self.catalogue, source, RawRows(columns, range(1, len(rows) + 1)), skip_bad=False)
+
+    def history(self, source: str) -> pa.Table:
+        """All rows of a source with all their columns, in the order of their ingest."""
+        definitions = self.catalogue.definitions
+        columns = history.schema(definitions, self.source(source)).names
+        return history.read(self.catalogue.storage, definitions, self.source(source), columns)
+
+    def online(self, entity: str, key: str) -> dict[str, str]:
+        """What `redis-cli HGETALL` shows of an entity."""
+        found: dict[str, str] = self.redis.hgetall(f"feature:{entity}:{key}")
+        return found
+
+
+OpenRoom = Callable[..., Room]
+
+
+@pytest.fixture
+def open_room(tmp_path: Path, storage: Storage, fake_redis: Redis) -> OpenRoom:
+    """Opens a process of the feature service over one storage and definitions file; `text` is applied."""
+
+    def open_it(text: str | None = None, redis: Redis = fake_redis) -> Room:
+        path = tmp_path / "mill.py"
+        if text is not None:
+            path.write_text(dedent(text))
+        catalogue = Catalogue(redis, storage, path)
+        if text is not None:
+            catalogue.apply()
+        return Room(catalogue, feature_app(catalogue, Settings()).test_client())
+
+    return open_it
+
+
+@pytest.fixture
+def users(open_room: OpenRoom) -> Room:
+    """The users example."""
+    return open_room(USERS_MILL.read_text())
+
+
+def json_rows(*rows: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(list(rows))
+
+
+def ndjson_rows(*rows: Mapping[str, Any]) -> bytes:
+    return b"\n".join(map(orjson.dumps, rows))
+
+
+def csv_rows(*rows: Mapping[str, Any]) -> bytes:
+    lines = [",".join(rows[0]), *(",".join("" if v is None else str(v) for v in row.values()) for row in rows)]
+    return "\n".join(lines).encode() + b"\n"
+
+
+def parquet_rows(*rows: Mapping[str, Any], schema: pa.Schema | None = None) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema), sink)
+    body: bytes = sink.getvalue().to_pybytes()
+    return body
+
+
+FORMATS: dict[str, tuple[str, Callable[..., bytes]]] = {
+    "csv": ("text/csv", csv_rows),
+    "json": ("application/json", json_rows),
+    "ndjson": ("application/x-ndjson", ndjson_rows),
+    "parquet": ("application/vnd.apache.parquet", parquet_rows),
+}
+"""Format to its content type and to what writes rows in it."""

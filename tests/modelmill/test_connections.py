@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from modelmill.connections import AWAY, connect
+from modelmill.redis_server import free_port
+from tests.conftest import RedisServer
+
+TIMEOUT = 0.2
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The URL of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+
+
+def test_nothing_connects_before_it_is_used() -> None:
+    connect("redis://nowhere.invalid:6379/0", timeout=TIMEOUT)
+
+
+def test_a_redis_that_is_away_is_told_at_once() -> None:
+    began = time.monotonic()
+    with pytest.raises(AWAY):
+        connect(f"redis://127.0.0.1:{free_port()}/0", timeout=30).ping()
+    assert time.monotonic() - began < 5
+
+
+def test_a_redis_that_does_not_answer_is_given_up(silent: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(AWAY):
+        connect(silent, timeout=TIMEOUT).ping()
+    assert time.monotonic() - began < 10 * TIMEOUT
+
+
+@pytest.mark.redis
+def test_a_connection_that_went_stale_is_made_anew(real_redis: RedisServer) -> None:
+    client = real_redis.client()
+    client.set("key", "value")
+    real_redis.stop()
+    real_redis.start()
+    assert client.get("key") == "value"
+
+
+@pytest.mark.redis
+def test_a_broken_byte_leaves_the_rest_readable(real_redis: RedisServer) -> None:
+    real_redis.client(text=False).hset("hash", mapping={"whole": b"value", "broken": b"\xff"})
+    assert real_redis.client().hgetall("hash") == {"whole": "value", "broken": "\N{REPLACEMENT CHARACTER}"}

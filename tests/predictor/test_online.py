@@ -1,0 +1,50 @@
+"""Reads of the online store, by themselves and after trouble."""
+
+from __future__ import annotations
+
+import pytest
+import redis.exceptions
+
+from modelmill.connections import Redis
+from services.predictor.online import OnlineStore
+from tests.conftest import RedisServer
+
+
+def test_fields_that_are_not_there_are_none(fake_redis: Redis) -> None:
+    fake_redis.hset("a", mapping={"x": "1"})
+    assert OnlineStore(fake_redis).read([("a", ["x", "y"]), ("b", ["z"])]) == [["1", None], [None]]
+
+
+@pytest.mark.redis
+def test_a_connection_that_went_stale_is_opened_again(real_redis: RedisServer) -> None:
+    client = real_redis.client()
+    client.hset("a", "x", "1")
+    store = OnlineStore(client)
+    store.read([("a", ["x"])])
+    client.client_kill_filter(_type="normal", skipme=False)
+    assert store.read([("a", ["x"])]) == [["1"]]
+
+
+@pytest.mark.redis
+def test_answers_stay_with_their_questions_after_an_error(real_redis: RedisServer) -> None:
+    client = real_redis.client()
+    client.set("text", "no hash")
+    client.hset("a", "x", "1")
+    client.hset("b", "x", "2")
+    store = OnlineStore(client)
+    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+        store.read([("text", ["x"]), ("b", ["x"])])
+    assert store.read([("a", ["x"])]) == [["1"]]
+
+
+@pytest.mark.redis
+def test_a_redis_that_is_away_is_said_and_comes_back(real_redis: RedisServer) -> None:
+    client = real_redis.client()
+    client.hset("a", "x", "1")
+    store = OnlineStore(client)
+    store.read([("a", ["x"])])
+    real_redis.stop()
+    with pytest.raises(redis.exceptions.ConnectionError):
+        store.read([("a", ["x"])])
+    real_redis.start()
+    assert store.read([("a", ["x"])]) == [["1"]]
