@@ -50,7 +50,7 @@ def _flights() -> pd.DataFrame:
     flights = pd.read_csv(_folder() / "flights.csv.zip", parse_dates=["time_hour"])
     flights["scheduled"] = flights["time_hour"] + pd.to_timedelta(flights["minute"], unit="min")
     flights["date"] = pd.to_datetime(flights[["year", "month", "day"]], utc=True)
-    flights["weekday"] = flights["date"].dt.weekday
+    flights["weekday"] = flights["date"].dt.day_of_week
     flights["route"] = flights["origin"] + "-" + flights["dest"]
     flights["distance"] = flights["distance"].astype(float)
     flights["late"] = (flights["arr_delay"] > LATE_MINUTES).astype("Int64").mask(flights["arr_delay"].isna())

@@ -129,4 +129,5 @@ def _texts(column: pa.ChunkedArray) -> bytes:
     listed: bytes = orjson.dumps(column.to_pylist())
     if pa.types.is_string(column.type):
         return listed
-    return b'["%b"]' % listed[1:-1].replace(b",", b'","').replace(b'"null"', b"null")
+    quoted = b'["%b"]' % listed[1:-1].replace(b",", b'","')
+    return quoted.replace(b'"null"', b"null")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+import redis.exceptions
 from redis.connection import Connection
 
-from modelmill.connections import AWAY, Redis
+from modelmill.connections import Redis
 
 Stored = list[str | None]
 """The texts of the fields that were asked for; None for a field that is not there."""
@@ -20,12 +21,12 @@ class OnlineStore:
     request; its connections, which know about TLS, passwords and time limits, are what is used here.
     """
 
-    def __init__(self, redis: Redis) -> None:
-        self._pool = redis.connection_pool
+    def __init__(self, client: Redis) -> None:
+        self._pool = client.connection_pool
         self._own = threading.local()
 
     def read(self, asked: Sequence[tuple[str, list[str]]]) -> list[Stored]:
-        """The fields of each hash in `asked`; a connection that went stale is opened again once.
+        """The fields of each hash in `asked`; a connection that went stale is opened again, once.
 
         Raises:
             redis.exceptions.RedisError: where Redis is away, or a key holds no hash.
@@ -33,7 +34,7 @@ class OnlineStore:
         connection = self._connection()
         try:
             return _ask(connection, asked)
-        except AWAY:
+        except redis.exceptions.ConnectionError:
             return _ask(connection, asked)
 
     def _connection(self) -> Connection:
