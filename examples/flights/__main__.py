@@ -98,7 +98,7 @@ def train(client: Client, number: int) -> tuple[int, float]:
     if job["status"] != "finished":
         raise ModelmillError(f"training {job['status']}: {job.get('error')}")
     version: int = client.run(job["run"])["version"]
-    sample = dict(hour=9, weekday=1, distance=500.0, carrier="UA", origin="EWR", route="EWR-ORD")
+    sample = {"hour": 9, "weekday": 1, "distance": 500.0, "carrier": "UA", "origin": "EWR", "route": "EWR-ORD"}
     deadline = time.monotonic() + 30
     while not number_is_live(client, sample, version):
         if time.monotonic() > deadline:

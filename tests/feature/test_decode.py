@@ -14,7 +14,7 @@ from services.feature import decode as module
 from services.feature.decode import DECODERS, RawRows, decode
 from tests.feature.conftest import FORMATS, csv_rows, json_rows, ndjson_rows, parquet_rows
 
-ROWS = [{"a": 1.5, "b": 2, "name": "x"}, {"a": -0.25, "b": 3, "name": "ü, \"y\""}]
+ROWS = [{"a": 1.5, "b": 2, "name": "x"}, {"a": -0.25, "b": 3, "name": 'ü, "y"'}]
 
 
 def values(raw: RawRows) -> dict[str, list[Any]]:
@@ -105,7 +105,7 @@ def test_rows_keep_their_numbers_over_the_blocks_of_a_large_file() -> None:
 
 def test_a_file_of_broken_lines_is_no_csv(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BROKEN", 10)
-    with pytest.raises(MalformedBody, match="not complete CSV: .*Expected 2 columns, got 1"):
+    with pytest.raises(MalformedBody, match=r"not complete CSV: .*Expected 2 columns, got 1"):
         decode(b"a,b\n" + b"1\n" * 11, "text/csv")
 
 
@@ -153,7 +153,7 @@ MALFORMED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "body", "reason"), MALFORMED.values(), ids=MALFORMED)
+@pytest.mark.parametrize("kind, body, reason", MALFORMED.values(), ids=MALFORMED)
 def test_what_is_not_what_it_claims_is_malformed(kind: str, body: bytes, reason: str) -> None:
     with pytest.raises(MalformedBody, match=reason):
         decode(body, kind)
@@ -185,7 +185,7 @@ TWICE = {
 }
 
 
-@pytest.mark.parametrize(("kind", "body"), TWICE.values(), ids=TWICE)
+@pytest.mark.parametrize("kind, body", TWICE.values(), ids=TWICE)
 def test_a_column_that_is_there_twice_is_refused_by_name(kind: str, body: bytes) -> None:
     with pytest.raises(InvalidRequest, match="column 'a' is there 2 times; expected once"):
         decode(body, kind)

@@ -97,7 +97,7 @@ def test_a_nullable_column_may_be_missing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "expected"),
+    "column, value, expected",
     [
         ("x", "1.5", "a finite number"),
         ("x", True, "a finite number"),
@@ -138,7 +138,7 @@ def test_infinity_is_bad_also_where_a_value_may_be_missing(value: float) -> None
 
 
 @pytest.mark.parametrize(
-    ("column", "value"),
+    "column, value",
     [("x", "1,5"), ("x", "one"), ("x", "inf"), ("x", "-Infinity"), ("x", "1e999"), ("x", "0x10"), ("x", "1_000"),
      ("x", "٣"), ("x", "1 2"), ("n", "1.0"), ("n", "1e3"), ("n", "1" * 19), ("flag", "yes"), ("flag", "2")],
 )  # fmt: skip
@@ -150,7 +150,7 @@ def test_a_bad_text_in_csv_is_named(column: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "value"),
+    "written, value",
     [("1", 1.0), ("+1.5", 1.5), (" -.5 ", -0.5), ("5.", 5.0), ("1e-3", 1e-3), ("1E+3", 1e3), ("007", 7.0)],
 )
 def test_numbers_in_csv_may_be_written_in_any_common_way(written: str, value: float) -> None:
@@ -162,7 +162,7 @@ def test_a_missing_number_in_csv_may_be_written_in_any_common_way(written: str) 
     assert only("n", text(user_id=["u"], x=["1"], n=[written])) == [None]
 
 
-@pytest.mark.parametrize(("written", "value"), [("true", True), ("FALSE", False), ("1", True), ("0", False)])
+@pytest.mark.parametrize("written, value", [("true", True), ("FALSE", False), ("1", True), ("0", False)])
 def test_truth_in_csv_may_be_written_in_any_common_way(written: str, value: bool) -> None:
     assert only("flag", text(user_id=["u"], x=["1"], flag=[written])) == [value]
 
@@ -178,7 +178,11 @@ def test_a_float_in_csv_is_read_bit_for_bit(value: float) -> None:
     assert (read, math.copysign(1, read)) == (value, math.copysign(1, value))
 
 
-@given(st.from_regex(r"[+-]?(\d{1,20}\.?\d{0,20}|\.\d{1,20})([eE][+-]?\d{1,4})?", fullmatch=True, alphabet="0123456789.eE+-"))
+@given(
+    st.from_regex(
+        r"[+-]?(\d{1,20}\.?\d{0,20}|\.\d{1,20})([eE][+-]?\d{1,4})?", fullmatch=True, alphabet="0123456789.eE+-"
+    )
+)
 def test_whatever_looks_like_a_number_is_read_as_python_reads_it_or_refused(written: str) -> None:
     valid = validate(USERS, text(user_id=["u"], x=[written]))
     if math.isinf(float(written)):
@@ -193,7 +197,7 @@ def test_whatever_looks_like_a_whole_number_is_read(written: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "values", "expected"),
+    "column, values, expected",
     [
         ("x", pa.array([1, 2], pa.int8()), [1.0, 2.0]),
         ("x", pa.array([0.5, None], pa.float16()), None),
@@ -211,7 +215,7 @@ def test_parquet_columns_of_related_types_are_taken(column: str, values: pa.Arra
 
 
 @pytest.mark.parametrize(
-    ("column", "values"),
+    "column, values",
     [
         ("x", ["1", "2"]),
         ("x", [Decimal("1.5"), Decimal("2")]),
@@ -322,12 +326,16 @@ def test_microseconds_are_kept() -> None:
     assert only("_event_time", times(written, is_text=True), EVENTS) == moments
 
 
-@given(st.datetimes(datetime(1001, 1, 1), datetime(9998, 1, 1), timezones=st.sampled_from([UTC, timezone(timedelta(hours=-7))])))
+@given(
+    st.datetimes(
+        datetime(1001, 1, 1), datetime(9998, 1, 1), timezones=st.sampled_from([UTC, timezone(timedelta(hours=-7))])
+    )
+)
 def test_any_iso_time_is_read_to_the_microsecond(moment: datetime) -> None:
     assert only("_event_time", times([moment.isoformat()], is_text=True), EVENTS) == [moment]
 
 
-BAD_TIMES = ["", "yesterday", "2013-13-01", "31.01.2013", "20130131120000", "1359633600000", "0099-01-01", "10000-01-01",
+BAD_TIMES = ["", "yesterday", "2013-13-01", "31.01.2013", "20130131120000", "1359633600000", "99-01-01", "10000-01-01",
              "12345", "99999999999999999999"]  # fmt: skip
 
 

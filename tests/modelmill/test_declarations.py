@@ -9,7 +9,7 @@ USER = Entity("user", key="user_id")
 
 
 @pytest.mark.parametrize(
-    ("annotation", "dtype", "nullable"),
+    "annotation, dtype, nullable",
     [(float, "float", False), (int | None, "int", True), (None | bool, "bool", True), (str, "str", False)],
 )
 def test_a_column_is_read_from_a_type(annotation: object, dtype: str, nullable: bool) -> None:
@@ -23,7 +23,7 @@ def test_a_column_of_any_other_type_is_refused_by_name(annotation: object) -> No
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "allowed"),
+    "column, value, allowed",
     [
         (Column("a", "float", False), 1.5, True),
         (Column("a", "float", False), 1, True),

@@ -122,8 +122,14 @@ MISTAKES = {
     "entity name not a text": ('Entity(3, key="k")  # here', "entity name 3: expected letters"),
     "bad key name": ('Entity("x", key="x id")  # here', "entity 'x': key name 'x id': expected letters"),
     "reserved key": ('Entity("x", key="_event_time")  # here', "names that start with _ are Modelmill's own"),
-    "bad column name": ('Source("s", entity=user, columns={"x y": int})  # here', "column name 'x y': expected letters"),
-    "reserved column": ('Source("s", entity=user, columns={"_failed": int})  # here', "start with _ are Modelmill's own"),
+    "bad column name": (
+        'Source("s", entity=user, columns={"x y": int})  # here',
+        "column name 'x y': expected letters",
+    ),
+    "reserved column": (
+        'Source("s", entity=user, columns={"_failed": int})  # here',
+        "start with _ are Modelmill's own",
+    ),
     "column is the key": ('Source("s", entity=user, columns={"user_id": str})  # here', "'user_id' is named twice"),
     "column is the event time": (
         'Source("s", entity=user, event_time="at", columns={"at": str})  # here',
@@ -147,7 +153,7 @@ MISTAKES = {
         "source 's': shares pages with source 'visits' of the same entity",
     ),
     "feature twice": (
-        "@feature(users, dtype=float)\ndef x(row): return 1.0\n@feature(users, dtype=float)  # here\ndef x(row): return 2.0",
+        "@feature(users, dtype=float)\ndef x(row): return 1.\n@feature(users, dtype=float)  # here\ndef x(row): return 2.",
         "feature 'x': source 'users' has a column or feature of this name already",
     ),
     "feature named as a column": (
@@ -227,7 +233,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("text", "reason"), MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.parametrize("text, reason", MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_told_with_file_line_and_reason(text: str, reason: str, load_text: Load, mill: Path) -> None:
     lines = (PRELUDE + text).splitlines()
     line = next((number for number, content in enumerate(lines, start=1) if "# here" in content), 0)

@@ -21,13 +21,11 @@ from modelmill.errors import (
     did_you_mean,
 )
 
-FAMILY = [
-    kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ModelmillError)
-]
+FAMILY = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ModelmillError)]
 
 
 @pytest.mark.parametrize(
-    ("name", "known", "sentence"),
+    "name, known, sentence",
     [
         ("fature_1", ["feature_1", "target"], "; did you mean 'feature_1'?"),
         ("x", [], "; none is known yet"),
@@ -98,9 +96,9 @@ def test_rejected_rows_are_counted_and_the_first_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "sentence"),
+    "error, sentence",
     [
-        (TooLarge("rows", 5, 3, "MODELMILL_X"), "rows: 5 is over the limit of 3; send smaller parts or raise MODELMILL_X"),
+        (TooLarge("rows", 5, 3, "A_SETTING"), "rows: 5 is over the limit of 3; send smaller parts or raise A_SETTING"),
         (TooLarge("rows", 5, 3), "rows: 5 is over the limit of 3; send smaller parts"),
         (TooLarge("body", None, 3), "body: over the limit of 3; send smaller parts"),
         (UnsupportedContent("text/x", ["text/csv", "application/json"]),

@@ -37,7 +37,7 @@ def test_modelmill_s_own_variable_goes_before_the_shared_one(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "expected"),
+    "variable, value, expected",
     [
         ("MODELMILL_PORT", "eighty", "a valid integer"),
         ("MODELMILL_PORT", "70000", "less than or equal to 65535"),

@@ -55,15 +55,13 @@ def test_names_that_others_wrote_are_seen(either: Storage) -> None:
 def test_a_writer_that_fails_leaves_what_was_there(either: Storage) -> None:
     either.write("a/c.bin", b"former content")
     with pytest.raises(ZeroDivisionError), either.writing("a/c.bin") as file:
-        file.write(b"half of the new")
-        _ = 1 / 0
+        _ = file.write(b"half of the new") / 0
     assert either.read("a/c.bin") == b"former content"
 
 
 def test_a_writer_that_fails_leaves_no_temporary_file(storage: Storage) -> None:
     with pytest.raises(ZeroDivisionError), storage.writing("a/c.bin") as file:
-        file.write(b"half of the new")
-        _ = 1 / 0
+        _ = file.write(b"half of the new") / 0
     assert [path for path in Path(storage.root).rglob("*") if path.is_file()] == []
 
 
@@ -106,7 +104,9 @@ def test_a_written_file_is_flushed_before_it_has_its_name_and_its_folders_after(
     calls: list[str] = []
     replace, fsync = os.replace, os.fsync
     monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("rename"), replace(a, b)))
-    monkeypatch.setattr(os, "fsync", lambda handle: (calls.append(os.readlink(f"/proc/self/fd/{handle}")), fsync(handle)))
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (calls.append(os.readlink(f"/proc/self/fd/{handle}")), fsync(handle))
+    )
     storage.write("a/b/c.bin", b"content")
     root = Path(storage.root)
     assert calls[0].endswith("-c.bin")

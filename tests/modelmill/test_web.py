@@ -54,8 +54,13 @@ def raising(app: Flask, error: Exception) -> FlaskClient:
 
 
 @pytest.mark.parametrize(
-    ("error", "status"),
-    [(NotFound("none", model="m"), 404), (Conflict("no"), 409), (TooLarge("rows", 3, 2), 413), (ModelmillError("!"), 500)],
+    "error, status",
+    [
+        (NotFound("none", model="m"), 404),
+        (Conflict("no"), 409),
+        (TooLarge("rows", 3, 2), 413),
+        (ModelmillError("!"), 500),
+    ],
 )
 def test_an_error_is_a_problem_document(error: ModelmillError, status: int, app: Flask) -> None:
     answer = raising(app, error).get("/fails")
@@ -102,7 +107,9 @@ def test_a_wrong_method_is_answered_with_the_right_ones(http: FlaskClient) -> No
     assert answer.content_type == "application/problem+json"
 
 
-@pytest.mark.parametrize("text", ["NaN", "[1, NaN]", '{"a": Infinity}', "-Infinity", "{", "", "nothing", '{"a": 01}', "\x80"])
+@pytest.mark.parametrize(
+    "text", ["NaN", "[1, NaN]", '{"a": Infinity}', "-Infinity", "{", "", "nothing", '{"a": 01}', "\x80"]
+)
 def test_what_is_not_json_is_a_400(text: str, http: FlaskClient) -> None:
     answer = http.post("/body", data=text)
     assert answer.status_code == 400
