@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,7 +32,7 @@ def brute_force(spine: Sequence[Row], rows: Sequence[Row]) -> list[int | None]:
 def chunked(values: Sequence[Any], kind: pa.DataType, cuts: Sequence[int]) -> pa.ChunkedArray:
     """`values` in chunks that end at `cuts`."""
     ends = [0, *sorted(cut % (len(values) + 1) for cut in cuts), len(values)]
-    return pa.chunked_array([pa.array(values[a:b], kind) for a, b in zip(ends, ends[1:], strict=False)], kind)
+    return pa.chunked_array([pa.array(values[a:b], kind) for a, b in itertools.pairwise(ends)], kind)
 
 
 def columns(

@@ -1,34 +1,221 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
+import fakeredis
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from modelmill import keys
-from modelmill.declarations import Entity, Source
+from modelmill.connections import Redis
+from modelmill.declarations import Source
+from modelmill.definitions import Definitions, load
 from services.feature import online
 from services.feature.derive import FAILED
-from services.feature.validate import EVENT_TIME, TIME
+from services.feature.validate import EVENT_TIME
 from tests.conftest import RedisServer
 
-pytestmark = pytest.mark.redis
+MILL = """
+from modelmill import Entity, Source
+user = Entity("user", key="user_id")
+Source("users", entity=user, event_time="at",
+       columns={"x": float | None, "n": int | None, "flag": bool | None, "name": str | None})
+Source("visits", entity=user, event_time="at", columns={"pages": int})
+"""
+COLUMNS = ["x", "n", "flag", "name"]
+NOON = datetime(2013, 1, 31, 12, tzinfo=UTC)
+SCHEMA = pa.schema(
+    [("user_id", pa.string()), ("x", pa.float64()), ("n", pa.int64()), ("flag", pa.bool_()), ("name", pa.string()),
+     (EVENT_TIME, pa.timestamp("us", "UTC")), (FAILED, pa.string())]
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("values", [[None, 1.0, None], [1.0, None, 2.0], [None, None, None], [0.1, -2.5e-300, 1e300]])
-def test_missing_values_are_absent_wherever_they_stand_in_a_batch(
-    real_redis: RedisServer, values: list[float | None]
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.redis)])
+def redis(request: pytest.FixtureRequest) -> Redis:
+    """An empty Redis: the fake one of the other tests, and a real one, so that the fake cannot lie."""
+    if request.param == "fake":
+        return fakeredis.FakeRedis(server=fakeredis.FakeServer(), decode_responses=True)
+    client = request.getfixturevalue("server").client()
+    client.flushall()
+    return client
+
+
+@pytest.fixture(scope="module")
+def definitions(tmp_path_factory: pytest.TempPathFactory) -> Definitions:
+    path: Path = tmp_path_factory.mktemp("mill") / "mill.py"
+    path.write_text(MILL)
+    return load(path)
+
+
+@pytest.fixture(scope="module")
+def users(definitions: Definitions) -> Source:
+    return definitions.source("users")
+
+
+def row(key: str = "u", at: float = 0, **values: Any) -> dict[str, Any]:
+    return {"user_id": key, EVENT_TIME: NOON + timedelta(seconds=at), **values}
+
+
+def write(redis: Redis, source: Source, *rows: dict[str, Any]) -> int:
+    return online.write(redis, source, COLUMNS, pa.Table.from_pylist(list(rows), SCHEMA))
+
+
+def stored(redis: Redis, key: str = "u") -> dict[str, str]:
+    found: dict[str, str] = redis.hgetall(f"feature:user:{key}")
+    return found
+
+
+def test_an_entity_is_a_hash_that_a_person_can_read(redis: Redis, users: Source) -> None:
+    write(redis, users, row(x=0.1 + 0.2, n=-7, flag=True, name='ü, "quoted": [null]'))
+    assert stored(redis) == {
+        "x": "0.30000000000000004",
+        "n": "-7",
+        "flag": "true",
+        "name": 'ü, "quoted": [null]',
+        "_event_time.users": "2013-01-31T12:00:00.000000Z",
+    }
+
+
+def test_a_missing_value_is_an_absent_field(redis: Redis, users: Source) -> None:
+    write(redis, users, row(x=1.0))
+    assert stored(redis).keys() == {"x", "_event_time.users"}
+
+
+def test_a_null_deletes_the_former_value(redis: Redis, users: Source) -> None:
+    write(redis, users, row(x=1.0, n=1, name="a", **{FAILED: "n: error"}))
+    write(redis, users, row(at=1, x=None, n=2))
+    assert stored(redis) == {"n": "2", "_event_time.users": "2013-01-31T12:00:01.000000Z"}
+
+
+def test_failed_features_are_told_beside_the_values(redis: Redis, users: Source) -> None:
+    write(redis, users, row(**{FAILED: "x: ZeroDivisionError: division by zero"}))
+    assert stored(redis)["_failed.users"] == "x: ZeroDivisionError: division by zero"
+
+
+def test_an_older_row_leaves_what_is_newer(redis: Redis, users: Source) -> None:
+    write(redis, users, row(at=1, x=1.0))
+    assert write(redis, users, row(at=0.999999, x=2.0, n=2)) == 0
+    assert stored(redis).keys() == {"x", "_event_time.users"}
+
+
+def test_of_equal_times_the_later_write_wins(redis: Redis, users: Source) -> None:
+    write(redis, users, row(x=1.0))
+    assert write(redis, users, row(x=2.0)) == 1
+    assert stored(redis)["x"] == "2.0"
+
+
+def test_of_one_entity_s_rows_in_a_table_the_newest_is_written(redis: Redis, users: Source) -> None:
+    written = write(redis, users, row(at=1, x=1.0), row(at=3, x=2.0), row(at=3, x=3.0), row(at=2, x=4.0))
+    assert (written, stored(redis)["x"]) == (1, "3.0")
+
+
+def test_sources_of_an_entity_keep_their_own_times(redis: Redis, users: Source, definitions: Definitions) -> None:
+    write(redis, users, row(at=9, x=1.0))
+    visits = pa.table({"user_id": ["u"], "pages": [3], EVENT_TIME: [NOON], FAILED: pa.nulls(1, pa.string())})
+    online.write(redis, definitions.source("visits"), ["pages"], visits.cast(visits.schema.set(2, SCHEMA.field(EVENT_TIME))))
+    [entity] = online.read(redis, definitions, "user", ["u"])
+    assert entity is not None
+    assert entity.features == {"x": 1.0, "n": None, "flag": None, "name": None, "pages": 3}
+    assert entity.event_times == {"users": "2013-01-31T12:00:09.000000Z", "visits": "2013-01-31T12:00:00.000000Z"}
+
+
+def test_more_entities_than_a_batch_are_all_written(redis: Redis, users: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(online, "BATCH", 10)
+    assert write(redis, users, *(row(str(n), x=n / 2) for n in range(25))) == 25
+    assert [stored(redis, str(n))["x"] for n in range(25)] == [str(n / 2) for n in range(25)]
+
+
+@pytest.mark.parametrize("key", ["a:b", "with space", "ü", "{a}", "x" * 1024, '"', "\\", "\n"])
+def test_any_key_is_read_as_it_was_written(key: str, redis: Redis, users: Source, definitions: Definitions) -> None:
+    write(redis, users, row(key, x=1.0))
+    [entity] = online.read(redis, definitions, "user", [key])
+    assert entity is not None
+    assert entity.features["x"] == 1.0
+
+
+def test_what_is_not_there_is_none_in_its_place(redis: Redis, users: Source, definitions: Definitions) -> None:
+    write(redis, users, row("a", x=1.0), row("c", x=3.0))
+    found = online.read(redis, definitions, "user", ["a", "b", "c", "a"])
+    assert [entity and entity.features["x"] for entity in found] == [1.0, None, 3.0, 1.0]
+
+
+ANY = {
+    "x": st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    "n": st.none() | st.integers(1 - 10**18, 10**18 - 1),
+    "flag": st.none() | st.booleans(),
+    "name": st.none() | st.text(st.characters(codec="utf-8")),
+}
+quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@quick
+@given(values=st.fixed_dictionaries(ANY))
+def test_values_are_read_bit_for_bit_as_they_were_written(
+    values: dict[str, Any], redis: Redis, users: Source, definitions: Definitions
 ) -> None:
-    station = Source("weather", entity=Entity("station", key="station"), columns={"pressure": float | None})
-    rows = pa.table(
-        {
-            "station": ["a", "b", "c"],
-            "pressure": pa.array(values, pa.float64()),
-            EVENT_TIME: pa.array([datetime(2026, 11, 23, tzinfo=UTC)] * 3, TIME),
-            FAILED: pa.nulls(3, pa.string()),
-        }
-    )
-    with real_redis.client() as redis:
-        online.write(redis, station, ["pressure"], rows)
-        stored = [redis.hget(keys.feature("station", key), "pressure") for key in "abc"]
-    assert stored == [None if value is None else repr(value) for value in values]
+    redis.delete("feature:user:u")
+    write(redis, users, row(**values))
+    [entity] = online.read(redis, definitions, "user", ["u"])
+    assert entity is not None
+    features = {name: entity.features[name] for name in values}
+    assert repr(features) == repr(values)
+
+
+WRITES = st.lists(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 4)), min_size=1, max_size=4), max_size=6)
+
+
+@quick
+@given(batches=WRITES)
+def test_in_any_order_of_writes_the_newest_row_stays(
+    batches: Sequence[Sequence[tuple[str, int]]], redis: Redis, users: Source
+) -> None:
+    redis.delete("feature:user:a", "feature:user:b")
+    newest: dict[str, tuple[int, int]] = {}
+    number = 0
+    for batch in batches:
+        rows = []
+        for key, at in batch:
+            number += 1
+            rows.append(row(key, at, n=number if number % 3 else None))
+            newest[key] = max(newest.get(key, (-1, 0)), (at, number))
+        write(redis, users, *rows)
+    for key, (at, number) in newest.items():
+        found = stored(redis, key)
+        assert found["_event_time.users"] == f"2013-01-31T12:00:0{at}.000000Z"
+        assert found.get("n") == (str(number) if number % 3 else None)
+
+
+@pytest.mark.redis
+def test_however_many_write_at_once_the_newest_row_stays(server: RedisServer, users: Source) -> None:
+    redis = server.client()
+    redis.flushall()
+    keys = [str(key) for key in range(50)]
+
+    def write_all(at: int) -> int:
+        return write(redis, users, *(row(key, at, n=at, name=str(at)) for key in keys))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write_all, [(7 * step) % 40 for step in range(40)]))
+    assert [(stored(redis, key)["n"], stored(redis, key)["name"]) for key in keys] == [("39", "39")] * 50
+
+
+@pytest.mark.redis
+def test_redis_may_forget_the_script(server: RedisServer, users: Source) -> None:
+    redis = server.client()
+    redis.flushall()
+    write(redis, users, row(x=1.0))
+    redis.script_flush()
+    assert write(redis, users, row(at=1, x=2.0)) == 1

@@ -42,7 +42,7 @@ def events(redis: Redis) -> list[object]:
 def contents(server: RedisServer) -> dict[bytes, bytes]:
     """Every key with its serialised value."""
     redis = server.client(text=False)
-    return {key: redis.dump(key) for key in redis}
+    return {key: redis.dump(key) for key in redis.scan_iter()}
 
 
 # --- runs
