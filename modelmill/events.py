@@ -188,6 +188,7 @@ class PredictionFailed(Event):
 
     model: str
     version: int
+    """The live version, or 0 where the model had none."""
     latency_ms: float
     status: int
     """The HTTP status that was answered."""

@@ -7,7 +7,7 @@ model:user_target:aliases`. Dictionaries become fields with dotted names, such a
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
@@ -45,6 +45,8 @@ class Run:
     """Who or what asked for it."""
     job: str = ""
     """The RQ job that carried it out."""
+    lease: str = ""
+    """The key that its worker keeps from expiring; without it nothing more is recorded of the run."""
     version: int | None = None
     """The version that it registered."""
     decision: str = ""
@@ -116,22 +118,37 @@ class Registry:
     # --- runs
 
     def start_run(self, run: Run) -> None:
-        """Record a run that begins now."""
-        with self.redis.pipeline() as pipe:
+        """Record a run that begins now.
+
+        Raises:
+            RunEnded: where its lease has expired before.
+        """
+
+        def begin(pipe: Pipeline) -> None:
+            _require_lease(pipe, run)
+            pipe.multi()
             pipe.sadd(keys.MODELS, run.model)
             pipe.sadd(keys.RUNNING, run.id)
             pipe.hset(keys.run(run.id), mapping=_to_hash(run))
             pipe.zadd(keys.runs(run.model), {run.id: datetime.fromisoformat(run.started).timestamp()})
             bus.append(pipe, RunStarted(source="trainer", model=run.model, run=run.id, trigger=run.trigger))
-            pipe.execute()
+
+        self.redis.transaction(begin, *_lease(run))
 
     def update_run(self, run: Run) -> None:
         """Record what is known so far about a run that goes on.
 
         Raises:
-            RunEnded: where the run has been closed meanwhile.
+            RunEnded: where the run has been closed meanwhile, or its lease has expired.
         """
-        self._change_run(run, lambda pipe: None)
+
+        def change(pipe: Pipeline) -> None:
+            _require_running(pipe, run)
+            _require_lease(pipe, run)
+            pipe.multi()
+            pipe.hset(keys.run(run.id), mapping=_to_hash(run))
+
+        self.redis.transaction(change, keys.run(run.id), *_lease(run))
 
     def fail_run(self, run: Run, error: str, traceback: str) -> Run:
         """Record that a run failed, with its error in one sentence and the traceback.
@@ -142,10 +159,13 @@ class Registry:
         failed = replace(run, status="failed", finished=utc_now(), error=error, traceback=traceback)
 
         def close(pipe: Pipeline) -> None:
+            _require_running(pipe, run)
+            pipe.multi()
+            pipe.hset(keys.run(run.id), mapping=_to_hash(failed))
             pipe.srem(keys.RUNNING, run.id)
             bus.append(pipe, RunFailed(source="trainer", model=run.model, run=run.id, error=error))
 
-        self._change_run(failed, close)
+        self.redis.transaction(close, keys.run(run.id))
         return failed
 
     def running(self) -> list[Run]:
@@ -154,17 +174,6 @@ class Registry:
             for run_id in self.redis.smembers(keys.RUNNING):
                 pipe.hgetall(keys.run(run_id))
             return [_from_hash(Run, found) for found in pipe.execute() if found]
-
-    def _change_run(self, run: Run, more: Callable[[Pipeline], None]) -> None:
-        """Store `run` and do `more` in one transaction, if the stored run has not ended."""
-
-        def change(pipe: Pipeline) -> None:
-            _require_running(pipe, run.id)
-            pipe.multi()
-            pipe.hset(keys.run(run.id), mapping=_to_hash(run))
-            more(pipe)
-
-        self.redis.transaction(change, keys.run(run.id))
 
     def run(self, run_id: str) -> Run:
         """The run of this id, or `UnknownName`."""
@@ -204,11 +213,12 @@ class Registry:
 
         Raises:
             Conflict: where another version is champion by now, so that the decision must be made again.
-            RunEnded: where the run has been closed meanwhile, or has registered its version before.
+            RunEnded: where the run has been closed meanwhile, its lease has expired, or it has a version already.
         """
 
         def change(pipe: Pipeline) -> Version:
-            _require_running(pipe, run.id)
+            _require_running(pipe, run)
+            _require_lease(pipe, run)
             number = int(pipe.get(keys.versions(run.model)) or 0) + 1
             now = _number(pipe.hget(keys.aliases(run.model), CHAMPION))
             if promote and now != champion:
@@ -234,7 +244,7 @@ class Registry:
                 ))  # fmt: skip
             return version
 
-        watched = (keys.run(run.id), keys.versions(run.model), keys.aliases(run.model))
+        watched = (keys.run(run.id), *_lease(run), keys.versions(run.model), keys.aliases(run.model))
         version: Version = self.redis.transaction(change, *watched, value_from_callable=True)
         return version
 
@@ -342,10 +352,20 @@ def _move(pipe: Pipeline, model: str, move: AliasMove) -> AliasMove:
     return move
 
 
-def _require_running(pipe: Pipeline, run_id: str) -> None:
-    status, error = pipe.hmget(keys.run(run_id), "status", "error")
+def _require_running(pipe: Pipeline, run: Run) -> None:
+    status, error = pipe.hmget(keys.run(run.id), "status", "error")
     if status != "running":
-        raise RunEnded(run_id, status, error)
+        raise RunEnded(run.id, status, error)
+
+
+def _require_lease(pipe: Pipeline, run: Run) -> None:
+    if run.lease and not pipe.exists(run.lease):
+        raise RunEnded(run.id, "lost", "its worker did not renew its lease in time")
+
+
+def _lease(run: Run) -> tuple[str, ...]:
+    """The lease's key, to be watched, if the run has a lease."""
+    return (run.lease,) if run.lease else ()
 
 
 def _number(text: str | None) -> int | None:

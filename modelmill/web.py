@@ -111,6 +111,15 @@ def reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = N
     return Response(orjson.dumps(content), status, headers, content_type="application/json")
 
 
+def status_of(error: Exception) -> int:
+    """The HTTP status that `error` is answered with when a view raises it."""
+    if isinstance(error, ModelmillError):
+        return int(error.status)
+    if isinstance(error, AWAY):
+        return int(Unavailable.status)
+    return (isinstance(error, HTTPException) and error.code) or 500
+
+
 def json_body() -> Any:
     """The request's body as strict JSON (no NaN, no Infinity), whatever content type it claims.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,20 @@ from modelmill import keys
 from modelmill.connections import Redis
 from modelmill.declarations import Source
 from modelmill.definitions import Definitions
+from modelmill.errors import CorruptFeature
 from services.feature.derive import FAILED
-from services.feature.validate import EVENT_TIME
+from services.feature.validate import EVENT_TIME, EXPECTED
 
 BATCH = 250
 """Entities written by one call of the script: enough to save round trips, and Redis answers others in between."""
+
+READ: dict[str, Callable[[str], Any]] = {
+    "float": float,
+    "int": int,
+    "bool": {"true": True, "false": False}.__getitem__,
+    "str": str,
+}
+"""Column type to what reads its text."""
 
 UPSERT = """
 -- KEYS: the hash of each entity. ARGV: the names of its fields, the first the one with the event time; then, for each
@@ -89,26 +98,31 @@ class OnlineEntity:
 
 
 def read(redis: Redis, definitions: Definitions, entity: str, ids: Sequence[str]) -> list[OnlineEntity | None]:
-    """The stored features of each id, in one round trip; None where nothing is stored."""
+    """The stored features of each id, in one round trip; None where nothing is stored.
+
+    Raises:
+        CorruptFeature: for a stored text that is no value of the feature's type.
+    """
     columns = {name: ref.column.dtype for name, ref in definitions.features_of(entity).items()}
     with redis.pipeline(transaction=False) as pipe:
         for key in ids:
             pipe.hgetall(keys.feature(entity, key))
-        return [_entity(found, columns) if found else None for found in pipe.execute()]
+        found = pipe.execute()
+    return [_entity(entity, key, one, columns) if one else None for key, one in zip(ids, found, strict=True)]
 
 
-def _entity(found: Mapping[str, str], columns: Mapping[str, str]) -> OnlineEntity:
+def _entity(entity: str, key: str, found: Mapping[str, str], columns: Mapping[str, str]) -> OnlineEntity:
     def of(prefix: str) -> dict[str, str]:
         return {name[len(prefix) + 1 :]: value for name, value in found.items() if name.startswith(f"{prefix}.")}
 
-    features = {name: _typed(found.get(name), dtype) for name, dtype in columns.items()}
+    features: dict[str, Any] = {}
+    for name, dtype in columns.items():
+        text = found.get(name)
+        try:
+            features[name] = None if text is None else READ[dtype](text)
+        except (ValueError, KeyError):
+            raise CorruptFeature(entity, key, name, str(text), EXPECTED[dtype]) from None
     return OnlineEntity(features, of(EVENT_TIME), of(FAILED))
-
-
-def _typed(text: str | None, dtype: str) -> Any:
-    if text is None or dtype == "str":
-        return text
-    return text == "true" if dtype == "bool" else float(text) if dtype == "float" else int(text)
 
 
 def _newest_per_key(table: pa.Table, key: str) -> pa.Table:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from flask import Flask, Response, g
-from werkzeug.exceptions import HTTPException
 
 from modelmill import web
-from modelmill.connections import AWAY
-from modelmill.errors import ModelmillError, Unavailable
 from services.predictor.catalogue import describe
 from services.predictor.predictor import Predictor
 from services.predictor.settings import PredictorSettings
@@ -28,12 +25,7 @@ def create_app(settings: PredictorSettings, predictor: Predictor) -> Flask:
         `{"instances": [{...}, {...}]}`; the id of the answer to instance i is then `{prediction_id}-{i}`.
         The answer says under `features` how old the stored features of each entity are.
         """
-        model = predictor.model(name)
-        try:
-            return web.reply(predictor.predict(model, web.json_body(), g.started))
-        except Exception as error:
-            predictor.failed(model, _status(error), error, g.started)
-            raise
+        return web.reply(predictor.answer(name, web.json_body, g.started))
 
     @app.get("/models")
     def models() -> Response:
@@ -48,11 +40,3 @@ def create_app(settings: PredictorSettings, predictor: Predictor) -> Flask:
         return web.reply(describe(live, name))
 
     return app
-
-
-def _status(error: Exception) -> int:
-    if isinstance(error, ModelmillError):
-        return int(error.status)
-    if isinstance(error, AWAY):
-        return int(Unavailable.status)
-    return (isinstance(error, HTTPException) and error.code) or 500

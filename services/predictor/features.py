@@ -77,12 +77,14 @@ def _decode(
     entity: EntitySignature, key: str, found: Stored, times: Stored, instance: Instance, values: list[Value]
 ) -> None:
     for item, text in zip(entity.inputs, found, strict=False):
+        if item.position in instance.given:
+            continue
         if text is not None:
             try:
                 values[item.position] = item.decode(text)
             except (ValueError, KeyError):
                 raise CorruptFeature(entity.name, key, item.field, text, EXPECTED[item.dtype]) from None
-        elif not item.nullable and item.position not in instance.given:
+        elif not item.nullable:
             _refuse_missing(entity, key, item, times)
 
 

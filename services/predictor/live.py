@@ -75,8 +75,7 @@ class LiveModels:
 
     def expect(self, champions: Collection[str]) -> None:
         """Remember which models have to be live before this process is ready: the first champions it hears of."""
-        awaited = frozenset(champions) if self._awaited is None else self._awaited & frozenset(champions)
-        self._awaited = awaited - self.served.keys()
+        self._awaited = frozenset(champions) if self._awaited is None else self._awaited & frozenset(champions)
 
     def check_ready(self) -> None:
         """Raise `Unavailable` until every champion known at the start, and at least one model, is live."""
@@ -84,7 +83,7 @@ class LiveModels:
             raise Unavailable("the registry has not been read yet")
         reasons = [
             f"{name}: {self.problems[name].reason}" if name in self.problems else f"{name}: not loaded yet"
-            for name in sorted(self._awaited)
+            for name in sorted(self._awaited - self.served.keys())
         ]
         if reasons:
             raise Unavailable("; ".join(reasons))

@@ -35,8 +35,10 @@ def build() -> Flask:
     threading.Thread(target=reconciler.run, args=[threading.Event()], name="reconcile", daemon=True).start()
     reports = Reports(redis, bound=settings.report_buffer)
     reports.start()
-    gc.freeze()  # spares requests full collections of what is here to stay, about 40 ms each
-    return create_app(settings, Predictor(Registry(redis), OnlineStore(redis), live, reports, settings.max_instances))
+    predictor = Predictor(Registry(redis), OnlineStore(redis), live, reports, settings.max_instances)
+    app = create_app(settings, predictor)
+    gc.freeze()  # a full collection of all that stays would stop requests for 40 ms
+    return app
 
 
 def main() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from modelmill import web
 from modelmill.errors import Unavailable, UnknownName
 from modelmill.events import PredictionFailed, PredictionServed, iso
 from modelmill.registry import Registry
@@ -49,12 +51,25 @@ class Predictor:
             model=name,
         )
 
-    def predict(self, model: ServedModel, body: Any, started: float) -> dict[str, Any]:
-        """The answer to a request whose body is the decoded JSON `body` and which came at `started`.
+    def answer(self, name: str, body: Callable[[], Any], started: float) -> dict[str, Any]:
+        """The answer of model `name` to a request that came at `started`, by `time.perf_counter()`.
 
-        `started` is `time.perf_counter()`. Raises what `instances.parse`, `features.row` and `infer` raise, and what
-        redis-py raises where features cannot be read.
+        `body` decodes the request's JSON. Whatever is raised, here or by `body`, is reported as a failed prediction,
+        except for a model that nobody knows.
         """
+        version = 0
+        try:
+            model = self.model(name)
+            version = model.version
+            return self._predict(model, body(), started)
+        except UnknownName:
+            raise
+        except Exception as error:
+            if version or isinstance(error, Unavailable):
+                self._failed(name, version, error, started)
+            raise
+
+    def _predict(self, model: ServedModel, body: Any, started: float) -> dict[str, Any]:
         signature = model.signature
         asked = instances.parse(body, signature, self.max_instances)
         stored = features.read(self.store, signature, features.lookups(asked, signature))
@@ -69,18 +84,17 @@ class Predictor:
         self._served(model, prediction_id, started, rows, answers)
         return answer
 
-    def failed(self, model: ServedModel, status: int, error: Exception, started: float) -> None:
-        """Report that a request that came at `started` was answered with the HTTP `status`."""
-        latency, now, reason = _milliseconds(started), time.time(), str(error)
-        metrics.PREDICTIONS.labels(model.name, "failed").inc()
+    def _failed(self, name: str, version: int, error: Exception, started: float) -> None:
+        latency, now, status, reason = _milliseconds(started), time.time(), web.status_of(error), str(error)
+        metrics.PREDICTIONS.labels(name, "failed").inc()
         self.reports.add(
             Report(
                 1,
                 lambda: PredictionFailed(
                     source=SOURCE,
                     time=_iso(now),
-                    model=model.name,
-                    version=model.version,
+                    model=name,
+                    version=version,
                     latency_ms=latency,
                     status=status,
                     error=reason,

@@ -57,17 +57,19 @@ class Reconciler:
     def reconcile(self) -> None:
         """Make live what the registry calls champion; a champion that cannot be loaded leaves the old version live."""
         champions = self.registry.champions()
+        self.live.expect(champions)
         for model in self.live.served.keys() - champions.keys():
             self.live.drop(model)
             metrics.LIVE_VERSION.labels(model).set(0)
             log.info("%s has no champion any more and is unloaded", model)
+        for model in self.live.problems.keys() - champions.keys():
+            self.live.solve(model)
         for model, version in champions.items():
             served = self.live.served.get(model)
             if served is not None and served.version == version:
                 self.live.solve(model)
             elif self._is_due(model, version):
                 self._bring(model, version)
-        self.live.expect(champions)
 
     def _is_due(self, model: str, version: int) -> bool:
         problem = self.live.problems.get(model)

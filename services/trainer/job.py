@@ -66,6 +66,7 @@ def train(
         trigger=trigger,
         by=by,
         job=job.id if job else "",
+        lease=getattr(job, "lease", ""),
         features=[*recipe.features, *recipe.inputs],
         definitions=definitions.fingerprint,
         git_commit=git_commit(definitions.path.parent),

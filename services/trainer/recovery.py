@@ -3,7 +3,7 @@ and by the trainer's HTTP process.
 
 - A job that was taken from the queue and never claimed goes back to the head of the queue.
 - A job whose worker no longer renews its lease waits again, `ATTEMPTS` attempts in all; then it has failed.
-- A run that no job works on any more is closed as failed, `worker lost`.
+- A run whose lease has expired is closed as failed, `worker lost`. It could record nothing more in any case.
 
 Each is one transaction that first looks whether it is still so; any number of processes may do it at once. What decides
 is whether keys have expired by the clock of Redis, so the hosts' clocks need not agree.
@@ -26,7 +26,7 @@ from rq.serializers import JSONSerializer
 
 from modelmill.connections import AWAY
 from modelmill.errors import RunEnded
-from modelmill.registry import Registry, Run
+from modelmill.registry import Registry
 from services.trainer.queue import KEPT_SECONDS
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def recover(queue: Queue, registry: Registry) -> None:
     """Put everything right that a killed worker has left."""
     requeue_unclaimed(queue)
     requeue_abandoned(queue)
-    close_lost_runs(queue, registry)
+    close_lost_runs(registry)
     _tidy(queue)
 
 
@@ -117,28 +117,15 @@ def _abandon(queue: Queue, pipe: Pipeline, execution: Execution) -> None:
     log.warning("job %s was abandoned by its worker; %s", job.id, "it waits again" if again else "it has failed")
 
 
-def close_lost_runs(queue: Queue, registry: Registry) -> None:
-    """Close the runs that go on in name only."""
+def close_lost_runs(registry: Registry) -> None:
+    """Close the runs whose leases have expired."""
     for run in registry.running():
-        if run.job and not _works_on(queue, run):
+        if run.lease and not registry.redis.exists(run.lease):
             try:
                 registry.fail_run(run, LOST, "")
                 log.warning("run %s of %s is closed: %s", run.id, run.model, LOST)
             except RunEnded:
                 continue  # it has just ended by itself
-
-
-def _works_on(queue: Queue, run: Run) -> bool:
-    found = Job.fetch_many([run.job], connection=queue.connection, serializer=JSONSerializer)
-    job = found[0]
-    if job is None or job.get_status(refresh=False) != JobStatus.STARTED or job.meta.get("run") != run.id:
-        return False
-    executions = (
-        Execution(execution_id, job_id, queue.connection)
-        for job_id, execution_id in queue.started_job_registry.get_job_and_execution_ids(cleanup=False)
-        if job_id == run.job
-    )
-    return any(queue.connection.exists(execution.key) for execution in executions)
 
 
 def _tidy(queue: Queue) -> None:

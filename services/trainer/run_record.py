@@ -40,8 +40,8 @@ class RunRecord:
     @contextmanager
     def recording(self) -> Iterator[RunRecord]:
         """Record that the run begins, and that it failed if the block raises."""
-        self._show(run=self.run.id, model=self.run.model)  # first: the job must name a run that is running
         self.registry.start_run(self.run)
+        self._show(run=self.run.id)
         try:
             yield self
         except BaseException as error:

@@ -29,9 +29,9 @@ from typing import Any
 
 from redis.exceptions import WatchError
 from rq import Queue, Worker
-from rq.exceptions import DeserializationError, InvalidJobOperation, StopRequested
+from rq.exceptions import DeserializationError, StopRequested
 from rq.executions import Execution
-from rq.job import Job, JobStatus
+from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.utils import get_version, now
 from rq.worker.base import WorkerStatus
@@ -40,7 +40,7 @@ import services.trainer.job  # noqa: F401  here, so that each training starts wi
 from modelmill import keys, logs
 from modelmill.connections import AWAY, Redis, connect
 from modelmill.definitions import load
-from modelmill.errors import InvalidRequest, ModelmillError, Unavailable
+from modelmill.errors import InvalidRequest, ModelmillError, RunEnded, Unavailable
 from modelmill.registry import Registry
 from services.trainer.queue import KEPT_SECONDS, TRAIN
 from services.trainer.recovery import ATTEMPTS, LEASE, SWEEP, recover
@@ -62,6 +62,8 @@ class TrainJob(Job):
     """A job that can run nothing but a training: no other function, no method, no callback."""
 
     success_callback = failure_callback = stopped_callback = None
+    lease = ""
+    """The key that its worker keeps from expiring while this attempt goes on."""
 
     @property
     def func(self) -> Any:
@@ -137,7 +139,7 @@ class TrainWorker(Worker):
         self.monitor_work_horse(job, queue, execution)
         self.set_state(WorkerStatus.IDLE)
 
-    def _claim(self, job: Job, queue: Queue) -> Execution | None:
+    def _claim(self, job: Any, queue: Queue) -> Execution | None:
         """Make the job ours for the time of a lease, or None where it is not waiting any more."""
         taken = queue.intermediate_queue.key
         while True:
@@ -160,6 +162,7 @@ class TrainWorker(Worker):
                     pipe.execute()
             except WatchError:
                 continue
+            job.lease = execution.key
             self.executions[execution.id] = execution
             return execution
 
@@ -167,26 +170,33 @@ class TrainWorker(Worker):
         return LEASE
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
-        """Renew the lease; stop the job if someone canceled or deleted it."""
+        """Renew the lease; stop the job if it was canceled, deleted, or given to another worker meanwhile."""
         try:
-            super().maintain_heartbeats(job, execution)
-            if _is_canceled(job):
+            if self._is_ours(job, execution):
+                super().maintain_heartbeats(job, execution)
+            else:
                 self.kill_horse()
         except AWAY as error:
             log.warning("cannot renew the lease on job %s: %s", job.id, error)
 
     def handle_job_failure(self, job: Job, queue: Queue, *args: Any, **kwargs: Any) -> None:
-        """Record the failure, unless the job was canceled; what the job itself raised is not tried again."""
-        if _is_canceled(job):
+        """Record the failure, if the job is still ours. What the job itself raised is not tried again, but that its
+        lease had expired is."""
+        execution: Execution = kwargs["execution"]
+        if not self._is_ours(job, execution):
             with self.connection.pipeline() as pipe:
-                self.cleanup_execution(job, pipeline=pipe, execution=kwargs.get("execution"))
+                self.cleanup_execution(job, pipeline=pipe, execution=execution)
                 pipe.execute()
             return
-        if self.is_horse:
-            job.retries_left = 0
-        else:
+        if not self.is_horse:
             job.get_meta()  # what the dead process noted, so that it is not overwritten
+        elif sys.exc_info()[0] is not RunEnded:
+            job.retries_left = 0
         super().handle_job_failure(job, queue, *args, **kwargs)
+
+    def _is_ours(self, job: Job, execution: Execution) -> bool:
+        """Whether our claim is still in the list of started jobs, which cancelation and recovery take it off."""
+        return self.connection.zscore(job.started_job_registry.key, execution.composite_key) is not None
 
     # --- in the process that trains
 
@@ -200,13 +210,6 @@ class TrainWorker(Worker):
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         """Nothing: the claim has done it, and to repeat it here could undo a cancelation."""
-
-
-def _is_canceled(job: Job) -> bool:
-    try:
-        return bool(job.get_status() == JobStatus.CANCELED)
-    except InvalidJobOperation:  # deleted
-        return True
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from modelmill.connections import Redis
 from modelmill.declarations import Source
 from modelmill.definitions import Definitions, load
+from modelmill.errors import CorruptFeature
 from services.feature import online
 from services.feature.derive import FAILED
 from services.feature.validate import EVENT_TIME
@@ -125,14 +126,18 @@ def test_of_one_entity_s_rows_in_a_table_the_newest_is_written(redis: Redis, use
 def test_sources_of_an_entity_keep_their_own_times(redis: Redis, users: Source, definitions: Definitions) -> None:
     write(redis, users, row(at=9, x=1.0))
     visits = pa.table({"user_id": ["u"], "pages": [3], EVENT_TIME: [NOON], FAILED: pa.nulls(1, pa.string())})
-    online.write(redis, definitions.source("visits"), ["pages"], visits.cast(visits.schema.set(2, SCHEMA.field(EVENT_TIME))))
+    online.write(
+        redis, definitions.source("visits"), ["pages"], visits.cast(visits.schema.set(2, SCHEMA.field(EVENT_TIME)))
+    )
     [entity] = online.read(redis, definitions, "user", ["u"])
     assert entity is not None
     assert entity.features == {"x": 1.0, "n": None, "flag": None, "name": None, "pages": 3}
     assert entity.event_times == {"users": "2013-01-31T12:00:09.000000Z", "visits": "2013-01-31T12:00:00.000000Z"}
 
 
-def test_more_entities_than_a_batch_are_all_written(redis: Redis, users: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_entities_than_a_batch_are_all_written(
+    redis: Redis, users: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(online, "BATCH", 10)
     assert write(redis, users, *(row(str(n), x=n / 2) for n in range(25))) == 25
     assert [stored(redis, str(n))["x"] for n in range(25)] == [str(n / 2) for n in range(25)]
@@ -150,6 +155,13 @@ def test_what_is_not_there_is_none_in_its_place(redis: Redis, users: Source, def
     write(redis, users, row("a", x=1.0), row("c", x=3.0))
     found = online.read(redis, definitions, "user", ["a", "b", "c", "a"])
     assert [entity and entity.features["x"] for entity in found] == [1.0, None, 3.0, 1.0]
+
+
+@pytest.mark.parametrize(("field", "text"), [("x", "much"), ("n", "1.5"), ("flag", "yes")])
+def test_a_text_that_is_no_value_is_told_by_name(field: str, text: str, redis: Redis, definitions: Definitions) -> None:
+    redis.hset("feature:user:u", field, text)
+    with pytest.raises(CorruptFeature, match=f"feature '{field}' of user 'u' is stored as '{text}'; expected"):
+        online.read(redis, definitions, "user", ["u"])
 
 
 ANY = {

@@ -107,7 +107,7 @@ def publish(redis: Redis, storage: Storage, described: Manifest, graph: bytes, *
 def put_user(redis: Redis, key: str, features: Mapping[str, str], event_times: Mapping[str, str]) -> None:
     """Store a user's features and the event times of its sources as the feature service does."""
     times = {keys.event_time_field(source): time for source, time in event_times.items()}
-    redis.hset(keys.feature("user", key), mapping={**features, **times})  # type: ignore[arg-type]
+    redis.hset(keys.feature("user", key), mapping={**features, **times})
 
 
 def put_complete_user(redis: Redis, key: str = "u1", feature_1: float = 2.0) -> None:

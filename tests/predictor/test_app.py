@@ -15,6 +15,7 @@ from modelmill.connections import Redis
 from modelmill.events import PredictionFailed, PredictionServed
 from modelmill.registry import Registry
 from modelmill.storage import Storage
+from services.predictor.live import LiveModels
 from services.predictor.online import OnlineStore
 from services.predictor.reconcile import Reconciler
 from services.predictor.reports import Reports
@@ -188,6 +189,15 @@ def test_an_answer_that_is_not_finite_is_reported_as_a_failure(
     assert newest_event(fake_redis, reports).status == 500
 
 
+def test_a_request_for_a_model_without_a_live_version_is_reported(
+    client: FlaskClient, fake_redis: Redis, storage: Storage, reports: Reports
+) -> None:
+    publish(fake_redis, storage, manifest(model="young"), packages.classifier(), promote=False)
+    predict(client, {"user_id": "u1"}, model="young")
+    event = newest_event(fake_redis, reports)
+    assert (event.model, event.version, event.status) == ("young", 0, 503)
+
+
 def test_a_request_for_an_unknown_model_is_not_reported(
     client: FlaskClient, fake_redis: Redis, reports: Reports
 ) -> None:
@@ -222,12 +232,12 @@ def test_an_unknown_model_is_not_found(client: FlaskClient) -> None:
     assert client.get("/models/nothing").status_code == 404
 
 
-def test_ready_says_what_is_missing(client: FlaskClient, fake_redis: Redis, reconciler: Reconciler, live: Any) -> None:
+def test_ready_says_what_is_missing(client: FlaskClient, live: LiveModels) -> None:
     assert client.get("/readyz").get_json()["status"] == "ready"
     live.drop("user_target")
     answer = client.get("/readyz")
     assert answer.status_code == 503
-    assert "no model has a champion yet" in answer.get_json()["problems"]["models"]
+    assert answer.get_json()["problems"] == {"models": "user_target: not loaded yet"}
 
 
 def test_a_rollback_serves_the_version_before(

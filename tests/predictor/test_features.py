@@ -83,6 +83,11 @@ def test_text_that_is_no_value_of_its_type_is_named(fake_redis: Redis) -> None:
         rows(fake_redis, {"user_id": "u1"})
 
 
+def test_a_given_value_stands_for_a_stored_text_that_is_none(fake_redis: Redis) -> None:
+    put_user(fake_redis, "u1", {"feature_1": "1.0", "clicks": "often"}, {"users": EVENT_TIME, "visits": EVENT_TIME})
+    assert rows(fake_redis, {"user_id": "u1", "clicks": 2})[0].values == [1.0, None, 2]
+
+
 def test_a_nullable_feature_may_lack(fake_redis: Redis) -> None:
     put_user(fake_redis, "u1", {"feature_1": "1.0", "clicks": "1"}, {"users": EVENT_TIME, "visits": EVENT_TIME})
     assert rows(fake_redis, {"user_id": "u1"})[0].values == [1.0, None, 1]

@@ -146,6 +146,16 @@ def test_a_problem_ends_with_the_return_to_the_live_version(
     assert not live.problems
 
 
+def test_a_problem_ends_with_the_championship(
+    fake_redis: Redis, storage: Storage, reconciler: Reconciler, live: LiveModels
+) -> None:
+    spoil(storage, publish(fake_redis, storage, manifest(), packages.classifier()).package)
+    reconciler.reconcile()
+    fake_redis.delete(keys.aliases("user_target"))
+    reconciler.reconcile()
+    assert not live.problems
+
+
 def test_a_problem_is_logged_once(
     fake_redis: Redis, storage: Storage, reconciler: Reconciler, caplog: pytest.LogCaptureFixture
 ) -> None:

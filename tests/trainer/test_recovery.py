@@ -29,6 +29,10 @@ def registry(real_redis: RedisServer) -> Iterator[Registry]:
     return Registry(real_redis.client())
 
 
+def start_run(registry: Registry, run: str, lease: str) -> None:
+    registry.start_run(Run(id=run, model="m", started=utc_now(), lease=lease))
+
+
 def take(queue: TrainingQueue, job: str) -> None:
     """What a worker does before it claims a job."""
     queue.redis.lmove(queue.rq.key, queue.rq.intermediate_queue.key)
@@ -64,8 +68,7 @@ def test_a_taken_job_that_was_canceled_does_not_come_back(queue: TrainingQueue, 
 
 def test_a_job_with_a_lease_is_left_alone(queue: TrainingQueue, registry: Registry) -> None:
     job = queue.enqueue("m")
-    registry.start_run(Run(id="r1", model="m", started=utc_now(), job=job))
-    began(queue, job, run="r1")
+    start_run(registry, "r1", began(queue, job, run="r1"))
     recover(queue.rq, registry)
     assert queue.job(job).status == "started"
     assert registry.run("r1").status == "running"
@@ -73,8 +76,9 @@ def test_a_job_with_a_lease_is_left_alone(queue: TrainingQueue, registry: Regist
 
 def test_a_job_whose_lease_ran_out_waits_again_and_its_run_is_closed(queue: TrainingQueue, registry: Registry) -> None:
     job = queue.enqueue("m")
-    registry.start_run(Run(id="r1", model="m", started=utc_now(), job=job))
-    queue.redis.delete(began(queue, job, run="r1"))
+    lease = began(queue, job, run="r1")
+    start_run(registry, "r1", lease)
+    queue.redis.delete(lease)
     recover(queue.rq, registry)
     assert queue.rq.job_ids == [job]
     assert (registry.run("r1").status, registry.run("r1").error) == ("failed", LOST)
@@ -102,25 +106,12 @@ def test_many_that_look_at_once_requeue_a_job_once(queue: TrainingQueue) -> None
     assert queue.rq.job_ids == [job]
 
 
-def test_a_run_whose_job_is_gone_is_closed(queue: TrainingQueue, registry: Registry) -> None:
-    registry.start_run(Run(id="r1", model="m", started=utc_now(), job="deleted"))
-    close_lost_runs(queue.rq, registry)
-    assert registry.run("r1").error == LOST
-    assert registry.running() == []
-
-
-def test_the_run_of_an_earlier_attempt_is_closed_while_the_next_goes_on(
-    queue: TrainingQueue, registry: Registry
-) -> None:
-    job = queue.enqueue("m")
-    for run in ("r1", "r2"):
-        registry.start_run(Run(id=run, model="m", started=utc_now(), job=job))
-    began(queue, job, run="r2")
-    close_lost_runs(queue.rq, registry)
-    assert (registry.run("r1").status, registry.run("r2").status) == ("failed", "running")
-
-
-def test_a_run_that_no_job_carries_out_is_left_alone(queue: TrainingQueue, registry: Registry) -> None:
-    registry.start_run(Run(id="r1", model="m", started=utc_now()))
-    close_lost_runs(queue.rq, registry)
-    assert registry.run("r1").status == "running"
+def test_only_the_run_whose_lease_has_expired_is_closed(queue: TrainingQueue, registry: Registry) -> None:
+    leases = [began(queue, queue.enqueue("m")) for _ in range(2)]
+    for number, lease in enumerate([*leases, ""]):
+        start_run(registry, f"r{number}", lease)
+    queue.redis.delete(leases[0])
+    close_lost_runs(registry)
+    assert [registry.run(f"r{number}").status for number in range(3)] == ["failed", "running", "running"]
+    assert registry.run("r0").error == LOST
+    assert {run.id for run in registry.running()} == {"r1", "r2"}
