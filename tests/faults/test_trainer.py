@@ -170,10 +170,11 @@ def test_a_worker_that_slept_too_long_can_write_nothing_of_its_run(
         os.kill(pid, signal.SIGSTOP)
     eventually(lambda: queue.job(job).run not in (None, first), within=BOUND, saying="the other worker begins again")
     gate.unlink()
-    eventually(lambda: registry.versions("user_target"), within=30, saying="the other worker registers its version")
+    assert ended(queue, job).status == "finished"
     for pid in (horse, sleeper.pid):
         os.kill(pid, signal.SIGCONT)
     eventually(lambda: not lives(horse), within=30, saying="the late process gives up")
     assert len(registry.versions("user_target")) == 1
     assert registry.run(first).status == "failed"
     assert registry.run(first).version is None
+    assert queue.job(job).status == "finished"

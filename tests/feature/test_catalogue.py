@@ -119,7 +119,7 @@ def test_a_file_without_changes_plans_none(room: Room) -> None:
 
 def test_a_mistake_in_the_file_leaves_the_definitions_in_force(room: Room) -> None:
     former = room.catalogue.definitions
-    with pytest.raises(DefinitionsError, match=r"mill.py:\d+: 'int' object is not iterable|mill.py:\d+: "):
+    with pytest.raises(DefinitionsError, match=r"mill.py:\d+: TypeError"):
         room.define(MILL + "Model('broken')\n")
     assert room.catalogue.definitions is former
 
@@ -140,9 +140,9 @@ REFUSED = {
     ),
     "another join key": ('key="user_id"', 'key="id"', "entity:user key: user_id -> id: rows are stored under it"),
     "an event time": (
-        "users = Source(",
-        'users = Source(event_time="at", name=',
-        "event_time: none -> at: rows are stored",
+        'Source("users", ',
+        'Source("users", event_time="at", ',
+        "source:users event_time: none -> at: rows are stored under it",
     ),
     "another entity": (
         'Source("users", entity=user',
@@ -154,12 +154,7 @@ REFUSED = {
 
 def evolved(old: str, new: str) -> str:
     """The definitions without feature and model, whose file could not be loaded with every change."""
-    return (
-        MILL.split("@feature")[0]
-        .replace(old, new)
-        .replace('name="users", ', "name=")
-        .replace('name="users"', 'name="users"')
-    )
+    return MILL.split("@feature")[0].replace(old, new)
 
 
 @pytest.mark.parametrize(("old", "new", "reason"), REFUSED.values(), ids=REFUSED)
@@ -171,14 +166,14 @@ def test_a_change_that_stored_rows_do_not_allow_is_refused_with_the_way_out(
     with pytest.raises(Conflict) as caught:
         room.define(evolved(old, new))
     assert reason in str(caught.value)
-    assert "column.x" in room.catalogue.redis.hgetall("source:users")
     assert room.redis.hgetall("source:users") == registered
     assert room.source("users").columns["x"].dtype == "float"
 
 
 @pytest.mark.parametrize(("old", "new", "reason"), REFUSED.values(), ids=REFUSED)
 def test_without_rows_anything_may_change(old: str, new: str, reason: str, room: Room) -> None:
-    assert reason.split(":")[1].split(" ")[0] in " ".join(room.define(evolved(old, new)).changes)
+    change = reason.split(": rows")[0].split(": stored")[0]
+    assert any(change in told for told in room.define(evolved(old, new)).changes)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +275,6 @@ def test_a_row_that_comes_in_while_features_are_computed_anew_gets_the_new_ones(
 ) -> None:
     """The other's row is in history when its file is computed anew, and online only afterwards."""
     one, two = open_room(MILL), open_room()
-    write = module.backfill.__globals__["online"].write
     append = history.append
 
     def apply_in_between(*arguments: Any) -> str:
@@ -291,7 +285,6 @@ def test_a_row_that_comes_in_while_features_are_computed_anew_gets_the_new_ones(
 
     monkeypatch.setattr(history, "append", apply_in_between)
     two.ingest("users", [row()])
-    assert write is module.backfill.__globals__["online"].write
     assert one.history("users")["double"].to_pylist() == [3.0]
     assert two.online("user", "u")["double"] == "3.0"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,22 @@ def _close_and_go_on(record: RunRecord) -> None:
     record.registry.fail_run(record.run, "worker lost", "")
     with record.stage("fit"):
         pytest.fail("went on with a run that has ended")
+
+
+def test_nothing_more_is_recorded_of_a_run_whose_lease_has_expired(fake_redis: Redis) -> None:
+    registry, run = Registry(fake_redis), Run(id="r1", model="m", started=utc_now(), lease="lease")
+    fake_redis.set("lease", "")
+    registry.start_run(run)
+    fake_redis.delete("lease")
+    for write in (
+        lambda: registry.start_run(replace(run, id="r2")),
+        lambda: registry.update_run(replace(run, stage="fit")),
+        lambda: registry.register(run, "packages/m/r1", promote=True, champion=None),
+    ):
+        with pytest.raises(RunEnded, match="did not renew its lease"):
+            write()
+    assert [(r.id, r.stage) for r in registry.runs("m")] == [("r1", "queued")]
+    assert registry.versions("m") == []
 
 
 def test_errors_of_others_are_named_by_their_kind() -> None:
