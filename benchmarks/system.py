@@ -80,6 +80,7 @@ def running() -> Iterator[System]:
         client = Client(local.start(), timeout=60)
         try:
             client.ingest("users", data.users())
+            until(lambda: all(p["state"] == "RUNNING" for p in local.processes()), "every process to run")
             yield System(local, client)
         finally:
             local.stop()

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 import orjson
+from rich.progress import DownloadColumn
 
 from modelmill import definitions, logs, show
 from modelmill.client import Client
@@ -201,7 +202,8 @@ def apply(file: Path | None, yes: bool, dry_run: bool, as_json: bool) -> None:
         return
     if plan["changes"] and not yes and not as_json:
         click.confirm("Apply?", abort=True)
-    done = api.apply(checked.fingerprint)
+    with show.bar("computing features", as_json) as progress:
+        done = api.apply(checked.fingerprint, seconds=24 * 3600, progress=progress)
     if as_json:
         show.as_json(done)
     else:
@@ -215,12 +217,13 @@ def apply(file: Path | None, yes: bool, dry_run: bool, as_json: bool) -> None:
 @json_option
 def ingest(source: str, file: Path, on_error: str, as_json: bool) -> None:
     """Send FILE (CSV, JSON, NDJSON or Parquet) to SOURCE."""
-    with show.upload(f"{file.name} to {source}", as_json) as progress:
+    with show.bar(f"{file.name} to {source}", as_json, DownloadColumn()) as progress:
         done = client().ingest(source, file, on_error=on_error, progress=progress)
     if as_json:
         show.as_json(done)
         return
-    show.console.print(f"{done['accepted']} rows accepted, {done['rejected']} rejected.")
+    counts = ", ".join(f"{done[outcome]} {outcome}" for outcome in ("rejected", "late", "duplicate"))
+    show.console.print(f"{done['accepted']} rows accepted, {counts}.")
     for reason in done["reasons"]:
         show.console.print("  row {row}, column {column}, value {value!r}: {reason}".format(**reason), markup=False)
     for feature, count in done["failed_features"].items():

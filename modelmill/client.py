@@ -19,7 +19,7 @@ from urllib.parse import quote
 import httpx
 import orjson
 
-from modelmill.errors import InvalidRequest, RequestFailed, Unavailable
+from modelmill.errors import Conflict, InvalidRequest, RequestFailed, Unavailable
 from modelmill.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ ENDED = ("finished", "failed", "canceled", "stopped")
 
 Json = dict[str, Any]
 Progress = Callable[[int, int], None]
-"""Called with the bytes sent so far and in all."""
+"""Called with how much is done so far, and in all: bytes of an upload, rows of a backfill."""
 
 
 class Client:
@@ -64,10 +64,39 @@ class Client:
 
     # --- features
 
-    def apply(self, fingerprint: str | None = None, *, dry_run: bool = False) -> Json:
-        """Apply the definitions file of the feature service, or with `dry_run` say what would change."""
+    def apply(
+        self,
+        fingerprint: str | None = None,
+        *,
+        dry_run: bool = False,
+        seconds: float = LONG,
+        progress: Progress | None = None,
+    ) -> Json:
+        """Apply the definitions file of the feature service, or with `dry_run` say what would change.
+
+        Returns when it is in force; `progress` is called with the rows that are computed so far and in all.
+
+        Raises:
+            Conflict: where it cannot be put in force.
+            Unavailable: where that takes longer than `seconds`; it goes on.
+        """
         body = {"fingerprint": fingerprint, "dry_run": dry_run}
-        return self._call("POST", f"{self.settings.feature_url}/features", json=body, timeout=LONG)
+        answer = self._call("POST", f"{self.settings.feature_url}/features", json=body, timeout=LONG)
+        deadline = time.monotonic() + seconds
+        while "url" in answer:
+            state = self._call("GET", f"{self.settings.feature_url}{answer['url']}")
+            if progress is not None:
+                progress(state["rows"], state["total"])
+            if state["state"] == "failed":
+                raise Conflict(state["error"])
+            if state["state"] == "done":
+                return {"changes": answer["changes"], "backfilled": state["rows"]}
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"definitions are still being applied after {seconds:.0f} s: {state['rows']} rows done"
+                )
+            time.sleep(0.05)
+        return answer
 
     def ingest(
         self,
@@ -75,9 +104,13 @@ class Client:
         data: str | Path | Sequence[Mapping[str, Any]] | pd.DataFrame,
         *,
         on_error: str = "fail",
+        idempotency_key: str | None = None,
         progress: Progress | None = None,
     ) -> Json:
-        """Send a file (by its suffix CSV, JSON, NDJSON or Parquet), a list of rows or a DataFrame to a source."""
+        """Send a file (by its suffix CSV, JSON, NDJSON or Parquet), a list of rows or a DataFrame to a source.
+
+        With an `idempotency_key` it may be sent again when the answer was lost: it takes effect once.
+        """
         if isinstance(data, str | Path):
             path = Path(data)
             kind = CONTENT_TYPES.get(path.suffix.lower())
@@ -95,7 +128,8 @@ class Client:
             "POST",
             f"{self.settings.feature_url}/sources/{source}/rows",
             params={"on_error": on_error},
-            headers={"Content-Type": kind, "Content-Length": str(len(body))},
+            headers={"Content-Type": kind, "Content-Length": str(len(body))}
+            | ({"Idempotency-Key": idempotency_key} if idempotency_key else {}),
             content=_pieces(body, progress),
             timeout=LONG,
         )

@@ -18,8 +18,6 @@ Each declaration checks what it can see by itself and registers with the file th
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +30,7 @@ from typing import Any, Literal, get_args
 from modelmill.schedules import Schedule
 
 Policy = Literal["always", "if_better", "manual"]
+Batch = Literal["pandas", "arrow"]
 Scalar = float | int | str | bool | None
 DTYPES: dict[type, str] = {float: "float", int: "int", bool: "bool", str: "str"}
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -68,6 +67,27 @@ class Column:
         if value is None:
             return self.nullable
         return DTYPES.get(type(value)) == self.dtype or (self.dtype == "float" and type(value) is int)
+
+
+@dataclass(frozen=True)
+class About:
+    """What people say about a declaration, for the catalogue."""
+
+    description: str = ""
+    owner: str = ""
+    tags: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, description: str, owner: str, tags: Sequence[str]) -> About:
+        """Check that each is text.
+
+        Raises:
+            ValueError: for anything else, such as a single text for `tags`.
+        """
+        if isinstance(tags, str) or not all(isinstance(text, str) for text in (description, owner, *tags)):
+            given = (description, owner, tags)
+            raise ValueError(f"description, owner and tags are {given!r}; expected texts, and for tags a list of texts")
+        return cls(description, owner, tuple(tags))
 
 
 class Declared:
@@ -132,31 +152,71 @@ class Source(Declared):
 
 
 class Feature(Declared):
-    """A derived column of a source, computed once for each row by `function`."""
+    """A derived column of a source, computed once for each row by `function`.
 
-    def __init__(self, of: Entity | Source, function: Callable[[dict[str, Any]], Any], column: Column) -> None:
+    `version` is the hash of the function's code that `modelmill.definitions` gives it: a changed function is another
+    version, stored beside the former one for as long as a model is served with that.
+    """
+
+    version = ""
+
+    def __init__(
+        self,
+        of: Entity | Source,
+        function: Callable[[Any], Any],
+        column: Column,
+        *,
+        batch: Batch | None,
+        max_failed: float,
+        about: About,
+    ) -> None:
         _named("feature", column.name, reserved=True)
+        if not 0 <= max_failed <= 1:
+            raise ValueError(f"feature {column.name!r}: max_failed={max_failed!r}; expected a share from 0 to 1")
         self.of = of
         self.function = function
         self.column = column
-        self.version = hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:12]
+        self.batch = batch
+        self.max_failed = max_failed
+        self.about = about
         super().__init__("feature", column.name)
         self.line = function.__code__.co_firstlineno
 
+    @property
+    def field(self) -> str:
+        """The name under which its values are stored, in the history and online: `feature_3@4f2e1a9c`."""
+        return f"{self.name}@{self.version}"
+
 
 def feature(
-    of: Entity | Source, *, dtype: Any
-) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[dict[str, Any]], Any]]:
+    of: Entity | Source,
+    *,
+    dtype: Any,
+    batch: bool | Batch = False,
+    max_failed: float = 0.1,
+    description: str = "",
+    owner: str = "",
+    tags: Sequence[str] = (),
+) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
     """Declare a feature of an entity (or of one of its sources, where it has several), named as the function.
 
     The function gets one row of the source as a dict of its join key and columns and returns the value, or None
-    where `dtype` allows it (`float | None`).
+    where `dtype` allows it (`float | None`). With `batch` it gets many rows at once, as a pandas DataFrame (`True` or
+    `"pandas"`) or an Arrow table (`"arrow"`), and returns a column of as many values; each may depend on its own row
+    alone, which is checked when the file is applied.
+
+    A changed function is put in force once it has been computed for all stored rows; where it fails on a greater share
+    of them than `max_failed`, the former one stays.
     """
     if not isinstance(of, Entity | Source):
         raise ValueError(f"@feature({of!r}): expected an Entity or a Source; write @feature(user, dtype=float)")
+    kind = "pandas" if batch is True else batch or None
+    if kind not in (None, *get_args(Batch)):
+        raise ValueError(f"@feature(batch={batch!r}): expected True, {' or '.join(map(repr, get_args(Batch)))}")
 
-    def declare(function: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
-        Feature(of, function, Column.of(function.__name__, dtype))
+    def declare(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        column = Column.of(function.__name__, dtype)
+        Feature(of, function, column, batch=kind, max_failed=max_failed, about=About.of(description, owner, tags))
         return function
 
     return declare

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import linecache
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from modelmill.code_version import code_version
 from modelmill.declarations import Column, Declared, Entity, Feature, Model, Source, collecting
 from modelmill.errors import DefinitionsError, UnknownName, did_you_mean
 
@@ -26,6 +28,8 @@ class FeatureRef:
     entity: str
     source: str
     column: Column
+    field: str
+    """The name of the column in the source's history, and of the field in the entity's hash."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Definitions:
     path: Path
     fingerprint: str
     """SHA-256 of the file, in hexadecimal."""
+    text: str = field(repr=False)
+    """The file."""
     entities: dict[str, Entity]
     sources: dict[str, Source]
     features: dict[str, dict[str, Feature]] = field(repr=False)
@@ -54,15 +60,20 @@ class Definitions:
         return _known("model", name, self.models)
 
     def columns(self, source: Source) -> dict[str, Column]:
-        """What a row of `source` holds beside keys and time: its columns, then its derived features."""
+        """What a row of `source` tells, by name: its columns, then its derived features."""
         return {**source.columns, **{name: f.column for name, f in self.features[source.name].items()}}
+
+    def derived(self, source: str) -> dict[str, Feature]:
+        """The derived features of a source by the name under which they are stored."""
+        return {f.field: f for f in self.features.get(source, {}).values()}
 
     def features_of(self, entity: str) -> dict[str, FeatureRef]:
         """The online features of an entity by name: columns and derived features of each of its own sources."""
         return {
-            name: FeatureRef(name, entity, source.name, column)
+            name: FeatureRef(name, entity, source.name, column, derived[name].field if name in derived else name)
             for source in self.sources.values()
             if source.entity is not None and source.entity.name == entity
+            for derived in [self.features[source.name]]
             for name, column in self.columns(source).items()
         }
 
@@ -84,7 +95,7 @@ class Definitions:
             if len(owners) > 1:
                 raise ValueError(f"feature {name!r} is ambiguous; write {' or '.join(f'{o}.{plain}' for o in owners)}")
             ref = known[owners[0]][plain]
-            refs.append(FeatureRef(name, ref.entity, ref.source, ref.column))
+            refs.append(replace(ref, name=name))
         return refs
 
     def label_source(self, model: Model) -> Source:
@@ -119,19 +130,29 @@ def load(path: Path | str) -> Definitions:
         text = path.read_bytes()
     except OSError as error:
         raise DefinitionsError(str(path), 0, f"cannot be read: {error.strerror}") from None
+    return load_text(path, text)
+
+
+def load_text(path: Path, text: bytes) -> Definitions:
+    """Run `text`, which stands or stood in the file at `path`, and check what it declares.
+
+    Raises:
+        DefinitionsError: as `load` does.
+    """
     with collecting() as declared:
-        _run(path, text)
-    return _checked(path, hashlib.sha256(text).hexdigest(), declared)
+        tree = _run(path, text)
+    return _checked(path, text, tree, declared)
 
 
-def _run(path: Path, text: bytes) -> None:
+def _run(path: Path, text: bytes) -> ast.Module:
     module = ModuleType("mill")
     module.__file__ = str(path)
     try:
-        code = compile(text, str(path), "exec")
-        # A feature's version is the hash of its source: of this text, whatever the file holds a moment later.
+        tree = ast.parse(text, str(path))
+        # Tracebacks are to show this text, whatever the file holds a moment later.
         linecache.cache[str(path)] = (len(text), None, text.decode().splitlines(keepends=True), str(path))
-        exec(code, module.__dict__)
+        exec(compile(tree, str(path), "exec"), module.__dict__)
+        return tree
     except Exception as error:
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
@@ -140,7 +161,7 @@ def _run(path: Path, text: bytes) -> None:
         raise DefinitionsError(str(path), (lines[-1] if lines else 0) or 0, reason) from error
 
 
-def _checked(path: Path, fingerprint: str, declared: Sequence[Declared]) -> Definitions:
+def _checked(path: Path, text: bytes, tree: ast.Module, declared: Sequence[Declared]) -> Definitions:
     named: dict[type[Declared], dict[str, Any]] = {Entity: {}, Source: {}, Model: {}}
     derived: list[Feature] = []
     for item in declared:
@@ -153,10 +174,19 @@ def _checked(path: Path, fingerprint: str, declared: Sequence[Declared]) -> Defi
             raise DefinitionsError(str(path), item.line, reason)
         same[item.name] = item
     by_source: dict[str, dict[str, Feature]] = {name: {} for name in named[Source]}
-    definitions = Definitions(path, fingerprint, named[Entity], named[Source], by_source, named[Model])
+    definitions = Definitions(
+        path,
+        hashlib.sha256(text).hexdigest(),
+        text.decode(),
+        named[Entity],
+        named[Source],
+        by_source,
+        named[Model],
+    )
     for item in (*derived, *named[Source].values(), *named[Model].values()):
         try:
             if isinstance(item, Feature):
+                item.version = code_version(tree, item.function, str(item.column))
                 _place(definitions, item)
             elif isinstance(item, Source):
                 _check_source(definitions, item)

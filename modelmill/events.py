@@ -155,8 +155,12 @@ class RowsIngested(Event):
     """Name of the feature source (`source` is the CloudEvents attribute)."""
     accepted: int
     rejected: int
+    late: int = 0
+    """Accepted rows that were older than what was online."""
     failed_features: int
     """Values that a feature function failed to compute."""
+    ingest_time: str = ""
+    """Ingest time of all these rows; `time` is when they were online."""
 
 
 @dataclass(frozen=True, kw_only=True)

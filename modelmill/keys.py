@@ -16,7 +16,9 @@ QUEUE = "train"
 """Name of the RQ queue; RQ itself keeps it under `rq:queue:train`."""
 
 DEFINITIONS = "definitions"
-"""Hash: fingerprint and path of the definitions file last applied, and when; `applying`: the one begun last."""
+"""Hash: fingerprint and path of the definitions file in force, and since when; `applying`: the one begun last."""
+BACKFILL = "definitions:backfill"
+"""Hash: how far the last computation of features for stored rows has come: rows, failures, `state`."""
 DEFINITIONS_LOCK = "definitions:lock"
 """String: held while definitions are applied; expires by itself should its holder die."""
 ENTITIES = "entities"
@@ -28,13 +30,50 @@ MODELS = "models"
 
 
 def feature(entity: str, key: str) -> str:
-    """Hash: the online features of one entity, a field a feature, and `_event_time.{source}` a source."""
+    """Hash: the online features of one entity: its columns, its derived features as `name@version`, and two fields a
+    source, `_time.{source}` and `_failed.{source}`."""
     return f"feature:{entity}:{key}"
 
 
-def event_time_field(source: str) -> str:
-    """Field of an entity's hash: event time of the row that its values from `source` come from, 27 characters wide."""
-    return f"_event_time.{source}"
+def time_field(source: str) -> str:
+    """Field of an entity's hash: event time and ingest time of the row that its values from `source` come from.
+
+    Each is 27 characters wide, so that two of these compare as text.
+    """
+    return f"_time.{source}"
+
+
+def failed_field(source: str) -> str:
+    """Field of an entity's hash: the features of `source` that failed on that row, with their errors, as JSON."""
+    return f"_failed.{source}"
+
+
+def ingest(source: str, digest: str) -> str:
+    """Hash: one ingest request by its digest: `time` (microseconds since 1970), and, once it is done, its `answer`.
+
+    Expires an hour after it was done.
+    """
+    return f"ingest:{source}:{digest}"
+
+
+def ingest_clock(source: str) -> str:
+    """String: the last ingest time of a source that was given out, in microseconds since 1970."""
+    return f"ingest:{source}:clock"
+
+
+def ingest_open(source: str) -> str:
+    """Sorted set: digests of the ingest requests that have begun and not ended, by begin (seconds since 1970)."""
+    return f"ingest:{source}:open"
+
+
+def history_lock(source: str) -> str:
+    """String: held while files of a source's history are rewritten; expires by itself should its holder die."""
+    return f"history:{source}:lock"
+
+
+def definitions_text(fingerprint: str) -> str:
+    """Hash: a definitions file that was applied: its `text`, `path` and when. Functions of former files run from it."""
+    return f"definitions:{fingerprint}"
 
 
 def entity(name: str) -> str:

@@ -54,6 +54,8 @@ class Run:
     estimator: str = ""
     """The estimator as scikit-learn prints it."""
     features: list[str] = field(default_factory=list)
+    fields: list[str] = field(default_factory=list)
+    """What its features are called in the feature store: `users.feature_3@4f2e1a9c`."""
     rows_train: int = 0
     rows_test: int = 0
     rows_dropped: int = 0
@@ -88,6 +90,10 @@ class Version:
     created: str
     package: str
     """Folder of the model package in the storage."""
+    fields: list[str] = field(default_factory=list)
+    """What it is served from, as source and field of the feature store: `users.feature_3@4f2e1a9c`."""
+    definitions: str = ""
+    """SHA-256 of the definitions file that it was trained with."""
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -225,7 +231,14 @@ class Registry:
                 raise Conflict(f"champion of {run.model!r} is version {now} by now, not {champion}; decide again")
             created = utc_now()
             version = Version(
-                model=run.model, version=number, run=run.id, created=created, package=package, metrics=run.metrics
+                model=run.model,
+                version=number,
+                run=run.id,
+                created=created,
+                package=package,
+                fields=run.fields,
+                definitions=run.definitions,
+                metrics=run.metrics,
             )
             done = replace(run, status="succeeded", stage="done", finished=created, version=number, package=package)
             pipe.multi()
@@ -263,6 +276,15 @@ class Registry:
             for number in range(newest, max(0, newest - limit), -1):
                 pipe.hgetall(keys.version(model, number))
             return [_from_hash(Version, found) for found in pipe.execute() if found]
+
+    def live_versions(self) -> list[Version]:
+        """Every version that an alias names, and those that rolling one back would return to."""
+        return [self.version(model, number) for model in self.models() for number in sorted(self._live(model))]
+
+    def _live(self, model: str) -> set[int]:
+        aliases = self.aliases(model)
+        moves = self.history(model) if aliases else []
+        return {*aliases.values(), *(number for alias in aliases for number in promoted(moves, alias)[-2:])}
 
     # --- aliases
 

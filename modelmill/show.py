@@ -11,7 +11,15 @@ import click
 import orjson
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from modelmill.client import Progress as Report
@@ -71,15 +79,15 @@ def when(moment: str | None) -> str:
 
 
 @contextmanager
-def upload(what: str, quiet: bool) -> Iterator[Report | None]:
-    """A progress bar of bytes; yields the function that moves it, or None where `quiet`."""
+def bar(what: str, quiet: bool, *amount: ProgressColumn) -> Iterator[Report | None]:
+    """A progress bar, which tells the `amount` too; yields the function that moves it, or None where `quiet`."""
     if quiet:
         yield None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), *(amount or [MofNCompleteColumn()]), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True) as progress:
         task = progress.add_task(what, total=None)
-        yield lambda sent, total: progress.update(task, completed=sent, total=total)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import os
 import posixpath
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 import fsspec
@@ -84,6 +84,19 @@ class Storage:
         """
         content: bytes = self.files.cat_file(self.path(name))
         return content
+
+    def size(self, name: str) -> int:
+        """Bytes of a file.
+
+        Raises:
+            FileNotFoundError: where it does not exist.
+        """
+        return int(self.files.size(self.path(name)))
+
+    def remove(self, name: str) -> None:
+        """Remove a file; it is all the same if it is not there."""
+        with suppress(FileNotFoundError):
+            self.files.rm_file(self.path(name))
 
     def names(self, folder: str, suffix: str) -> list[str]:
         """Names of all finished files below `folder` that end with `suffix`, in order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -13,14 +14,17 @@ import pyarrow.parquet as pq
 from flask import Flask, Response, request
 from prometheus_client import Counter
 
-from modelmill.errors import InvalidRequest, InvalidRows, MissingEntity, TooLarge
+from modelmill.declarations import Source
+from modelmill.errors import Conflict, InvalidRequest, InvalidRows, MissingEntity, TooLarge
 from modelmill.settings import Settings
 from modelmill.web import create_app, json_object, redis_answers, reply
 from services.feature import online
-from services.feature.catalogue import Catalogue, features_overview
+from services.feature.catalogue import Catalogue
 from services.feature.decode import decode
 from services.feature.frames import training_frame
 from services.feature.ingest import ingest
+from services.feature.journal import digest_of
+from services.feature.overview import features_overview
 
 ROWS = Counter("modelmill_rows_total", "Rows of ingest requests by what became of them", ["source", "outcome"])
 FAILED = Counter("modelmill_failed_features_total", "Values that a feature function failed to compute", ["feature"])
@@ -39,20 +43,27 @@ def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
         """Ingest rows: CSV, JSON, NDJSON or Parquet, by content type.
 
         All rows or none, unless `?on_error=skip` asks to keep the good ones. The answer counts accepted and rejected
-        rows, lists the first reasons, and counts failed feature functions.
+        rows, those that came late (a newer row of their entity is online) and those of a request that was done before,
+        lists the first reasons, and counts failed feature functions.
+
+        A request with the same `Idempotency-Key`, or, for a source with event times, the same content, is done once:
+        within an hour it gets the same answer, with its rows counted as `duplicate`.
         """
         on_error = request.args.get("on_error", "fail")
         if on_error not in ("fail", "skip"):
             raise InvalidRequest(f"on_error={on_error!r}; expected fail or skip")
         catalogue.definitions.source(source)
-        raw = decode(request.get_data(cache=False), request.content_type or "none")
+        body, kind = request.get_data(cache=False), request.content_type or "none"
+        raw = decode(body, kind)
+        digest = _digest(catalogue.definitions.source(source), body, kind, on_error)
         try:
-            done = ingest(catalogue, source, raw, skip_bad=on_error == "skip")
+            done = ingest(catalogue, source, raw, digest, skip_bad=on_error == "skip")
         except InvalidRows as error:
             ROWS.labels(source, "rejected").inc(error.fields["rejected"])
             raise
         ROWS.labels(source, "accepted").inc(done.accepted)
-        ROWS.labels(source, "rejected").inc(done.rejected)
+        for outcome in ("rejected", "late", "duplicate"):
+            ROWS.labels(source, outcome).inc(getattr(done, outcome))
         for feature, count in done.failed_features.items():
             FAILED.labels(feature).inc(count)
         return reply(asdict(done), 201 if done.accepted else 200)
@@ -87,25 +98,39 @@ def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
 
     @app.post("/features")
     def apply() -> Response:
-        """Apply the definitions file: register what it declares and backfill new and changed features.
+        """Apply the definitions file: compute its new and changed features for all stored rows, then put it in force.
 
-        `{"dry_run": true}` only says what would change. `{"fingerprint": "..."}` insists on the file with this SHA-256.
+        202 where there is something to compute, which goes on in the background; `GET /features/backfill` tells how
+        far it is. `{"dry_run": true}` only says what would change. `{"fingerprint": "..."}` insists on the file with
+        this SHA-256.
         """
         body = json_object()
         fingerprint = body.get("fingerprint")
         if body.get("dry_run"):
             return reply(asdict(catalogue.plan(fingerprint)))
+        if catalogue.lacking(fingerprint):
+            url = "/features/backfill"
+            return reply(asdict(catalogue.begin(fingerprint)) | {"url": url}, 202, {"Location": url})
         return reply(asdict(catalogue.apply(fingerprint)))
+
+    @app.get("/features/backfill")
+    def backfill() -> Response:
+        """How far the last application of definitions is: state (running, done, failed), rows, and why it failed."""
+        return reply(catalogue.progress.read())
 
     @app.post("/training-frames")
     def frame() -> Response:
         """A model's point-in-time-correct training frame: `{"model": ..., "start": ..., "end": ...}`.
+
+        `{"definitions": "..."}` insists on definitions with this SHA-256 being in force; 409 where others are.
 
         Streams Parquet, or an Arrow stream where `Accept` asks for `application/vnd.apache.arrow.stream`. Rows are
         those of the label's source with start <= event time < end, ordered by event time.
         """
         body = json_object()
         definitions = catalogue.definitions
+        if body.get("definitions") not in (None, definitions.fingerprint):
+            raise Conflict("other definitions have come into force meanwhile; train again")
         model = definitions.model(_text(body, "model"))
         start, end = _time(body, "start"), _time(body, "end")
         table = training_frame(catalogue.storage, definitions, model, start=start, end=end)
@@ -113,6 +138,18 @@ def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
         return Response(_stream(table, kind), content_type=kind)
 
     return app
+
+
+def _digest(source: Source, body: bytes, kind: str, on_error: str) -> str:
+    """What tells a request that comes again from a new one.
+
+    The same rows sent twice to a source without event times are two observations, unless their sender says otherwise.
+    """
+    if key := request.headers.get("Idempotency-Key"):
+        return digest_of(source.name, b"key", key.encode())
+    if source.event_time:
+        return digest_of(source.name, body, kind.encode(), on_error.encode())
+    return secrets.token_hex(16)
 
 
 def _text(body: dict[str, Any], name: str) -> str:

@@ -1,49 +1,45 @@
-"""What is registered, against what the definitions file declares: plan the changes, apply them, follow others' changes.
+"""The definitions in force in this process, what is computed from new rows, and how other definitions come into force.
 
-The catalogue in Redis is a few hashes: `entity:{name}`, `source:{name}`, `features:{entity}` and `model:{name}`.
-`describe` writes a definitions file as exactly these hashes, so that a plan is a comparison of dictionaries.
+A changed file comes into force in steps, so that whoever is killed in between, another goes on:
+
+1. its text is kept and announced in Redis (`applying`): from then on new rows are computed with its features too;
+2. what stored rows lack of them is computed (`services.feature.backfill`);
+3. one transaction registers it and tells everyone; training frames and lookups read its features from then on;
+4. fields that no definitions in force and no live version need any more are removed.
+
+A version that serves, or that a rollback would serve, keeps what it was trained with: its fields are computed by the
+functions of its own definitions until no alias needs them.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event as Flag
-from threading import Lock, Thread
+from threading import Thread
 
-from redis.exceptions import LockError
-
-from modelmill import bus, keys
+from modelmill import applied, bus, keys
 from modelmill.connections import AWAY, Redis
+from modelmill.declarations import Feature
 from modelmill.definitions import Definitions, load
-from modelmill.errors import Conflict, ModelmillError
-from modelmill.events import DefinitionsApplied, utc_now
+from modelmill.errors import Conflict, DefinitionsError, ModelmillError
+from modelmill.events import DefinitionsApplied, ModelPromoted
+from modelmill.registry import Registry
 from modelmill.storage import Storage
-from services.feature import history
-from services.feature.backfill import backfill
+from services.feature import history, online
+from services.feature.backfill import Computed, Failures, Tell, backfill, failures, put_online
+from services.feature.locks import alone
+from services.feature.plan import Plan, describe, plan, register, registered
+from services.feature.progress import Progress
+from services.feature.trial import made_up_rows, try_out
 
 log = logging.getLogger(__name__)
 
-LEASE = 10.0
-"""Seconds after which a process that was killed while it applied definitions no longer keeps others from it."""
 PATIENCE = 60.0
 """Seconds to wait for others who are applying definitions."""
-FIXED_FIELDS = ("key", "entities", "event_time")
-"""Fields of an entity or a source that may not change while rows of it are stored."""
-
-Hashes = dict[str, dict[str, str]]
-"""Redis key to the fields of its hash."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What applying the definitions would change, a sentence each, and the reasons why it cannot be done."""
-
-    changes: list[str]
-    refusals: list[str]
 
 
 @dataclass(frozen=True)
@@ -52,68 +48,196 @@ class Applied:
 
     changes: list[str]
     backfilled: int
-    """Rows whose derived features were computed again."""
+    """Rows for which features were computed."""
+    failed: dict[str, int]
+    """New feature to the number of stored rows on which its function failed."""
+
+
+@dataclass(frozen=True)
+class InForce:
+    """What holds in this process now; replaced as a whole."""
+
+    definitions: Definitions
+    applying: str
+    """Fingerprint of the definitions that are being applied, or of those in force."""
+    computed: Computed
+    """What is computed from each new row: for the definitions in force, those being applied, and live versions."""
 
 
 class Catalogue:
-    """The definitions in force in this process. `definitions` is replaced as a whole when the file is applied."""
+    """Reads the definitions in force from Redis, where there are any, otherwise from the file at `path`."""
 
     def __init__(self, redis: Redis, storage: Storage, path: Path) -> None:
         self.redis = redis
         self.storage = storage
         self.path = path
-        self.definitions = load(path)
-        self._lock = Lock()
-        self._unavailable: str | None = None
-        """Fingerprint of definitions that were applied elsewhere, but are not what the file here holds."""
+        self.progress = Progress(redis)
+        self.state = self._read(applied.in_force(redis) or load(path))
+
+    @property
+    def definitions(self) -> Definitions:
+        """The definitions in force."""
+        return self.state.definitions
 
     def plan(self, fingerprint: str | None = None) -> Plan:
         """What `apply` would do with the file as it is now."""
         return self._plan(self._load(fingerprint))
 
-    def apply(self, fingerprint: str | None = None) -> Applied:
-        """Load the file, backfill its derived features, register it, and tell everyone.
+    def lacking(self, fingerprint: str | None = None) -> int:
+        """The number of history files that would have to be computed before the file could be in force."""
+        definitions = self._load(fingerprint)
+        return sum(
+            not fields.keys() <= set(history.stored_columns(self.storage, name))
+            for source in definitions.sources
+            if (fields := definitions.derived(source))
+            for name in history.names(self.storage, source)
+        )
 
-        The registration comes last: killed before it, the next `apply` does what is left.
+    def apply(self, fingerprint: str | None = None) -> Applied:
+        """Put the file in force, in the steps above, and return when it is.
 
         Raises:
-            DefinitionsError: for a mistake in the file.
-            Conflict: where stored rows do not allow the change, where the file is not the one with `fingerprint`, or
-                where others are applying definitions for longer than `PATIENCE` seconds.
+            DefinitionsError: for a mistake in the file, and for a function that is not what it is declared to be.
+            Conflict: where stored rows do not allow the change or a feature fails on too many of them, where the file
+                is not the one with `fingerprint`, or where others are applying definitions for longer than `PATIENCE`.
         """
-        with self._lock, _alone(self.redis):
+        with alone(self.redis, keys.DEFINITIONS_LOCK, "applying definitions", patience=PATIENCE):
             definitions = self._load(fingerprint)
-            plan = self._plan(definitions)
-            if plan.refusals:
-                raise Conflict("; ".join(plan.refusals), reasons=plan.refusals)
-            self.definitions = definitions  # from here on new rows get the new features, here and, soon, elsewhere
-            self.redis.hset(keys.DEFINITIONS, "applying", definitions.fingerprint)
-            rows = backfill(self.redis, self.storage, definitions)
-            if plan.changes or self.redis.hget(keys.DEFINITIONS, "fingerprint") != definitions.fingerprint:
-                _register(self.redis, definitions, plan.changes)
-        return Applied(plan.changes, rows)
+            with self.progress.recording(definitions.fingerprint) as tell:
+                return self._apply(definitions, tell)
+
+    def check(self) -> Plan:
+        """Raise what `apply` would raise for the file, as far as it can be seen at once."""
+        return self._check(self._load(None))
+
+    def begin(self, fingerprint: str | None = None) -> Plan:
+        """Check the file and apply it in the background; `progress` tells how far it is.
+
+        Raises:
+            DefinitionsError, Conflict: as `apply`, as far as it can be seen at once.
+        """
+        definitions = self._load(fingerprint)
+        plan = self._check(definitions)
+        self.progress.begin(definitions.fingerprint)
+        Thread(target=self.resume, args=(definitions.fingerprint,), name="apply", daemon=True).start()
+        return plan
+
+    def resume(self, fingerprint: str | None = None) -> None:
+        """Apply the file; a reason why it cannot be is told in the log and by `progress`."""
+        try:
+            self.apply(fingerprint)
+        except (ModelmillError, *AWAY) as error:
+            log.error("the former definitions stay in force: %s", error)
+        except Exception:
+            log.exception("the former definitions stay in force")
+
+    def _apply(self, definitions: Definitions, tell: Tell) -> Applied:
+        plan = self._check(definitions)
+        before = self.definitions
+        for one in (before, definitions):
+            applied.keep(self.redis, one)
+        known = self._read(before, before.fingerprint).computed
+        self._announce(definitions)
+        announced = self.state.computed
+        try:
+            rows = self._compute(definitions, known, tell)
+            failed = self._require_few_failures(definitions, before) if rows else {}
+        except ModelmillError:
+            self._announce(before)
+            self._remove_unneeded(announced)
+            raise
+        if plan.changes or self.redis.hget(keys.DEFINITIONS, "fingerprint") != definitions.fingerprint:
+            register(self.redis, definitions, plan.changes)
+        self._refresh()
+        self._remove_unneeded(announced)
+        return Applied(plan.changes, rows, failed)
+
+    def _announce(self, definitions: Definitions) -> None:
+        """Let new rows be computed for these definitions too, here and, soon, in other processes."""
+        self.redis.hset(keys.DEFINITIONS, "applying", definitions.fingerprint)
+        self._refresh()
+
+    def _check(self, definitions: Definitions) -> Plan:
+        plan = self._plan(definitions)
+        if plan.refusals:
+            raise Conflict("; ".join(plan.refusals), reasons=plan.refusals)
+        self._try_out(definitions)
+        return plan
 
     def follow(self, stop: Flag, position: str) -> None:
-        """Load the file again whenever another process applies it; runs until `stop` is set."""
+        """Take over what other processes apply; runs until `stop` is set."""
         for entries in bus.follow(self.redis, keys.EVENTS_FEATURES, position, stop):
-            if any(isinstance(event, DefinitionsApplied) for _, event in entries):
-                self._unavailable = None
             with suppress(*AWAY):
+                if any(isinstance(event, DefinitionsApplied) for _, event in entries):
+                    self._refresh()
                 self.catch_up()
 
-    def catch_up(self) -> None:
-        """Load the file again if another process has begun to apply another state of it.
+    def follow_versions(self, stop: Flag, position: str) -> None:
+        """Compute what a version needs that has just become live again, and drop what none needs any more."""
+        for entries in bus.follow(self.redis, keys.EVENTS_MODELS, position, stop):
+            if any(isinstance(event, ModelPromoted) for _, event in entries):
+                try:
+                    self.serve_live_versions()
+                except (*AWAY, ModelmillError) as error:
+                    log.warning("cannot compute what live versions need, trying at the next promotion: %s", error)
 
-        Whoever ingests looks here after writing, so that no row keeps features of definitions that are gone.
+    def catch_up(self) -> None:
+        """Compute new rows with other definitions too, if another process has begun to apply them.
+
+        Whoever ingests looks here after writing, so that no row lacks what a backfill that began meanwhile computes.
         """
-        wanted = self.redis.hget(keys.DEFINITIONS, "applying")
-        if wanted in (None, self.definitions.fingerprint, self._unavailable):
-            return
-        try:
-            self.definitions = self._load(wanted)
-        except ModelmillError as error:
-            self._unavailable = wanted
-            log.error("keeping the former definitions: %s", error)
+        if self.redis.hget(keys.DEFINITIONS, "applying") not in (None, self.state.applying):
+            self._refresh()
+
+    def serve_live_versions(self) -> None:
+        """Compute what live versions need and stored rows lack, and remove what nothing needs any more."""
+        before = self.state.computed
+        self._refresh()
+        self._compute(self.definitions, before, lambda *_: None)
+        self._remove_unneeded(before)
+
+    def _compute(self, definitions: Definitions, known: Computed, tell: Tell) -> int:
+        """Compute for stored rows what they lack, and bring online what is not `known` to be; return the rows."""
+        for source in definitions.sources.values():
+            if new := self.state.computed.get(source.name, {}).keys() - known.get(source.name, {}).keys():
+                put_online(self.redis, self.storage, source, new)
+        return backfill(self.redis, self.storage, definitions, self.state.computed, tell)
+
+    def _remove_unneeded(self, before: Computed) -> None:
+        """Remove the fields from the online store that were computed before and are no more."""
+        for source, fields in before.items():
+            gone = fields.keys() - self.state.computed.get(source, {}).keys()
+            declared = self.definitions.sources.get(source)
+            if gone and declared is not None and declared.entity is not None:
+                online.remove(self.redis, declared.entity.name, gone)
+                log.info("removed %s, which nothing needs any more", ", ".join(sorted(gone)))
+
+    def _refresh(self) -> None:
+        self.state = self._read(applied.in_force(self.redis) or self.definitions)
+
+    def _read(self, definitions: Definitions, applying: str | None = None) -> InForce:
+        """What holds with these definitions in force, while those that Redis names, or `applying`, are applied."""
+        applying = applying or self.redis.hget(keys.DEFINITIONS, "applying") or definitions.fingerprint
+        computed: dict[str, dict[str, Feature]] = {name: definitions.derived(name) for name in definitions.sources}
+        if applying != definitions.fingerprint:
+            coming = applied.load(self.redis, applying)
+            for source in coming.sources:
+                computed[source] = computed.get(source, {}) | coming.derived(source)
+        for source, field, feature in self._pinned(computed):
+            computed[source][field] = feature
+        return InForce(definitions, applying, computed)
+
+    def _pinned(self, computed: Mapping[str, Mapping[str, Feature]]) -> Iterator[tuple[str, str, Feature]]:
+        """The fields that live versions are served from and that `computed` lacks, with their own functions."""
+        for version in Registry(self.redis).live_versions():
+            for pinned in version.fields:
+                source, _, field = pinned.partition(".")
+                if "@" not in field or source not in computed or field in computed[source]:
+                    continue
+                try:
+                    yield source, field, applied.load(self.redis, version.definitions).derived(source)[field]
+                except (ModelmillError, KeyError) as error:
+                    log.error("%s, which %s is served from, cannot be computed: %s", pinned, version.model, error)
 
     def _load(self, fingerprint: str | None) -> Definitions:
         definitions = load(self.path)
@@ -128,154 +252,35 @@ class Catalogue:
         with_rows = {name for name in definitions.sources if history.names(self.storage, name)}
         return plan(registered(self.redis), describe(definitions), with_rows)
 
+    def _try_out(self, definitions: Definitions) -> None:
+        for source in definitions.sources.values():
+            rows = made_up_rows(source)
+            for feature in definitions.features[source.name].values():
+                if reason := try_out(feature, rows):
+                    raise DefinitionsError(str(self.path), feature.line, f"feature {feature.name!r}: {reason}")
 
-def describe(definitions: Definitions) -> Hashes:
-    """The definitions as the hashes that register them."""
-    hashes: Hashes = {}
-    for entity in definitions.entities.values():
-        hashes[keys.entity(entity.name)] = {"key": entity.key}
-        hashes[keys.features(entity.name)] = {
-            name: f"{ref.column} {ref.source}{f' {derived.version}' if derived else ''}"
-            for name, ref in definitions.features_of(entity.name).items()
-            for derived in [definitions.features[ref.source].get(name)]
-        }
-    for source in definitions.sources.values():
-        hashes[keys.source(source.name)] = {
-            "entities": " ".join(entity.name for entity in source.entities),
-            "event_time": source.event_time or "",
-            **{f"column.{name}": str(column) for name, column in source.columns.items()},
-        }
-    for model in definitions.models.values():
-        hashes[keys.model(model.name)] = {
-            "entities": " ".join(entity.name for entity in model.entities),
-            "features": " ".join(model.features),
-            "inputs": " ".join(f"{name}:{column}" for name, column in model.inputs.items()),
-            "label": model.label,
-            "source": definitions.label_source(model).name,
-            "metric": model.metric,
-            "promote": model.promote,
-            "train": "; ".join(str(schedule) for schedule in model.train),
-        }
-    return hashes
+    def _require_few_failures(self, definitions: Definitions, before: Definitions) -> dict[str, int]:
+        """New feature to the number of stored rows on which it fails.
 
-
-def registered(redis: Redis) -> Hashes:
-    """The hashes that are registered now."""
-    entities, sources, models = (sorted(redis.smembers(s)) for s in (keys.ENTITIES, keys.SOURCES, keys.MODELS))
-    wanted = [
-        *(key for entity in entities for key in (keys.entity(entity), keys.features(entity))),
-        *(keys.source(name) for name in sources),
-        *(keys.model(name) for name in models),
-    ]
-    with redis.pipeline(transaction=False) as pipe:
-        for key in wanted:
-            pipe.hgetall(key)
-        return {key: found for key, found in zip(wanted, pipe.execute(), strict=True) if found}
-
-
-def plan(now: Hashes, declared: Hashes, with_rows: set[str]) -> Plan:
-    """Compare what is registered with what is declared; `with_rows` are the sources that have history."""
-    changes, refusals = [], []
-    guarded = {keys.source(name) for name in with_rows} & now.keys()
-    if guarded:
-        guarded |= {key for key in now if key.startswith(keys.entity(""))}
-    for key in sorted(now.keys() | declared.keys()):
-        before, after = now.get(key, {}), declared.get(key, {})
-        for name in sorted(before.keys() | after.keys()):
-            change = _change(key, name, before.get(name), after.get(name))
-            if change is None:
+        Raises:
+            Conflict: where one fails on a greater share of them than it declares.
+        """
+        found: dict[str, int] = {}
+        refusals: list[str] = []
+        for source in definitions.sources:
+            new = {f: x for f, x in definitions.derived(source).items() if f not in before.derived(source)}
+            if not new:
                 continue
-            changes.append(change)
-            if key in guarded and after and (reason := _refusal(name, before.get(name), after.get(name))):
-                refusals.append(f"{change}: {reason}")
-    return Plan(changes, refusals)
-
-
-def _change(key: str, name: str, before: str | None, after: str | None) -> str | None:
-    if before == after:
-        return None
-    if before is None:
-        return f"{key} {name}: added ({after or 'none'})"
-    return f"{key} {name}: removed" if after is None else f"{key} {name}: {before or 'none'} -> {after or 'none'}"
-
-
-def _refusal(name: str, before: str | None, after: str | None) -> str | None:
-    """Why stored rows do not allow this change, and the way out."""
-    if name in FIXED_FIELDS and before is not None:
-        return "rows are stored under it; declare a new source instead"
-    if not name.startswith("column."):
-        return None
-    if before is None and after is not None and not after.endswith("?"):
-        return f"stored rows have no value for it; declare it as {after} | None"
-    if before is not None and after is not None and before.rstrip("?") != after.rstrip("?"):
-        return "stored values have the former type; declare a new column instead"
-    return None
-
-
-@contextmanager
-def _alone(redis: Redis) -> Iterator[None]:
-    """Hold the lock on the definitions, renewing it until the block ends."""
-    lock = redis.lock(keys.DEFINITIONS_LOCK, timeout=LEASE, thread_local=False)
-    if not lock.acquire(blocking_timeout=PATIENCE):
-        raise Conflict("others are applying definitions at this moment; try again later")
-    done = Flag()
-
-    def renew() -> None:
-        while not done.wait(LEASE / 3):
-            with suppress(LockError, *AWAY):
-                lock.reacquire()
-
-    Thread(target=renew, name="definitions-lock", daemon=True).start()
-    try:
-        yield
-    finally:
-        done.set()
-        with suppress(LockError, *AWAY):
-            lock.release()
-
-
-def _register(redis: Redis, definitions: Definitions, changes: list[str]) -> None:
-    declared = describe(definitions)
-    with redis.pipeline() as pipe:
-        gone = [key for key in registered(redis) if key not in declared]
-        if gone:
-            pipe.delete(*gone)
-        for key, fields in declared.items():
-            pipe.delete(key)
-            if fields:
-                pipe.hset(key, mapping=fields)
-        for names, members in ((keys.ENTITIES, definitions.entities), (keys.SOURCES, definitions.sources)):
-            pipe.delete(names)
-            if members:
-                pipe.sadd(names, *members)
-        if definitions.models:
-            pipe.sadd(keys.MODELS, *definitions.models)
-        pipe.hset(
-            keys.DEFINITIONS,
-            mapping={"fingerprint": definitions.fingerprint, "path": str(definitions.path), "applied": utc_now()},
-        )
-        bus.append(pipe, DefinitionsApplied(source="feature", fingerprint=definitions.fingerprint, changes=changes))
-        pipe.execute()
-
-
-def features_overview(definitions: Definitions) -> list[Mapping[str, object]]:
-    """Every online feature with its type, origin, version and the models that use it."""
-    uses: dict[tuple[str, str], list[str]] = {}
-    for model in definitions.models.values():
-        for ref in definitions.resolve([entity.name for entity in model.entities], model.features):
-            uses.setdefault((ref.entity, ref.column.name), []).append(model.name)
-    return [
-        {
-            "entity": entity,
-            "name": name,
-            "dtype": ref.column.dtype,
-            "nullable": ref.column.nullable,
-            "source": ref.source,
-            "kind": "function" if derived else "column",
-            "version": derived.version if derived else None,
-            "models": uses.get((entity, name), []),
-        }
-        for entity in definitions.entities
-        for name, ref in definitions.features_of(entity).items()
-        for derived in [definitions.features[ref.source].get(name)]
-    ]
+            counted: Failures = failures(self.storage, source, new)
+            for field, feature in new.items():
+                count = counted.counts[field]
+                found |= {feature.name: count} if count else {}
+                if count > feature.max_failed * counted.rows:
+                    refusals.append(
+                        f"feature {feature.name!r} fails on {count} of {counted.rows} stored rows, for instance with"
+                        f" {counted.examples[field]!r}; its max_failed is {feature.max_failed:g}, so the former"
+                        " definitions stay in force"
+                    )
+        if refusals:
+            raise Conflict("; ".join(refusals), reasons=refusals)
+        return found

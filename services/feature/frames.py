@@ -36,7 +36,8 @@ def training_frame(
     source = definitions.label_source(model)
     keys = [entity.key for entity in model.entities]
     columns = dict.fromkeys([EVENT_TIME, *keys, *model.inputs, model.label])
-    spine = history.read(storage, definitions, source, list(columns), start=start, end=end)
+    wanted = history.schema(definitions, source)
+    spine = history.read(storage, wanted, source.name, list(columns), start=start, end=end)
     if not spine.num_rows:
         raise Conflict(
             f"source {source.name!r} has no rows to train {model.name!r} on"
@@ -47,11 +48,11 @@ def training_frame(
     for entity_source, refs in _by_source(definitions.resolve([e.name for e in model.entities], model.features)):
         owner = definitions.source(entity_source)
         key = owner.entities[0].key
-        wanted = dict.fromkeys([EVENT_TIME, key, *(ref.column.name for ref in refs)])
-        rows = history.read(storage, definitions, owner, list(wanted), end=end)
+        needed = dict.fromkeys([EVENT_TIME, key, *(ref.field for ref in refs)])
+        rows = history.read(storage, history.schema(definitions, owner), owner.name, list(needed), end=end)
         positions = visible_rows(spine[EVENT_TIME], spine[key], rows[EVENT_TIME], rows[key])
         for ref in refs:
-            features[ref.name] = rows[ref.column.name].take(positions)
+            features[ref.name] = rows[ref.field].take(positions)
     return pa.table(
         {
             EVENT_TIME: spine[EVENT_TIME],

@@ -14,6 +14,7 @@ from modelmill.errors import ModelmillError
 from modelmill.settings import Settings
 from modelmill.storage import Storage
 from modelmill.web import serve
+from services.feature import compaction, recovery
 from services.feature.app import feature_app
 from services.feature.catalogue import Catalogue
 
@@ -25,18 +26,33 @@ def build() -> Flask:
     logs.configure("feature")
     settings = Settings.read()
     redis = connect(settings.redis_url, timeout=settings.redis_timeout)
-    position = bus.last_position(redis, keys.EVENTS_FEATURES)  # before the file is loaded: nothing is missed between
+    features, models = (bus.last_position(redis, s) for s in (keys.EVENTS_FEATURES, keys.EVENTS_MODELS))
     catalogue = Catalogue(redis, Storage(settings.storage_url), settings.definitions)
-    Thread(target=catalogue.follow, args=(Flag(), position), name="definitions", daemon=True).start()
+    stop = Flag()
+    for name, work in {
+        "definitions": lambda: catalogue.follow(stop, features),
+        "versions": lambda: catalogue.follow_versions(stop, models),
+        "apply": catalogue.resume,
+        "recovery": lambda: recovery.watch(catalogue, stop),
+        "compaction": lambda: compaction.watch(catalogue, stop),
+    }.items():
+        Thread(target=work, name=name, daemon=True).start()
     return feature_app(catalogue, settings)
 
 
 def main() -> None:
-    """Check and register the definitions, then serve; a mistake in the file stops here."""
+    """Check the definitions and put them in force, or leave that to the running service where rows must be computed.
+
+    A mistake in the file stops here.
+    """
     try:
         settings = Settings.read()
         redis = connect(settings.redis_url, timeout=settings.redis_timeout)
-        Catalogue(redis, Storage(settings.storage_url), settings.definitions).apply()
+        catalogue = Catalogue(redis, Storage(settings.storage_url), settings.definitions)
+        if catalogue.lacking() and catalogue.plan().changes:
+            catalogue.check()
+        else:
+            catalogue.apply()
     except (ModelmillError, *AWAY) as error:
         sys.exit(str(error))
     serve("services.feature.main:build", settings, PORT)

@@ -1,8 +1,13 @@
-"""The online store: one readable Redis hash an entity, written so that an older row never overwrites a newer one."""
+"""The online store: one readable Redis hash an entity, written so that an older row never overwrites a newer one.
+
+Which of two rows is newer is decided in Redis, by their event times, and of equal ones by their ingest times, whatever
+the order in which they arrive.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +22,15 @@ from modelmill.declarations import Source
 from modelmill.definitions import Definitions
 from modelmill.errors import CorruptFeature
 from services.feature.derive import FAILED
+from services.feature.history import INGEST_TIME
 from services.feature.validate import EVENT_TIME, EXPECTED
 
 BATCH = 250
 """Entities written by one call of the script: enough to save round trips, and Redis answers others in between."""
+IN_FLIGHT = 4
+"""Calls that are on their way at once: Redis writes one batch while the next is put into words here."""
+SCAN = 1000
+"""Hashes looked at in one step where fields are removed."""
 
 READ: dict[str, Callable[[str], Any]] = {
     "float": float,
@@ -31,10 +41,10 @@ READ: dict[str, Callable[[str], Any]] = {
 """Column type to what reads its text."""
 
 UPSERT = """
--- KEYS: the hash of each entity. ARGV: the names of its fields, the first the one with the event time; then, for each
--- field, the list of its values: text, or null where there is none. Both as JSON. A hash that holds a newer event time
--- is left as it is; equal times: the later write wins. Times are text of fixed width, so they compare as text.
-local fields, columns, written = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), 0
+-- KEYS: the hash of each entity. ARGV: the names of its fields, the first the one with the row's times; then, for each
+-- field, the list of its values: text, or null where there is none. Both as JSON. A hash that holds a newer row is left
+-- as it is. Times are text of fixed width, so they compare as text. Returns the positions of the hashes left.
+local fields, columns, late = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), {}
 for i, key in ipairs(KEYS) do
   local stored = redis.call('HGET', key, fields[1])
   if not stored or stored <= columns[1][i] then
@@ -50,39 +60,79 @@ for i, key in ipairs(KEYS) do
     end
     redis.call('HSET', key, unpack(present))
     if #absent > 0 then redis.call('HDEL', key, unpack(absent)) end
-    written = written + 1
+  else
+    late[#late + 1] = i
   end
 end
-return written
+return late
 """
 
 
-def event_time_field(source: str) -> str:
-    """The field of an entity's hash that says how new its values from `source` are."""
-    return f"{EVENT_TIME}.{source}"
+def write(redis: Redis, source: Source, fields: Sequence[str], table: pa.Table) -> int:
+    """Write the newest row of each entity in `table`; returns the number of rows that came late.
 
-
-def failed_field(source: str) -> str:
-    """The field of an entity's hash that names the features of `source` that failed, with their errors."""
-    return f"{FAILED}.{source}"
-
-
-def write(redis: Redis, source: Source, columns: Sequence[str], table: pa.Table) -> int:
-    """Write the newest row of each entity in `table` and return how many entities took it.
-
-    `table` has the entity's key, `columns`, `_event_time` and `_failed`; of equal event times the later row counts.
+    `table` has the entity's key, `fields`, `_event_time`, `_ingest_time` and `_failed`. Late are the rows of entities
+    of which a newer row than these was there already.
     """
     assert source.entity is not None
-    newest = _newest_per_key(table, source.entity.key)
-    hashes = [keys.feature(source.entity.name, key) for key in newest[source.entity.key].to_pylist()]
-    fields = orjson.dumps([event_time_field(source.name), failed_field(source.name), *columns])
-    newest = newest.select([EVENT_TIME, FAILED, *columns])
-    script = redis.register_script(UPSERT)
-    written = 0
-    for start in range(0, len(hashes), BATCH):
-        values = b",".join(_texts(column) for column in newest.slice(start, BATCH).itercolumns())
-        written += script(keys=hashes[start : start + BATCH], args=[fields, b"[%b]" % values])
-    return written
+    key = source.entity.key
+    newest = _newest_per_key(table, key)
+    ids = newest[key].to_pylist()
+    names = orjson.dumps([keys.time_field(source.name), keys.failed_field(source.name), *fields])
+    newest = pa.table([_times(newest), newest[FAILED], *(newest[field] for field in fields)], [*"tf", *fields])
+    hashes = [keys.feature(source.entity.name, one) for one in ids]
+
+    def calls() -> Iterator[tuple[list[str], list[bytes]]]:
+        for start in range(0, len(hashes), BATCH):
+            values = b",".join(_texts(column) for column in newest.slice(start, BATCH).itercolumns())
+            yield hashes[start : start + BATCH], [names, b"[%b]" % values]
+
+    refused = [
+        ids[start * BATCH + position - 1]
+        for start, late in enumerate(_run(redis, UPSERT, calls()))
+        for position in late
+    ]
+    return int(pc.sum(pc.is_in(table[key], pa.array(refused, pa.string()))).as_py() or 0) if refused else 0
+
+
+def _run(redis: Redis, script: str, calls: Iterator[tuple[list[str], list[bytes]]]) -> Iterator[Any]:
+    """The answers to calls of a script, in their order; several calls are on their way at once."""
+    sha = redis.script_load(script)
+    pool = redis.connection_pool
+    connection = pool.get_connection()
+    waiting = 0
+    try:
+        for names, arguments in calls:
+            connection.send_command("EVALSHA", sha, len(names), *names, *arguments)
+            waiting += 1
+            if waiting == IN_FLIGHT:
+                waiting -= 1
+                yield connection.read_response()
+        while waiting:
+            waiting -= 1
+            yield connection.read_response()
+    except BaseException:
+        connection.disconnect()  # answers that were not read would be taken for those to the next question
+        raise
+    finally:
+        pool.release(connection)
+
+
+def remove(redis: Redis, entity: str, fields: Collection[str]) -> None:
+    """Remove fields from the hashes of all entities, a step at a time, so that others are served in between."""
+    step: deque[str] = deque()
+    for name in redis.scan_iter(match=keys.feature(entity, "*"), count=SCAN):
+        step.append(name)
+        if len(step) == SCAN:
+            _remove(redis, step, fields)
+    _remove(redis, step, fields)
+
+
+def _remove(redis: Redis, step: deque[str], fields: Collection[str]) -> None:
+    with redis.pipeline(transaction=False) as pipe:
+        while step:
+            pipe.hdel(step.popleft(), *fields)
+        pipe.execute()
 
 
 @dataclass(frozen=True)
@@ -93,8 +143,10 @@ class OnlineEntity:
     """Every feature that its sources declare; None where the value is missing."""
     event_times: dict[str, str]
     """Source to the event time of the row that its values come from."""
+    ingest_times: dict[str, str]
+    """Source to the ingest time of that row."""
     failed: dict[str, str]
-    """Source to the features of that row whose functions failed, with their errors."""
+    """Feature whose function failed on that row to its error."""
 
 
 def read(redis: Redis, definitions: Definitions, entity: str, ids: Sequence[str]) -> list[OnlineEntity | None]:
@@ -103,34 +155,50 @@ def read(redis: Redis, definitions: Definitions, entity: str, ids: Sequence[str]
     Raises:
         CorruptFeature: for a stored text that is no value of the feature's type.
     """
-    columns = {name: ref.column.dtype for name, ref in definitions.features_of(entity).items()}
+    refs = definitions.features_of(entity).values()
+    fields = {ref.name: (ref.field, ref.column.dtype) for ref in refs}
+    sources = dict.fromkeys(ref.source for ref in refs)
     with redis.pipeline(transaction=False) as pipe:
         for key in ids:
             pipe.hgetall(keys.feature(entity, key))
         found = pipe.execute()
-    return [_entity(entity, key, one, columns) if one else None for key, one in zip(ids, found, strict=True)]
+    return [_entity(entity, key, one, fields, sources) if one else None for key, one in zip(ids, found, strict=True)]
 
 
-def _entity(entity: str, key: str, found: Mapping[str, str], columns: Mapping[str, str]) -> OnlineEntity:
-    def of(prefix: str) -> dict[str, str]:
-        return {name[len(prefix) + 1 :]: value for name, value in found.items() if name.startswith(f"{prefix}.")}
-
+def _entity(
+    entity: str, key: str, found: Mapping[str, str], fields: Mapping[str, tuple[str, str]], sources: Collection[str]
+) -> OnlineEntity:
     features: dict[str, Any] = {}
-    for name, dtype in columns.items():
-        text = found.get(name)
+    for name, (field, dtype) in fields.items():
+        text = found.get(field)
         try:
             features[name] = None if text is None else READ[dtype](text)
         except (ValueError, KeyError):
-            raise CorruptFeature(entity, key, name, str(text), EXPECTED[dtype]) from None
-    return OnlineEntity(features, of(EVENT_TIME), of(FAILED))
+            raise CorruptFeature(entity, key, field, str(text), EXPECTED[dtype]) from None
+    times = {source: found[field].split(" ") for source in sources if (field := keys.time_field(source)) in found}
+    errors: dict[str, str] = {}
+    for source in sources:
+        errors |= orjson.loads(found.get(keys.failed_field(source), "{}"))
+    return OnlineEntity(
+        features,
+        {source: event for source, (event, _) in times.items()},
+        {source: ingest for source, (_, ingest) in times.items()},
+        {name: errors[field] for name, (field, _) in fields.items() if field in errors},
+    )
 
 
 def _newest_per_key(table: pa.Table, key: str) -> pa.Table:
     times = table[EVENT_TIME].cast(pa.int64()).to_numpy()
-    order = np.argsort(times, kind="stable")
+    order = np.argsort(times, kind="stable")  # rows are in the order of their ingest
     ids = table[key].to_pylist()
     last = {ids[i]: i for i in order}
     return table.take(pa.array(np.fromiter(last.values(), np.int64, len(last))))
+
+
+def _times(table: pa.Table) -> pa.ChunkedArray:
+    """Event time and ingest time of each row as one text."""
+    event, ingest = (pc.strftime(table[name], "%Y-%m-%dT%H:%M:%SZ") for name in (EVENT_TIME, INGEST_TIME))
+    return pc.binary_join_element_wise(event, ingest, " ")  # seconds have 6 decimals
 
 
 def _texts(column: pa.ChunkedArray) -> bytes:
@@ -138,8 +206,6 @@ def _texts(column: pa.ChunkedArray) -> bytes:
 
     JSON writes a number as the shortest text that reads back as the same; in quotes it reaches the hash unchanged.
     """
-    if pa.types.is_timestamp(column.type):
-        column = pc.strftime(column, "%Y-%m-%dT%H:%M:%SZ")  # seconds with 6 decimals
     listed: bytes = orjson.dumps(column.to_pylist())
     if pa.types.is_string(column.type):
         return listed

@@ -12,6 +12,9 @@ from services.predictor.instances import EXPECTED, Instance
 from services.predictor.online import OnlineStore, Stored
 from services.predictor.signature import EntitySignature, Signature, StoredInput, Value
 
+EVENT_TIME = slice(27)
+"""The event time in the times of a row."""
+
 Lookup = tuple[int, str]
 """An entity, by its position in the signature, and its key."""
 
@@ -64,7 +67,7 @@ def row(instance: Instance, signature: Signature, stored: Mapping[Lookup, Stored
             times = found[len(entity.inputs) :]
             if any(times):
                 _decode(entity, key, found, times, instance, values)
-                event_times[entity.name] = min(time for time in times if time)
+                event_times[entity.name] = min(time[EVENT_TIME] for time in times if time)
             else:
                 _defaults(entity, key, instance, signature, values)
                 event_times[entity.name] = None

@@ -48,10 +48,10 @@ class EntitySignature:
     positions: frozenset[int] = field(init=False)
     """Of its inputs among the model's."""
     fields: list[str] = field(init=False)
-    """What is read of the entity's hash: a field an input, then the event time of each source."""
+    """What is read of the entity's hash: a field an input, then the times of the row of each source."""
 
     def __post_init__(self) -> None:
-        times = [keys.event_time_field(source) for source in self.sources]
+        times = [keys.time_field(source) for source in self.sources]
         object.__setattr__(self, "positions", frozenset(item.position for item in self.inputs))
         object.__setattr__(self, "fields", [item.field for item in self.inputs] + times)
 

@@ -55,14 +55,18 @@ class Frame:
         return iso(first), iso(last)
 
 
-def fetch(http: httpx.Client, url: str, model: str, *, start: str | None, end: str | None) -> IO[bytes]:
+def fetch(
+    http: httpx.Client, url: str, model: str, definitions: str, *, start: str | None, end: str | None
+) -> IO[bytes]:
     """The frame of `model` as an open Parquet file without a name, so that nothing is left of it after a crash.
+
+    `definitions` is the fingerprint of those that the caller works with: a frame of others is refused.
 
     Raises:
         RequestFailed: for an error that the feature service answers.
         Unavailable: where it does not answer, or not whole, in any of `ATTEMPTS` attempts.
     """
-    body = {"model": model, "start": start, "end": end}
+    body = {"model": model, "definitions": definitions, "start": start, "end": end}
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(FIRST_PAUSE * 2 ** (attempt - 1))

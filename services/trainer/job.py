@@ -17,7 +17,7 @@ from rq import get_current_job
 from rq.job import Job
 from sklearn.base import clone
 
-from modelmill import package
+from modelmill import applied, package
 from modelmill.connections import connect
 from modelmill.declarations import Model
 from modelmill.definitions import Definitions, load
@@ -52,9 +52,10 @@ def train(
         DefinitionsError, UnknownName: where no run could be made of it; any other error is in the run too.
     """
     settings = TrainerSettings.read()
-    definitions = load(settings.definitions)
+    redis = connect(settings.redis_url, timeout=settings.redis_timeout)
+    definitions = applied.in_force(redis) or load(settings.definitions)
     recipe = definitions.model(model)
-    registry = Registry(connect(settings.redis_url, timeout=settings.redis_timeout))
+    registry = Registry(redis)
     storage = Storage(settings.storage_url)
     job = get_current_job()
     if job and (before := _earlier_attempt(registry, job)):
@@ -92,12 +93,15 @@ def _train(
     inputs = packaging.signature(definitions, recipe)
     label = definitions.label_source(recipe).columns[recipe.label]
     with record.stage("frame"):
+        record.note(fields=[f"{item.source}.{item.field}" for item in inputs if item.entity])
         estimator = make_estimator(recipe)
         task = task_of(estimator)
         require_metric(recipe.metric)
         with (
             httpx.Client(timeout=httpx.Timeout(10.0, read=settings.frame_timeout), verify=TLS) as http,
-            frames.fetch(http, settings.feature_url, recipe.name, start=start, end=end) as file,
+            frames.fetch(
+                http, settings.feature_url, recipe.name, definitions.fingerprint, start=start, end=end
+            ) as file,
         ):
             frame = frames.read(file, inputs, label)
         split = _split(definitions, recipe, frame, classes=task == "classification")

@@ -32,15 +32,17 @@ def build() -> Flask:
     settings = TrainerSettings.read()
     redis = connect(settings.redis_url, timeout=settings.redis_timeout)
     registry = Registry(redis)
-    position = bus.last_position(redis, keys.EVENTS_FEATURES)  # before the file is loaded: nothing is missed between
-    recipes = Recipes(settings.definitions)
+    position = bus.last_position(
+        redis, keys.EVENTS_FEATURES
+    )  # before the definitions are read: nothing is missed between
+    recipes = Recipes(redis, settings.definitions)
     queue = TrainingQueue(
         connect(settings.redis_url, timeout=settings.redis_timeout, text=False),
         timeout=settings.train_timeout,
         limit=settings.train_queue_limit,
     )
     stop = Flag()
-    Thread(target=recipes.follow, args=(redis, position, stop), name="definitions", daemon=True).start()
+    Thread(target=recipes.follow, args=(position, stop), name="definitions", daemon=True).start()
     Thread(target=Scheduler(recipes, queue).watch, args=(stop,), name="schedules", daemon=True).start()
     Thread(target=recovery.watch, args=(queue.rq, registry, stop), name="recovery", daemon=True).start()
     overview = Overview(registry, Storage(settings.storage_url))

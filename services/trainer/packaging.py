@@ -24,7 +24,7 @@ def signature(definitions: Definitions, recipe: Model) -> list[Input]:
             dtype=ref.column.dtype,
             nullable=ref.column.nullable,
             entity=ref.entity,
-            field=ref.column.name,
+            field=ref.field,
             source=ref.source,
             has_default=ref.name in recipe.defaults,
             default=recipe.defaults.get(ref.name),

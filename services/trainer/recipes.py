@@ -6,32 +6,31 @@ import logging
 from pathlib import Path
 from threading import Event as Flag
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
+from modelmill import applied, bus, keys
+from modelmill.connections import AWAY, Redis
 from modelmill.definitions import Definitions, load
-from modelmill.errors import DefinitionsError
+from modelmill.errors import ModelmillError
 from modelmill.events import DefinitionsApplied
 
 log = logging.getLogger(__name__)
 
 
 class Recipes:
-    """`definitions` is replaced as a whole; a file with a mistake leaves the former ones in force."""
+    """`definitions` is replaced as a whole; the file at `path` is read only as long as none was ever applied."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.definitions: Definitions = load(path)
+    def __init__(self, redis: Redis, path: Path) -> None:
+        self.redis = redis
+        self.definitions: Definitions = applied.in_force(redis) or load(path)
 
-    def follow(self, redis: Redis, position: str, stop: Flag) -> None:
-        """Load the file again whenever it has been applied; runs until `stop` is set."""
-        for entries in bus.follow(redis, keys.EVENTS_FEATURES, position, stop):
-            applied = [event for _, event in entries if isinstance(event, DefinitionsApplied)]
-            if applied and applied[-1].fingerprint != self.definitions.fingerprint:
+    def follow(self, position: str, stop: Flag) -> None:
+        """Take over what is applied; runs until `stop` is set."""
+        for entries in bus.follow(self.redis, keys.EVENTS_FEATURES, position, stop):
+            if any(isinstance(event, DefinitionsApplied) for _, event in entries):
                 self._reload()
 
     def _reload(self) -> None:
         try:
-            self.definitions = load(self.path)
+            self.definitions = applied.in_force(self.redis) or self.definitions
             log.info("definitions %s are in force", self.definitions.fingerprint[:12])
-        except DefinitionsError as error:
+        except (*AWAY, ModelmillError) as error:
             log.error("the former definitions stay in force: %s", error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,21 +61,27 @@ class Room:
         """Send rows to a source."""
         return self.http.post(f"/sources/{source}/rows", data=body, content_type=kind, query_string=query)
 
-    def ingest(self, source: str, rows: Sequence[Mapping[str, Any]]) -> Ingested:
-        """Rows straight into a source, without HTTP."""
+    def ingest(
+        self, source: str, rows: Sequence[Mapping[str, Any]], *, digest: str | None = None, skip_bad: bool = False
+    ) -> Ingested:
+        """Rows straight into a source, without HTTP; with a `digest` once, otherwise each time."""
         names = dict.fromkeys(name for row in rows for name in row)
-        columns = {name: [row.get(name) for row in rows] for name in names}
-        return ingest(self.catalogue, source, RawRows(columns, range(1, len(rows) + 1)), skip_bad=False)
+        raw = RawRows({name: [row.get(name) for row in rows] for name in names}, range(1, len(rows) + 1))
+        return ingest(self.catalogue, source, raw, digest or secrets.token_hex(16), skip_bad=skip_bad)
 
     def history(self, source: str) -> pa.Table:
-        """All rows of a source with all their columns, in the order of their ingest."""
-        definitions = self.catalogue.definitions
-        columns = history.schema(definitions, self.source(source)).names
-        return history.read(self.catalogue.storage, definitions, self.source(source), columns)
+        """All rows of a source with all columns in force, in the order of their ingest; features by their names."""
+        schema = history.schema(self.catalogue.definitions, self.source(source))
+        table = history.read(self.catalogue.storage, schema, source, schema.names)
+        return table.rename_columns([name.partition("@")[0] for name in table.column_names])
 
     def online(self, entity: str, key: str) -> dict[str, str]:
-        """What `redis-cli HGETALL` shows of an entity."""
+        """What `redis-cli HGETALL` shows of an entity, but features in force by their names."""
         found: dict[str, str] = self.redis.hgetall(f"feature:{entity}:{key}")
+        for ref in self.catalogue.definitions.features_of(entity).values():
+            found = {
+                name.replace(ref.field, ref.name): text.replace(ref.field, ref.name) for name, text in found.items()
+            }
         return found
 
 

@@ -71,5 +71,5 @@ class Service:
     def history(self, source: str) -> pa.Table:
         """All rows of a source, read from its files."""
         definitions = load(self.mill)
-        columns = history.schema(definitions, definitions.source(source)).names
-        return history.read(self.storage, definitions, definitions.source(source), columns)
+        schema = history.schema(definitions, definitions.source(source))
+        return history.read(self.storage, schema, source, schema.names)

@@ -14,6 +14,7 @@ from modelmill.connections import connect
 from modelmill.redis_server import free_port
 from modelmill.settings import Settings
 from services.feature.app import MAX_LOOKUP, feature_app
+from tests.eventually import eventually
 from tests.feature.conftest import FORMATS, OpenRoom, Room, csv_rows
 
 USER = data.EXAMPLE_USER
@@ -147,7 +148,7 @@ def test_failed_features_are_told_and_counted(open_room: OpenRoom) -> None:
     assert metric(room.http, line) - before == 1
     failed = room.http.get("/entities/user/u").get_json()
     assert failed["features"] == {"x": 0.0, "inverse_for_counting": None}
-    assert failed["failed"] == {"users": "inverse_for_counting: ZeroDivisionError: float division by zero"}
+    assert failed["failed"] == {"inverse_for_counting": "ZeroDivisionError: float division by zero"}
 
 
 # --- entities out
@@ -210,13 +211,20 @@ def test_features_are_listed(users: Room) -> None:
     assert names == ["feature_1", "feature_2", "target", "feature_3"]
 
 
+def until_done(room: Room) -> dict[str, Any] | None:
+    state: dict[str, Any] = room.http.get("/features/backfill").get_json()
+    return state if state["state"] != "running" else None
+
+
 def test_applying_tells_what_changed_and_how_many_rows_were_computed_anew(users: Room) -> None:
     users.ingest("users", [ROW])
     path = users.catalogue.path
     path.write_text(path.read_text().replace("** 2", "** 3"))
-    done = users.http.post("/features").get_json()
-    assert done["backfilled"] == 1
-    assert [change.split(":")[0] for change in done["changes"]] == ["features"]
+    begun = users.http.post("/features")
+    assert begun.status_code == 202
+    assert [change.split(":")[0] for change in begun.get_json()["changes"]] == ["features"]
+    state = eventually(lambda: until_done(users), within=10, saying="the features are computed")
+    assert (state["state"], state["rows"], state["total"]) == ("done", 1, 1)
     assert users.http.get("/entities/user/u").get_json()["features"]["feature_3"] == 27.0
 
 

@@ -8,7 +8,6 @@ import pytest
 from modelmill.connections import Redis
 from modelmill.storage import Storage
 from services.feature import history
-from services.feature.backfill import backfill
 from tests.feature.conftest import OpenRoom, Room
 
 BEFORE = """
@@ -88,11 +87,14 @@ def test_a_removed_feature_costs_nothing(room: Room) -> None:
 
 
 def test_a_feature_that_fails_on_old_rows_is_marked_there(room: Room) -> None:
-    room.define(BEFORE + DOUBLE.replace('row["x"] * 2', '1 / (row["x"] - 2)'))
+    applied = room.define(BEFORE + DOUBLE.replace("dtype=float", "dtype=float, max_failed=0.2").replace(
+        'row["x"] * 2', '1 / (row["x"] - 2)'
+    ))  # fmt: skip
+    assert applied.failed == {"double": 1}
     assert room.history("users")["double"].to_pylist() == [-1.0, 0.125, None, 1.0, 1 / 28]
     online = room.online("user", "u")
     assert "double" not in online
-    assert online["_failed.users"] == "double: ZeroDivisionError: float division by zero"
+    assert online["_failed.users"] == '{"double":"ZeroDivisionError: float division by zero"}'
 
 
 def test_a_function_sees_none_for_a_column_that_came_later(room: Room) -> None:
@@ -106,17 +108,17 @@ def test_what_was_interrupted_goes_on_where_it_stopped(
 ) -> None:
     write, written = history.write, 0
 
-    def breaks_at_the_second(*arguments: Any) -> None:
+    def breaks_at_the_second(*arguments: Any, **more: Any) -> None:
         nonlocal written
         written += 1
         if written == 2:
             raise OSError("disk full")
-        write(*arguments)
+        write(*arguments, **more)
 
     monkeypatch.setattr(history, "write", breaks_at_the_second)
     with pytest.raises(OSError, match="disk full"):
         room.define(BEFORE + DOUBLE)
     monkeypatch.undo()
-    assert backfill(fake_redis, storage, room.catalogue.definitions) == 3
+    assert room.catalogue.apply().backfilled == 3
     assert room.history("users")["double"].to_pylist() == [2.0, 20.0, 4.0, 6.0, 60.0]
     assert (room.online("user", "u")["double"], room.online("user", "v")["double"]) == ("4.0", "60.0")

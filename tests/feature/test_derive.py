@@ -10,62 +10,63 @@ import pyarrow as pa
 import pytest
 
 from modelmill import Entity
-from modelmill.declarations import Column, Feature
-from services.feature.derive import ERROR_LENGTH, FAILED, Derived, derive
+from modelmill.declarations import About, Batch, Column, Feature
+from services.feature.derive import ERROR_LENGTH, Derived, derive
 
 USER = Entity("user", key="user_id")
-ROWS = pa.table({"user_id": ["u", "v", "w"], "x": [1.0, 2.0, None], "hidden": [1, 2, 3]})
-INPUTS = ["user_id", "x"]
+ROWS = pa.table({"user_id": ["u", "v", "w"], "x": [1.0, 2.0, None]})
 
 
-def derived(dtype: str = "float", nullable: bool = False, **functions: Callable[[dict[str, Any]], Any]) -> Derived:
-    """`ROWS` with one feature a function."""
-    features = {name: Feature(USER, function, Column(name, dtype, nullable)) for name, function in functions.items()}
-    return derive(ROWS, features, INPUTS)
+def derived(
+    dtype: str = "float", nullable: bool = False, batch: Batch | None = None, **functions: Callable[[Any], Any]
+) -> Derived:
+    """One feature a function, for `ROWS`."""
+    features = {
+        name: Feature(USER, function, Column(name, dtype, nullable), batch=batch, max_failed=0, about=About())
+        for name, function in functions.items()
+    }
+    return derive(ROWS, features)
 
 
 def test_a_feature_is_computed_for_each_row() -> None:
     made = derived(nullable=True, double=lambda row: row["x"] and row["x"] * 2)
-    assert made.table["double"].to_pylist() == [2.0, 4.0, None]
+    assert made.columns["double"].to_pylist() == [2.0, 4.0, None]
     assert made.failures == {"double": 0}
 
 
-def test_a_function_sees_the_inputs_of_its_row_and_nothing_else() -> None:
+def test_a_function_sees_the_columns_of_its_row() -> None:
     seen: list[dict[str, Any]] = []
     derived(note=lambda row: float(len(seen.append(row) or seen)))  # type: ignore[func-returns-value]
     assert seen == [{"user_id": "u", "x": 1.0}, {"user_id": "v", "x": 2.0}, {"user_id": "w", "x": None}]
 
 
-def test_the_other_columns_stay() -> None:
-    assert derived(one=lambda row: 1.0).table.select(ROWS.column_names).equals(ROWS)
-
-
 def test_without_features_nothing_failed() -> None:
     made = derived()
-    assert made.table.column_names == [*ROWS.column_names, FAILED]
-    assert (made.table[FAILED].null_count, made.failures) == (3, {})
+    assert (made.columns, made.failed.null_count, made.failures) == ({}, 3, {})
 
 
 def test_a_function_that_raises_marks_its_feature_on_that_row_alone() -> None:
     made = derived(double=lambda row: row["x"] * 2, one=lambda row: 1.0)
-    assert made.table["double"].to_pylist() == [2.0, 4.0, None]
-    assert made.table["one"].to_pylist() == [1.0, 1.0, 1.0]
+    assert made.columns["double"].to_pylist() == [2.0, 4.0, None]
+    assert made.columns["one"].to_pylist() == [1.0, 1.0, 1.0]
     assert made.failures == {"double": 1, "one": 0}
-    [none, also_none, failed] = made.table[FAILED].to_pylist()
-    assert (none, also_none) == (None, None)
-    assert failed.startswith("double: TypeError: unsupported operand type(s) for *: 'NoneType' and 'int'")
+    assert made.failed.to_pylist() == [
+        None,
+        None,
+        "{\"double\":\"TypeError: unsupported operand type(s) for *: 'NoneType' and 'int'\"}",
+    ]
+    assert made.examples == {"double": "TypeError: unsupported operand type(s) for *: 'NoneType' and 'int'"}
 
 
 def test_several_failures_of_a_row_are_all_named() -> None:
     made = derived(a=lambda row: 1 / 0, b=lambda row: row["no such column"])
-    assert (
-        made.table[FAILED].to_pylist() == ["a: ZeroDivisionError: division by zero; b: KeyError: 'no such column'"] * 3
-    )
+    failed = '{"a":"ZeroDivisionError: division by zero","b":"KeyError: \'no such column\'"}'
+    assert made.failed.to_pylist() == [failed] * 3
 
 
 def test_a_function_that_changes_its_row_disturbs_no_other() -> None:
     made = derived(nullable=True, thief=lambda row: row.pop("x"), honest=lambda row: row["x"])
-    assert made.table["honest"].to_pylist() == [1.0, 2.0, None]
+    assert made.columns["honest"].to_pylist() == [1.0, 2.0, None]
 
 
 class Level(enum.IntEnum):
@@ -86,13 +87,13 @@ class Level(enum.IntEnum):
     ],
 )
 def test_values_of_the_declared_type_are_stored(dtype: str, value: object, stored: object) -> None:
-    assert derived(dtype, f=lambda row: value).table["f"].to_pylist() == [stored] * 3
+    assert derived(dtype, f=lambda row: value).columns["f"].to_pylist() == [stored] * 3
 
 
 @pytest.mark.parametrize("value", [None, math.nan, np.float64("nan")])
 def test_a_missing_value_is_stored_where_it_is_allowed(value: object) -> None:
     made = derived(nullable=True, f=lambda row: value)
-    assert (made.table["f"].null_count, made.failures) == (3, {"f": 0})
+    assert (made.columns["f"].null_count, made.failures) == (3, {"f": 0})
 
 
 @pytest.mark.parametrize(
@@ -117,8 +118,8 @@ def test_a_missing_value_is_stored_where_it_is_allowed(value: object) -> None:
 def test_a_value_of_another_kind_is_a_failure(dtype: str, value: object, error: str) -> None:
     made = derived(dtype, f=lambda row: value)
     assert made.failures == {"f": 3}
-    assert made.table["f"].null_count == 3
-    assert made.table[FAILED][0].as_py().startswith(f"f: {error}")
+    assert made.columns["f"].null_count == 3
+    assert made.examples["f"].startswith(error)
 
 
 @pytest.mark.parametrize("message", ["long " * 1000, "\ud800"])
@@ -126,5 +127,36 @@ def test_any_message_of_an_error_can_be_stored(message: str) -> None:
     def fails(row: dict[str, Any]) -> float:
         raise ValueError(message)
 
-    [kept, *_] = derived(f=fails).table[FAILED].to_pylist()
-    assert len(kept) <= len("f: ") + ERROR_LENGTH
+    made = derived(f=fails)
+    assert len(made.examples["f"]) <= ERROR_LENGTH
+    assert made.failed[0].as_py()
+
+
+# --- a batch at once
+
+
+def test_a_batch_function_gets_all_rows_at_once() -> None:
+    seen: list[int] = []
+
+    def double(rows: Any) -> Any:
+        seen.append(len(rows))
+        return rows["x"] * 2
+
+    made = derived(nullable=True, batch="pandas", double=double)
+    assert (made.columns["double"].to_pylist(), seen) == ([2.0, 4.0, None], [3])
+
+
+def test_an_arrow_batch_function_gets_a_table() -> None:
+    made = derived(nullable=True, batch="arrow", same=lambda table: table["x"])
+    assert made.columns["same"].to_pylist() == [1.0, 2.0, None]
+
+
+def test_a_batch_that_fails_is_computed_row_by_row() -> None:
+    made = derived(batch="arrow", halved=lambda table: [x / 2 for x in table["x"].to_pylist()])
+    assert made.columns["halved"].to_pylist() == [0.5, 1.0, None]
+    assert made.failures == {"halved": 1}
+
+
+def test_a_batch_with_another_number_of_values_fails() -> None:
+    made = derived(batch="arrow", short=lambda table: [1.0] * (len(table) + 1))
+    assert made.examples == {"short": "ValueError: returned 2 values for 1 rows"}

@@ -79,26 +79,27 @@ def test_rows_about_several_entities_stay_out_of_the_online_store(room: Room) ->
 def test_a_failed_feature_is_marked_and_counted_and_the_others_are_there(room: Room) -> None:
     done = room.ingest("users", [row("u", x=0.0), row("v")])
     assert (done.accepted, done.failed_features) == (2, {"inverse": 1})
-    failed = "inverse: ZeroDivisionError: float division by zero"
+    failed = '{"inverse":"ZeroDivisionError: float division by zero"}'
     assert room.online("user", "u") == {
         "x": "0.0",
         "double": "0.0",
-        "_event_time.users": "2013-01-31T12:00:00.000000Z",
+        "_time.users": f"2013-01-31T12:00:00.000000Z {done.ingest_time}",
         "_failed.users": failed,
     }
     assert room.online("user", "v")["inverse"] == "0.5"
-    assert room.history("users")["_failed"].to_pylist() == [failed, None]
+    version = room.catalogue.definitions.features["users"]["inverse"].version
+    assert room.history("users")["_failed"].to_pylist() == [failed.replace("inverse", f"inverse@{version}"), None]
 
 
 def test_a_feature_that_is_well_again_is_no_longer_marked(room: Room) -> None:
     room.ingest("users", [row(x=0.0)])
     room.ingest("users", [row(at=1, x=4.0)])
-    assert room.online("user", "u").keys() == {"x", "double", "inverse", "_event_time.users"}
+    assert room.online("user", "u").keys() == {"x", "double", "inverse", "_time.users"}
 
 
 def test_an_ingest_is_told_with_its_counts(room: Room) -> None:
     raw = RawRows({"user_id": ["u", "v", ""], "at": [row()["at"]] * 3, "x": [0.0, 1.0, 2.0]}, range(1, 4))
-    ingest(room.catalogue, "users", raw, skip_bad=True)
+    ingest(room.catalogue, "users", raw, "digest", skip_bad=True)
     [(_, event)] = bus.newest(room.redis, keys.EVENTS_FEATURES, 1)
     assert isinstance(event, RowsIngested)
     assert (event.table, event.accepted, event.rejected, event.failed_features) == ("users", 2, 1, 1)
@@ -113,9 +114,7 @@ def test_of_rows_with_a_bad_one_nothing_is_stored(room: Room) -> None:
 
 
 def test_of_nothing_but_bad_rows_nothing_is_stored(room: Room) -> None:
-    done = ingest(
-        room.catalogue, "users", RawRows({"user_id": [""], "at": ["x"], "x": [1.0]}, range(1, 2)), skip_bad=True
-    )
+    done = room.ingest("users", [{"user_id": "", "at": "x", "x": 1.0}], skip_bad=True)
     assert (done.accepted, done.rejected, done.file) == (0, 1, "")
     assert history.names(room.catalogue.storage, "users") == []
 

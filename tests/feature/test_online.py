@@ -18,6 +18,7 @@ from modelmill.definitions import Definitions, load
 from modelmill.errors import CorruptFeature
 from services.feature import online
 from services.feature.derive import FAILED
+from services.feature.history import INGEST_TIME
 from services.feature.validate import EVENT_TIME
 from tests.conftest import RedisServer
 
@@ -32,8 +33,9 @@ COLUMNS = ["x", "n", "flag", "name"]
 NOON = datetime(2013, 1, 31, 12, tzinfo=UTC)
 SCHEMA = pa.schema(
     [("user_id", pa.string()), ("x", pa.float64()), ("n", pa.int64()), ("flag", pa.bool_()), ("name", pa.string()),
-     (EVENT_TIME, pa.timestamp("us", "UTC")), (FAILED, pa.string())]
+     (EVENT_TIME, pa.timestamp("us", "UTC")), (INGEST_TIME, pa.timestamp("us", "UTC")), (FAILED, pa.string())]
 )  # fmt: skip
+INGESTED = datetime(2026, 11, 25, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +68,9 @@ def users(definitions: Definitions) -> Source:
     return definitions.source("users")
 
 
-def row(key: str = "u", at: float = 0, **values: Any) -> dict[str, Any]:
-    return {"user_id": key, EVENT_TIME: NOON + timedelta(seconds=at), **values}
+def row(key: str = "u", at: float = 0, ingested: float = 0, **values: Any) -> dict[str, Any]:
+    times = {EVENT_TIME: NOON + timedelta(seconds=at), INGEST_TIME: INGESTED + timedelta(seconds=ingested)}
+    return {"user_id": key, **times, **values}
 
 
 def write(redis: Redis, source: Source, *rows: dict[str, Any]) -> int:
@@ -86,49 +89,59 @@ def test_an_entity_is_a_hash_that_a_person_can_read(redis: Redis, users: Source)
         "n": "-7",
         "flag": "true",
         "name": 'ü, "quoted": [null]',
-        "_event_time.users": "2013-01-31T12:00:00.000000Z",
+        "_time.users": "2013-01-31T12:00:00.000000Z 2026-11-25T00:00:00.000000Z",
     }
 
 
 def test_a_missing_value_is_an_absent_field(redis: Redis, users: Source) -> None:
     write(redis, users, row(x=1.0))
-    assert stored(redis).keys() == {"x", "_event_time.users"}
+    assert stored(redis).keys() == {"x", "_time.users"}
 
 
 def test_a_null_deletes_the_former_value(redis: Redis, users: Source) -> None:
     write(redis, users, row(x=1.0, n=1, name="a", **{FAILED: "n: error"}))
     write(redis, users, row(at=1, x=None, n=2))
-    assert stored(redis) == {"n": "2", "_event_time.users": "2013-01-31T12:00:01.000000Z"}
+    assert stored(redis) == {"n": "2", "_time.users": "2013-01-31T12:00:01.000000Z 2026-11-25T00:00:00.000000Z"}
 
 
 def test_failed_features_are_told_beside_the_values(redis: Redis, users: Source) -> None:
-    write(redis, users, row(**{FAILED: "x: ZeroDivisionError: division by zero"}))
-    assert stored(redis)["_failed.users"] == "x: ZeroDivisionError: division by zero"
+    failed = '{"x":"ZeroDivisionError: division by zero"}'
+    write(redis, users, row(**{FAILED: failed}))
+    assert stored(redis)["_failed.users"] == failed
 
 
 def test_an_older_row_leaves_what_is_newer(redis: Redis, users: Source) -> None:
     write(redis, users, row(at=1, x=1.0))
-    assert write(redis, users, row(at=0.999999, x=2.0, n=2)) == 0
-    assert stored(redis).keys() == {"x", "_event_time.users"}
+    assert write(redis, users, row(at=0.999999, x=2.0, n=2)) == 1
+    assert stored(redis).keys() == {"x", "_time.users"}
 
 
-def test_of_equal_times_the_later_write_wins(redis: Redis, users: Source) -> None:
-    write(redis, users, row(x=1.0))
-    assert write(redis, users, row(x=2.0)) == 1
-    assert stored(redis)["x"] == "2.0"
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["in order", "overtaken"])
+def test_of_equal_event_times_the_later_ingest_wins(order: tuple[int, int], redis: Redis, users: Source) -> None:
+    for ingested in order:
+        write(redis, users, row(ingested=ingested, x=float(ingested)))
+    assert stored(redis)["x"] == "1.0"
+
+
+def test_what_is_written_again_is_not_late(redis: Redis, users: Source) -> None:
+    assert [write(redis, users, row(x=1.0)) for _ in range(2)] == [0, 0]
+
+
+def test_the_rows_of_entities_with_a_newer_row_are_late(redis: Redis, users: Source) -> None:
+    write(redis, users, row("a", at=5), row("b", at=1), row("c", at=5))
+    assert write(redis, users, row("a", at=1), row("a", at=2), row("b", at=2), row("c", at=4), row("d", at=0)) == 3
 
 
 def test_of_one_entity_s_rows_in_a_table_the_newest_is_written(redis: Redis, users: Source) -> None:
-    written = write(redis, users, row(at=1, x=1.0), row(at=3, x=2.0), row(at=3, x=3.0), row(at=2, x=4.0))
-    assert (written, stored(redis)["x"]) == (1, "3.0")
+    write(redis, users, row(at=1, x=1.0), row(at=3, x=2.0), row(at=3, x=3.0), row(at=2, x=4.0))
+    assert stored(redis)["x"] == "3.0"
 
 
 def test_sources_of_an_entity_keep_their_own_times(redis: Redis, users: Source, definitions: Definitions) -> None:
     write(redis, users, row(at=9, x=1.0))
-    visits = pa.table({"user_id": ["u"], "pages": [3], EVENT_TIME: [NOON], FAILED: pa.nulls(1, pa.string())})
-    online.write(
-        redis, definitions.source("visits"), ["pages"], visits.cast(visits.schema.set(2, SCHEMA.field(EVENT_TIME)))
-    )
+    schema = pa.schema([SCHEMA.field(name) for name in ("user_id", EVENT_TIME, INGEST_TIME, FAILED)])
+    visits = pa.Table.from_pylist([row()], schema).append_column("pages", [[3]])
+    online.write(redis, definitions.source("visits"), ["pages"], visits)
     [entity] = online.read(redis, definitions, "user", ["u"])
     assert entity is not None
     assert entity.features == {"x": 1.0, "n": None, "flag": None, "name": None, "pages": 3}
@@ -139,8 +152,17 @@ def test_more_entities_than_a_batch_are_all_written(
     redis: Redis, users: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(online, "BATCH", 10)
-    assert write(redis, users, *(row(str(n), x=n / 2) for n in range(25))) == 25
+    write(redis, users, *(row(str(n), x=n / 2) for n in range(25)))
     assert [stored(redis, str(n))["x"] for n in range(25)] == [str(n / 2) for n in range(25)]
+
+
+@pytest.mark.parametrize("batch", [7, 100])
+def test_the_late_ones_of_several_batches_are_counted(
+    batch: int, redis: Redis, users: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(online, "BATCH", batch)
+    write(redis, users, *(row(str(n), at=n % 2) for n in range(50)))
+    assert write(redis, users, *(row(str(n), at=0.5) for n in range(50))) == 25
 
 
 @pytest.mark.parametrize("key", ["a:b", "with space", "ü", "{a}", "x" * 1024, '"', "\\", "\n"])
@@ -206,7 +228,7 @@ def test_in_any_order_of_writes_the_newest_row_stays(
         write(redis, users, *rows)
     for key, (at, number) in newest.items():
         found = stored(redis, key)
-        assert found["_event_time.users"] == f"2013-01-31T12:00:0{at}.000000Z"
+        assert found["_time.users"].startswith(f"2013-01-31T12:00:0{at}.000000Z")
         assert found.get("n") == (str(number) if number % 3 else None)
 
 
@@ -230,4 +252,12 @@ def test_redis_may_forget_the_script(server: RedisServer, users: Source) -> None
     redis.flushall()
     write(redis, users, row(x=1.0))
     redis.script_flush()
-    assert write(redis, users, row(at=1, x=2.0)) == 1
+    write(redis, users, row(at=1, x=2.0))
+    assert stored(redis)["x"] == "2.0"
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+def test_removed_fields_are_gone_from_every_entity(batch: int, redis: Redis, users: Source) -> None:
+    write(redis, users, *(row(str(n), x=1.0, n=n) for n in range(10)))
+    online.remove(redis, "user", ["n", "no such field"])
+    assert {key for n in range(10) for key in stored(redis, str(n))} == {"x", "_time.users"}

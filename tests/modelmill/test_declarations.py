@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
 from modelmill import Entity, Model, Source, feature
@@ -63,23 +66,20 @@ def test_a_feature_function_stays_callable() -> None:
     assert doubled({"a": 2.0}) == 4.0
 
 
-def test_the_version_of_a_feature_is_that_of_its_source() -> None:
-    def versions() -> list[str]:
-        with collecting() as declared:
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"batch": "polars"}, "@feature(batch='polars'): expected True, 'pandas' or 'arrow'"),
+        ({"max_failed": 1.5}, "feature 'f': max_failed=1.5; expected a share from 0 to 1"),
+        ({"tags": "one"}, "expected texts, and for tags a list of texts"),
+    ],
+)
+def test_a_feature_is_declared_with_what_can_be_used(arguments: dict[str, Any], reason: str) -> None:
+    def f(row: dict[str, float]) -> float:
+        return 1.0
 
-            @feature(USER, dtype=float)
-            def doubled(row: dict[str, float]) -> float:
-                return row["a"] * 2
-
-            @feature(USER, dtype=float)
-            def tripled(row: dict[str, float]) -> float:
-                return row["a"] * 3
-
-        return [item.version for item in declared]  # type: ignore[attr-defined]
-
-    first, second = versions(), versions()
-    assert first == second
-    assert first[0] != first[1]
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        feature(USER, dtype=float, **arguments)(f)
 
 
 def test_a_model_needs_something_to_predict_from() -> None:

@@ -28,6 +28,7 @@ USER_INPUTS = [
 ]
 """Three features of a user from two sources; `feature_2` may be missing."""
 EVENT_TIME = "2026-11-23T23:47:08.123456Z"
+INGEST_TIME = "2026-11-23T23:47:09.000000Z"
 
 
 def manifest(**changes: Any) -> Manifest:
@@ -106,7 +107,7 @@ def publish(redis: Redis, storage: Storage, described: Manifest, graph: bytes, *
 
 def put_user(redis: Redis, key: str, features: Mapping[str, str], event_times: Mapping[str, str]) -> None:
     """Store a user's features and the event times of its sources as the feature service does."""
-    times = {keys.event_time_field(source): time for source, time in event_times.items()}
+    times = {keys.time_field(source): f"{time} {INGEST_TIME}" for source, time in event_times.items()}
     redis.hset(keys.feature("user", key), mapping={**features, **times})
 
 

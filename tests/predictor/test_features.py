@@ -161,7 +161,7 @@ def test_rows_of_several_entities_are_read(fake_redis: Redis) -> None:
         )
     )
     put_complete_user(fake_redis, "u1", 1.5)
-    fake_redis.hset("feature:shop:s1", mapping={"size": "8", "_event_time.shops": OLDER})
+    fake_redis.hset("feature:shop:s1", mapping={"size": "8", "_time.shops": f"{OLDER} {OLDER}"})
     (row,) = rows(fake_redis, {"user_id": "u1", "shop_id": "s1"}, signature=two)
     assert row.values == [1.5, 8]
     assert row.event_times == {"user": EVENT_TIME, "shop": OLDER}

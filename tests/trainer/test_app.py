@@ -30,10 +30,10 @@ def registry(fake_redis: Redis) -> Registry:
 
 
 @pytest.fixture
-def http(fake_queue: TrainingQueue, registry: Registry, storage: Storage) -> FlaskClient:
+def http(fake_redis: Redis, fake_queue: TrainingQueue, registry: Registry, storage: Storage) -> FlaskClient:
     """A client of the trainer of the users example."""
     overview = Overview(registry, storage)
-    return trainer_app(fake_queue, registry, overview, Recipes(USERS_MILL), TrainerSettings()).test_client()
+    return trainer_app(fake_queue, registry, overview, Recipes(fake_redis, USERS_MILL), TrainerSettings()).test_client()
 
 
 @pytest.fixture

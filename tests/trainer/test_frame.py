@@ -39,9 +39,14 @@ def test_the_frame_is_asked_for_by_model_and_span() -> None:
         asked.append((request.url, request.read()))
         return httpx.Response(200, content=parquet(users_table(5)))
 
-    with frame.fetch(client(answer), "http://feature", "m", start="2026-01-01T00:00:00Z", end=None) as file:
+    with frame.fetch(client(answer), "http://feature", "m", "abc", start="2026-01-01T00:00:00Z", end=None) as file:
         assert pq.read_table(file).num_rows == 5
-    assert asked == [("http://feature/training-frames", b'{"model":"m","start":"2026-01-01T00:00:00Z","end":null}')]
+    assert asked == [
+        (
+            "http://feature/training-frames",
+            b'{"model":"m","definitions":"abc","start":"2026-01-01T00:00:00Z","end":null}',
+        )
+    ]
 
 
 def test_a_feature_service_that_comes_back_is_asked_again() -> None:
@@ -53,7 +58,7 @@ def test_a_feature_service_that_comes_back_is_asked_again() -> None:
             raise next_answer
         return next_answer
 
-    with frame.fetch(client(answer), "http://feature", "m", start=None, end=None) as file:
+    with frame.fetch(client(answer), "http://feature", "m", "abc", start=None, end=None) as file:
         assert file.read() == b"PAR1"
 
 
@@ -65,14 +70,16 @@ def test_a_feature_service_that_stays_away_is_given_up_on() -> None:
         raise httpx.ConnectError("refused")
 
     with pytest.raises(Unavailable, match=r"no training frame from http://feature in 5 attempts: refused"):
-        frame.fetch(client(answer), "http://feature", "m", start=None, end=None)
+        frame.fetch(client(answer), "http://feature", "m", "abc", start=None, end=None)
     assert len(tries) == frame.ATTEMPTS
 
 
 def test_an_error_of_the_feature_service_is_passed_on_in_its_words() -> None:
     problem = {"detail": "source 'users' has no rows to train 'm' on; ingest some first"}
     with pytest.raises(RequestFailed, match="ingest some first") as caught:
-        frame.fetch(client(lambda _: httpx.Response(409, json=problem)), "http://feature", "m", start=None, end=None)
+        frame.fetch(
+            client(lambda _: httpx.Response(409, json=problem)), "http://feature", "m", "abc", start=None, end=None
+        )
     assert caught.value.http_status == 409
 
 

@@ -42,8 +42,13 @@ def mill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_training_registers_and_promotes_a_version(registry: Registry, feature_stub: FeatureStub) -> None:
     done = train("user_target", by="me", start="2026-01-01T00:00:00+00:00")
     assert (done["version"], done["promoted"]) == (1, True)
-    assert feature_stub.asked == [{"model": "user_target", "start": "2026-01-01T00:00:00+00:00", "end": None}]
     run = registry.run(done["run"])
+    assert feature_stub.asked == [
+        {"model": "user_target", "definitions": run.definitions, "start": "2026-01-01T00:00:00+00:00", "end": None}
+    ]
+    version = load(USERS_MILL).features["users"]["feature_3"].version
+    assert run.fields == ["users.feature_1", "users.feature_2", f"users.feature_3@{version}"]
+    assert registry.version("user_target", 1).fields == run.fields
     assert (run.status, run.stage, run.version, run.by) == ("succeeded", "done", 1, "me")
     assert (run.rows_train, run.rows_test, run.rows_dropped) == (300, 100, 0)
     assert run.metrics == done["metrics"]

@@ -1,16 +1,16 @@
-"""The definitions in force follow the file when it is applied, and survive a mistake in it."""
+"""The trainer works with the definitions in force, whatever the file holds."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from modelmill import bus
+from modelmill import applied, bus, keys
 from modelmill.connections import Redis
+from modelmill.definitions import load_text
 from modelmill.events import DefinitionsApplied
 from services.trainer.recipes import Recipes
 from tests.conftest import USERS_MILL
@@ -18,34 +18,44 @@ from tests.eventually import eventually
 
 
 @pytest.fixture
-def recipes(fake_redis: Redis, tmp_path: Path) -> Iterator[Recipes]:
+def recipes(fake_redis: Redis) -> Iterator[Recipes]:
     """The users example, followed."""
-    path = tmp_path / "mill.py"
-    path.write_text(USERS_MILL.read_text())
-    recipes, stop = Recipes(path), threading.Event()
-    thread = threading.Thread(target=recipes.follow, args=(fake_redis, "0-0", stop))
+    recipes, stop = Recipes(fake_redis, USERS_MILL), threading.Event()
+    thread = threading.Thread(target=recipes.follow, args=("0-0", stop))
     thread.start()
     yield recipes
     stop.set()
     thread.join(timeout=10)
 
 
-def apply(redis: Redis, fingerprint: str) -> None:
-    bus.append(redis, DefinitionsApplied(fingerprint=fingerprint, changes=[]))
+def apply(redis: Redis, text: str) -> None:
+    """Put definitions in force as the feature service does, whatever their text."""
+    definitions = load_text(USERS_MILL, text.encode())
+    applied.keep(redis, definitions)
+    redis.hset(keys.DEFINITIONS, "fingerprint", definitions.fingerprint)
+    bus.append(redis, DefinitionsApplied(fingerprint=definitions.fingerprint, changes=[]))
 
 
-def test_an_applied_file_is_loaded(recipes: Recipes, fake_redis: Redis) -> None:
-    recipes.path.write_text(USERS_MILL.read_text().replace("user_target", "renamed"))
-    apply(fake_redis, "new")
-    eventually(lambda: "renamed" in recipes.definitions.models, within=5, saying="the new file is in force")
+RENAMED = USERS_MILL.read_text().replace("user_target", "renamed")
 
 
-def test_a_file_with_a_mistake_leaves_the_former_definitions_in_force(
+def test_applied_definitions_are_taken_over(recipes: Recipes, fake_redis: Redis) -> None:
+    apply(fake_redis, RENAMED)
+    eventually(lambda: "renamed" in recipes.definitions.models, within=5, saying="the new definitions are in force")
+
+
+def test_a_later_start_takes_the_definitions_in_force_and_not_the_file(fake_redis: Redis) -> None:
+    apply(fake_redis, RENAMED)
+    assert "renamed" in Recipes(fake_redis, USERS_MILL).definitions.models
+
+
+def test_definitions_that_cannot_be_loaded_here_leave_the_former_ones_in_force(
     recipes: Recipes, fake_redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recipes.path.write_text("Model(")
     with caplog.at_level(logging.ERROR):
-        apply(fake_redis, "broken")
+        fake_redis.hset(keys.DEFINITIONS, "fingerprint", "broken")
+        fake_redis.hset(keys.definitions_text("broken"), mapping={"text": "Model(", "path": "mill.py"})
+        bus.append(fake_redis, DefinitionsApplied(fingerprint="broken", changes=[]))
         eventually(lambda: caplog.messages, within=5, saying="the mistake is logged")
     assert "the former definitions stay in force" in caplog.text
     assert "mill.py:1" in caplog.text

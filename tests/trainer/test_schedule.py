@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
+from modelmill.connections import Redis
 from modelmill.registry import Registry
 from services.trainer.queue import TrainingQueue
 from services.trainer.recipes import Recipes
@@ -29,9 +30,9 @@ def counted(outcome: str) -> float:
 
 
 @pytest.fixture
-def scheduler(fake_queue: TrainingQueue) -> Scheduler:
+def scheduler(fake_redis: Redis, fake_queue: TrainingQueue) -> Scheduler:
     """A scheduler of the users example (every minute), that has looked at 12:00."""
-    scheduler = Scheduler(Recipes(USERS_MILL), fake_queue)
+    scheduler = Scheduler(Recipes(fake_redis, USERS_MILL), fake_queue)
     scheduler.look(START)
     return scheduler
 
@@ -65,12 +66,14 @@ def test_a_restart_neither_doubles_nor_loses_a_slot(scheduler: Scheduler) -> Non
     assert len(again.queue.jobs()) == 1
 
 
-def test_a_slot_noticed_too_late_is_skipped_and_counted(fake_queue: TrainingQueue, tmp_path: Path) -> None:
+def test_a_slot_noticed_too_late_is_skipped_and_counted(
+    fake_redis: Redis, fake_queue: TrainingQueue, tmp_path: Path
+) -> None:
     nightly = tmp_path / "mill.py"
     nightly.write_text(
         USERS_MILL.read_text().replace("every(seconds=60)", 'cron("0 3 * * *")').replace("every", "cron")
     )
-    scheduler, before = Scheduler(Recipes(nightly), fake_queue), counted("skipped_late")
+    scheduler, before = Scheduler(Recipes(fake_redis, nightly), fake_queue), counted("skipped_late")
     three = datetime(2026, 5, 4, 3, tzinfo=UTC)
     scheduler.look(three - MINUTE)
     scheduler.look(three + GRACE + timedelta(seconds=1))
@@ -110,7 +113,7 @@ def test_a_crash_before_the_transaction_leaves_the_slot_to_the_next(
 
 @pytest.mark.redis
 def test_schedulers_side_by_side_enqueue_each_slot_once(real_redis: RedisServer) -> None:
-    recipes = Recipes(USERS_MILL)
+    recipes = Recipes(real_redis.client(), USERS_MILL)
     queues = [TrainingQueue(real_redis.client(text=False)) for _ in range(3)]
     schedulers = [Scheduler(recipes, queue) for queue in queues]
     schedulers[0].look(START)
@@ -127,7 +130,7 @@ def test_schedulers_side_by_side_enqueue_each_slot_once(real_redis: RedisServer)
 @pytest.mark.redis
 def test_a_scheduler_waits_for_a_redis_that_is_away(real_redis: RedisServer) -> None:
     queue = TrainingQueue(real_redis.client(text=False))
-    scheduler, stop, ticks = Scheduler(Recipes(USERS_MILL), queue), threading.Event(), count()
+    scheduler, stop, ticks = Scheduler(Recipes(real_redis.client(), USERS_MILL), queue), threading.Event(), count()
     real_redis.stop()
     thread = threading.Thread(target=scheduler.watch, args=(stop, lambda: START + next(ticks) * MINUTE))
     thread.start()

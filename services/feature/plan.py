@@ -1,0 +1,135 @@
+"""What is registered, against what a definitions file declares.
+
+The catalogue in Redis is a few hashes: `entity:{name}`, `source:{name}`, `features:{entity}` and `model:{name}`.
+`describe` writes a definitions file as exactly these hashes, so that a plan is a comparison of dictionaries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from modelmill import bus, keys
+from modelmill.connections import Redis
+from modelmill.definitions import Definitions
+from modelmill.events import DefinitionsApplied, utc_now
+
+FIXED_FIELDS = ("key", "entities", "event_time")
+"""Fields of an entity or a source that may not change while rows of it are stored."""
+
+Hashes = dict[str, dict[str, str]]
+"""Redis key to the fields of its hash."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What applying the definitions would change, a sentence each, and the reasons why it cannot be done."""
+
+    changes: list[str]
+    refusals: list[str]
+
+
+def describe(definitions: Definitions) -> Hashes:
+    """The definitions as the hashes that register them."""
+    hashes: Hashes = {}
+    for entity in definitions.entities.values():
+        hashes[keys.entity(entity.name)] = {"key": entity.key}
+        hashes[keys.features(entity.name)] = {
+            name: f"{ref.column} {ref.source}{f' {derived.version}' if derived else ''}"
+            for name, ref in definitions.features_of(entity.name).items()
+            for derived in [definitions.features[ref.source].get(name)]
+        }
+    for source in definitions.sources.values():
+        hashes[keys.source(source.name)] = {
+            "entities": " ".join(entity.name for entity in source.entities),
+            "event_time": source.event_time or "",
+            **{f"column.{name}": str(column) for name, column in source.columns.items()},
+        }
+    for model in definitions.models.values():
+        hashes[keys.model(model.name)] = {
+            "entities": " ".join(entity.name for entity in model.entities),
+            "features": " ".join(model.features),
+            "inputs": " ".join(f"{name}:{column}" for name, column in model.inputs.items()),
+            "label": model.label,
+            "source": definitions.label_source(model).name,
+            "metric": model.metric,
+            "promote": model.promote,
+            "train": "; ".join(str(schedule) for schedule in model.train),
+        }
+    return hashes
+
+
+def registered(redis: Redis) -> Hashes:
+    """The hashes that are registered now."""
+    entities, sources, models = (sorted(redis.smembers(s)) for s in (keys.ENTITIES, keys.SOURCES, keys.MODELS))
+    wanted = [
+        *(key for entity in entities for key in (keys.entity(entity), keys.features(entity))),
+        *(keys.source(name) for name in sources),
+        *(keys.model(name) for name in models),
+    ]
+    with redis.pipeline(transaction=False) as pipe:
+        for key in wanted:
+            pipe.hgetall(key)
+        return {key: found for key, found in zip(wanted, pipe.execute(), strict=True) if found}
+
+
+def plan(now: Hashes, declared: Hashes, with_rows: set[str]) -> Plan:
+    """Compare what is registered with what is declared; `with_rows` are the sources that have history."""
+    changes, refusals = [], []
+    guarded = {keys.source(name) for name in with_rows} & now.keys()
+    if guarded:
+        guarded |= {key for key in now if key.startswith(keys.entity(""))}
+    for key in sorted(now.keys() | declared.keys()):
+        before, after = now.get(key, {}), declared.get(key, {})
+        for name in sorted(before.keys() | after.keys()):
+            change = _change(key, name, before.get(name), after.get(name))
+            if change is None:
+                continue
+            changes.append(change)
+            if key in guarded and after and (reason := _refusal(name, before.get(name), after.get(name))):
+                refusals.append(f"{change}: {reason}")
+    return Plan(changes, refusals)
+
+
+def _change(key: str, name: str, before: str | None, after: str | None) -> str | None:
+    if before == after:
+        return None
+    if before is None:
+        return f"{key} {name}: added ({after or 'none'})"
+    return f"{key} {name}: removed" if after is None else f"{key} {name}: {before or 'none'} -> {after or 'none'}"
+
+
+def _refusal(name: str, before: str | None, after: str | None) -> str | None:
+    """Why stored rows do not allow this change, and the way out."""
+    if name in FIXED_FIELDS and before is not None:
+        return "rows are stored under it; declare a new source instead"
+    if not name.startswith("column."):
+        return None
+    if before is None and after is not None and not after.endswith("?"):
+        return f"stored rows have no value for it; declare it as {after} | None"
+    if before is not None and after is not None and before.rstrip("?") != after.rstrip("?"):
+        return "stored values have the former type; declare a new column instead"
+    return None
+
+
+def register(redis: Redis, definitions: Definitions, changes: list[str]) -> None:
+    declared = describe(definitions)
+    with redis.pipeline() as pipe:
+        gone = [key for key in registered(redis) if key not in declared]
+        if gone:
+            pipe.delete(*gone)
+        for key, fields in declared.items():
+            pipe.delete(key)
+            if fields:
+                pipe.hset(key, mapping=fields)
+        for names, members in ((keys.ENTITIES, definitions.entities), (keys.SOURCES, definitions.sources)):
+            pipe.delete(names)
+            if members:
+                pipe.sadd(names, *members)
+        if definitions.models:
+            pipe.sadd(keys.MODELS, *definitions.models)
+        pipe.hset(
+            keys.DEFINITIONS,
+            mapping={"fingerprint": definitions.fingerprint, "path": str(definitions.path), "applied": utc_now()},
+        )
+        bus.append(pipe, DefinitionsApplied(source="feature", fingerprint=definitions.fingerprint, changes=changes))
+        pipe.execute()
