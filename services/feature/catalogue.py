@@ -16,7 +16,7 @@ from threading import Lock, Thread
 
 from redis.exceptions import LockError
 
-from modelmill import bus, keys
+from modelmill import bus, durations, keys
 from modelmill.connections import AWAY, Redis
 from modelmill.definitions import Definitions, load
 from modelmill.errors import Conflict, ModelmillError
@@ -143,6 +143,7 @@ def describe(definitions: Definitions) -> Hashes:
         hashes[keys.source(source.name)] = {
             "entities": " ".join(entity.name for entity in source.entities),
             "event_time": source.event_time or "",
+            **({"max_age": durations.text(source.max_age)} if source.max_age else {}),
             **{f"column.{name}": str(column) for name, column in source.columns.items()},
         }
     for model in definitions.models.values():

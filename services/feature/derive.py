@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from modelmill.declarations import Column, Feature
 from services.feature.validate import ARROW, EXPECTED, INT_LIMIT
@@ -51,6 +53,11 @@ def derive(table: pa.Table, features: Mapping[str, Feature], inputs: list[str]) 
         table = table.append_column(name, pa.array(values, ARROW[feature.column.dtype]))
     texts = ["; ".join(errors[position]) if position in errors else None for position in range(len(rows))]
     return Derived(table.append_column(FAILED, pa.array(texts, pa.string())), failures)
+
+
+def failed(errors: pa.ChunkedArray, feature: str) -> pa.ChunkedArray:
+    """On which rows `feature` failed, as their `_failed` texts say."""
+    return pc.fill_null(pc.match_substring_regex(errors, rf"(^|; ){re.escape(feature)}: "), False)
 
 
 def _sentence(error: Exception) -> str:

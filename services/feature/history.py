@@ -11,7 +11,7 @@ has `_event_time`, `_ingest_time` (UTC, microseconds) and `_failed`. The file's 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import orjson
@@ -97,12 +97,23 @@ def read(
 
     A column that was added after a row was ingested is null there.
     """
-    within = pc.scalar(True)
+    files = names(storage, source.name)
+    return read_files(storage, schema(definitions, source), files, columns, within(start, end))
+
+
+def within(start: datetime | int | None, end: datetime | int | None) -> pc.Expression:
+    """That start <= event time < end; whole numbers are microseconds since 1970."""
+    found = pc.scalar(True)
     if start is not None:
-        within &= pc.field(EVENT_TIME) >= pa.scalar(start, TIME)
+        found &= pc.field(EVENT_TIME) >= pa.scalar(start, TIME)
     if end is not None:
-        within &= pc.field(EVENT_TIME) < pa.scalar(end, TIME)
-    return read_files(storage, schema(definitions, source), names(storage, source.name), columns, within)
+        found &= pc.field(EVENT_TIME) < pa.scalar(end, TIME)
+    return found
+
+
+def stored_column(definitions: Definitions, source: str, feature: str) -> str:
+    """The column of a source's history that holds a feature."""
+    return definitions.columns(definitions.source(source))[feature].name
 
 
 def read_files(
@@ -111,9 +122,21 @@ def read_files(
     """`columns` of some history files, as `wanted` types them; a column that a file lacks is null there."""
     if not files:
         return wanted.empty_table().select(list(columns))
+    return _dataset(storage, wanted, files).to_table(columns=list(columns), filter=within)
+
+
+def batches(
+    storage: Storage, wanted: pa.Schema, files: Sequence[str], columns: Sequence[str], within: pc.Expression = None
+) -> Iterator[pa.RecordBatch]:
+    """What `read_files` reads, piece by piece: the same rows in the same order at every call."""
+    if files:
+        found = _dataset(storage, wanted, files)
+        yield from found.to_batches(columns=list(columns), filter=within, batch_readahead=2, fragment_readahead=1)
+
+
+def _dataset(storage: Storage, wanted: pa.Schema, files: Sequence[str]) -> ds.Dataset:
     paths = [storage.path(name) for name in files]
-    dataset = ds.dataset(paths, schema=wanted, format="parquet", filesystem=storage.files)
-    return dataset.to_table(columns=list(columns), filter=within)
+    return ds.dataset(paths, schema=wanted, format="parquet", filesystem=storage.files)
 
 
 def _folder(source: str) -> str:
