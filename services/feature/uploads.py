@@ -81,32 +81,30 @@ class _Checker:
                 continue
             values = pa.chunked_array([batch[self._time]])
             found = times(values)
-            if found.bad:
-                position = min(found.bad)
-                empty = not values[position].is_valid
-                self._refuse(
-                    values, position, f"is missing; expected {EXPECTED['time']}" if empty else found.bad[position]
-                )
-            if PARQUET_TYPES["str"](values.type):
-                self._check_form(values)
+            bad = self._of_another_form(values) | found.bad
+            if bad:
+                raise self._refusal(values, min(bad), bad[min(bad)])
             yield batch.set_column(batch.schema.get_field_index(self._time), self._time, found.values)
             self._rows += batch.num_rows
             if self._rows > MAX_SPINE_ROWS:
                 raise TooLarge("rows", None, MAX_SPINE_ROWS)
 
-    def _check_form(self, texts: pa.ChunkedArray) -> None:
-        """Refuse the first time of another form: a column with two forms was put together from what does not fit."""
-        forms = np.full(len(texts), len(FORMS))
+    def _of_another_form(self, values: pa.ChunkedArray) -> dict[int, str]:
+        """The position of the first text of another form than the rows before, and why it is bad."""
+        if not PARQUET_TYPES["str"](values.type):
+            return {}
+        forms = np.full(len(values), len(FORMS))
         for number, pattern in enumerate(FORMS.values()):
-            forms[pc.match_substring_regex(texts, pattern).to_numpy()] = number
+            forms[pc.fill_null(pc.match_substring_regex(values, pattern), False).to_numpy()] = number
         names = [*FORMS, NO_OFFSET]
         self._form = self._form or names[forms[0]]
         other = forms != names.index(self._form)
-        if other.any():
-            self._refuse(texts, int(other.argmax()), f"expected {self._form}, as in the rows before")
+        return {int(other.argmax()): f"expected {self._form}, as in the rows before"} if other.any() else {}
 
-    def _refuse(self, values: pa.ChunkedArray, position: int, reason: str) -> None:
-        raise refused(Rejection(self._rows + position + 1, self._time, shown(values, position), reason))
+    def _refusal(self, values: pa.ChunkedArray, position: int, reason: str) -> InvalidRequest:
+        if values[position].is_valid:
+            return refused(Rejection(self._rows + position + 1, self._time, shown(values, position), reason))
+        return refused(Rejection(self._rows + position + 1, self._time, "", f"is missing; expected {EXPECTED['time']}"))
 
 
 def refused(rejection: Rejection) -> InvalidRequest:
