@@ -26,7 +26,8 @@ def encoded(frame: Frame, kind: str) -> Iterator[bytes]:
 def _writer(sink: _Pieces, schema: pa.Schema, kind: str) -> pq.ParquetWriter | pa.ipc.RecordBatchStreamWriter:
     if kind == ARROW_STREAM:
         return pa.ipc.new_stream(sink, schema)
-    return pq.ParquetWriter(sink, schema)
+    repeated = [field.name for field in schema if pa.types.is_string(field.type)]  # numbers hardly ever are
+    return pq.ParquetWriter(sink, schema, use_dictionary=repeated)
 
 
 class _Pieces(io.RawIOBase):

@@ -11,7 +11,7 @@ import pytest
 
 from modelmill import Entity
 from modelmill.declarations import Column, Feature
-from services.feature.derive import ERROR_LENGTH, FAILED, Derived, derive
+from services.feature.derive import ERROR_LENGTH, FAILED, Derived, derive, failed
 
 USER = Entity("user", key="user_id")
 ROWS = pa.table({"user_id": ["u", "v", "w"], "x": [1.0, 2.0, None], "hidden": [1, 2, 3]})
@@ -61,6 +61,12 @@ def test_several_failures_of_a_row_are_all_named() -> None:
     assert (
         made.table[FAILED].to_pylist() == ["a: ZeroDivisionError: division by zero; b: KeyError: 'no such column'"] * 3
     )
+
+
+def test_the_failures_of_a_feature_are_found_among_those_of_others() -> None:
+    errors = pa.chunked_array([["f: ValueError: a", "ff: TypeError: f", None, "ff: KeyError: 1; f: KeyError: 2"]])
+    assert failed(errors, "f").to_pylist() == [True, False, False, True]
+    assert failed(errors, "ff").to_pylist() == [False, True, False, True]
 
 
 def test_a_function_that_changes_its_row_disturbs_no_other() -> None:
