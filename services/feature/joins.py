@@ -94,13 +94,12 @@ class Join:
         timeline = rows.timeline(as_of)
         seen = np.zeros(rows.count, np.bool_)
         key = self._source.entities[0].key
-        self._type = np.dtype(np.int64)
+        self._type = timeline.row_type
         for batches in _together(spine.batches([spine.time, key]), LOCATED):
             table = pa.Table.from_batches(batches)
             found = timeline.find(table[key], microseconds(table[spine.time]))
             places = _places(found)
             seen[places[places >= 0]] = True
-            self._type = places.dtype
             self._places.write(places.tobytes())
         return seen
 

@@ -56,6 +56,8 @@ def uploaded(file: IO[bytes], content_type: str, *, keys: Sequence[str], time: s
                 f" {', '.join(map(repr, dict.fromkeys([time, *keys])))}",
                 column=name,
             )
+    if time in keys:
+        raise InvalidRequest(f"column {time!r} holds join keys; name the one with the times by time=...", column=time)
     for name in keys:
         kind = schema.field(name).type
         if not (PARQUET_TYPES["int"](kind) or PARQUET_TYPES["str"](kind) or pa.types.is_null(kind)):

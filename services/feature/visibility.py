@@ -61,10 +61,12 @@ class Timeline:
         self._max_age = max_age
         self._events = events if max_age is not None else None
         self._base = len(events) + 1  # greater than any place or rank
-        by_event = np.lexsort((ingests, events)).astype(_row_type(len(events)))  # rank to row; ties keep their order
+        self.row_type = np.dtype(np.int32 if len(events) < 2**31 else np.int64)
+        """Of the numbers of rows."""
+        by_event = np.lexsort((ingests, events)).astype(self.row_type)  # rank to row; ties keep their order
         if as_of == "known":
             effective = np.maximum(events, ingests)[by_event]
-            ranks = np.argsort(effective, kind="stable").astype(by_event.dtype)  # place to rank
+            ranks = np.argsort(effective, kind="stable").astype(self.row_type)  # place to rank
             self._moments = effective[ranks]
             codes = codes[by_event[ranks]]
         else:
@@ -87,14 +89,14 @@ class Timeline:
             times: [n] int64, microseconds since 1970.
         """
         if not len(self._places):
-            nothing = np.full(len(times), NOTHING, self._rows.dtype)
+            nothing = np.full(len(times), NOTHING, self.row_type)
             return Seen(nothing, np.zeros(len(times), np.bool_))
         codes = _numbers(pc.index_in(keys.cast(pa.string()), self._keys)).astype(np.int64)
         in_sight = _search(self._moments, times, "right")
         at = _search(self._places, codes * self._base + in_sight, "left") - 1
         found = (codes >= 0) & (at >= 0)
         found &= self._places[at] // self._base == codes
-        rows = np.where(found, self._rows[at], NOTHING).astype(self._rows.dtype)
+        rows = np.where(found, self._rows[at], NOTHING).astype(self.row_type)
         if self._max_age is None or self._events is None:
             return Seen(rows, np.zeros(len(times), np.bool_))
         return Seen(rows, found & (times - self._events[rows] > self._max_age))
@@ -130,7 +132,3 @@ def _coded(keys: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
 def _numbers(indices: pa.Array | pa.ChunkedArray) -> np.ndarray:
     numbers: np.ndarray = pc.fill_null(indices, -1).to_numpy()
     return numbers
-
-
-def _row_type(rows: int) -> type[np.integer]:
-    return np.int32 if rows < 2**31 else np.int64

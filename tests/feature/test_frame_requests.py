@@ -132,6 +132,7 @@ REFUSED: dict[str, tuple[Mapping[str, str], int, str]] = {
     "detail": ({"features": "carrier.fleet", "detail": "much"}, 422, "detail='much'; expected true or false"),
     "a span": ({"features": "carrier.fleet", "start": at(0)}, 422, "query parameter 'start' is not taken with a spine"),
     "no time": ({"features": "carrier.fleet", "time": "at"}, 422, "the spine has no column 'at'"),
+    "a key as time": ({"features": "carrier.fleet", "time": "carrier_id"}, 422, "column 'carrier_id' holds join keys"),
     "a name twice": ({"features": "note", "entities": "noted"}, 422, "column 'note' would be in the frame twice; rename it"),
     "a wrong time": ({"features": "carrier.fleet", "time": "note"}, 422, "row 1, column 'note', value 'x': expected a time such as"),
 }  # fmt: skip
