@@ -148,6 +148,14 @@ def test_a_time_is_refused_by_the_number_of_its_row_in_the_whole_file(monkeypatc
         read(parquet(table), PARQUET)
 
 
+def test_a_broken_line_is_refused_by_the_number_of_its_row_in_the_whole_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "BLOCK", 1000)
+    lines = ["u,2026-01-01"] * 1000
+    lines[499] = "v"
+    with pytest.raises(InvalidRequest, match="row 500, column '', value 'v': has 1 columns; expected 2"):
+        read("\n".join(["user_id,at", *lines]))
+
+
 # --- other refusals
 
 REFUSED: dict[str, tuple[str | bytes, str, type[ModelmillError], str]] = {
