@@ -15,10 +15,12 @@ class Effort:
     """Of each measurement, interleaved with those of its competitors; the median is reported."""
     rows: int = 100_000
     """To ingest at once."""
+    history_rows: int = 10_000_000
+    """That a training frame looks through, for a tenth as many rows of its own."""
     timed_swaps: int = 50
     """Whose time to the first answer is measured, a model."""
     memory_swaps: int = 200
     """After which the predictor's memory is looked at again."""
 
 
-QUICK = Effort(seconds=1, repeats=1, rows=10_000, timed_swaps=5, memory_swaps=20)
+QUICK = Effort(seconds=1, repeats=1, rows=10_000, history_rows=100_000, timed_swaps=5, memory_swaps=20)

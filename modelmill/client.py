@@ -11,7 +11,7 @@ client.predict("user_target", user_id="a27b09ee-0cf8-11ed-899e-b29c4abd48f4")
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
@@ -112,14 +112,7 @@ class Client:
         With an `idempotency_key` it may be sent again when the answer was lost: it takes effect once.
         """
         if isinstance(data, str | Path):
-            path = Path(data)
-            kind = CONTENT_TYPES.get(path.suffix.lower())
-            if kind is None:
-                raise InvalidRequest(f"file {path.name!r}: expected a name ending in {', '.join(CONTENT_TYPES)}")
-            try:
-                body = path.read_bytes()
-            except OSError as error:
-                raise InvalidRequest(f"file {str(path)!r} cannot be read: {error.strerror}") from None
+            kind, body = _content(Path(data), CONTENT_TYPES)
         elif isinstance(data, Sequence):
             kind, body = CONTENT_TYPES[".json"], orjson.dumps(list(data))
         else:
@@ -142,14 +135,46 @@ class Client:
         """The stored features of one entity."""
         return self._call("GET", f"{self.settings.feature_url}/entities/{entity}/{quote(key, safe='')}")
 
-    def training_frame(self, model: str, *, start: str | None = None, end: str | None = None) -> pd.DataFrame:
-        """A model's point-in-time-correct training frame of the labelled rows with start <= event time < end."""
+    def training_frame(
+        self,
+        model: str | None = None,
+        *,
+        spine: str | Path | pd.DataFrame | None = None,
+        features: Sequence[str] | None = None,
+        entities: Sequence[str] | None = None,
+        time: str = "event_time",
+        as_of: str = "event",
+        start: str | None = None,
+        end: str | None = None,
+        detail: bool = False,
+    ) -> pd.DataFrame:
+        """Rows joined with the features that were visible at each row's time.
+
+        Of a `model`: its labelled rows with start <= event time < end. Of a `spine`, a DataFrame or a CSV or Parquet
+        file with join keys and a column `time`: all its rows and columns, with the features of `model`, or `features`
+        such as `user.feature_1`, or plain names of `entities`.
+
+        `as_of="known"` hides what had not been ingested by the row's time; `detail` adds `{feature}.status` columns.
+        """
         import io
 
         import pandas as pd
 
-        url = f"{self.settings.feature_url}/training-frames"
-        response = self._send("POST", url, json={"model": model, "start": start, "end": end}, timeout=LONG)
+        request: dict[str, Any]
+        if spine is None:
+            if model is None or features or entities:
+                raise InvalidRequest("expected a model, or a spine with features")
+            body = {"model": model, "start": start, "end": end, "as_of": as_of, "detail": detail}
+            request = {"json": body}
+        else:
+            if start or end:
+                raise InvalidRequest("start and end choose labelled rows of a model; a spine is taken whole")
+            query = {"model": model, "features": features and ",".join(features), "time": time, "as_of": as_of}
+            query |= {"entities": entities and ",".join(entities), "detail": str(detail).lower()}
+            kind, content = _spine(spine)
+            params = {name: value for name, value in query.items() if value}
+            request = {"params": params, "headers": {"Content-Type": kind}, "content": content}
+        response = self._send("POST", f"{self.settings.feature_url}/training-frames", timeout=LONG, **request)
         return pd.read_parquet(io.BytesIO(response.content))
 
     # --- training and registry
@@ -292,6 +317,27 @@ def _failure(response: httpx.Response) -> RequestFailed:
     if not isinstance(problem, dict):  # not one of our services
         problem = {"detail": f"HTTP status {response.status_code}: {response.text[:200]}"}
     return RequestFailed(response.status_code, problem)
+
+
+def _spine(data: str | Path | pd.DataFrame) -> tuple[str, bytes]:
+    """Content type and body of a spine."""
+    if isinstance(data, str | Path):
+        return _content(Path(data), (".csv", ".parquet"))
+    return CONTENT_TYPES[".parquet"], data.to_parquet(index=False)
+
+
+def _content(path: Path, suffixes: Collection[str]) -> tuple[str, bytes]:
+    """Content type, by the suffix, and content of a file.
+
+    Raises:
+        InvalidRequest: for any other suffix, and for a file that cannot be read.
+    """
+    if path.suffix.lower() not in suffixes:
+        raise InvalidRequest(f"file {path.name!r}: expected a name ending in {', '.join(suffixes)}")
+    try:
+        return CONTENT_TYPES[path.suffix.lower()], path.read_bytes()
+    except OSError as error:
+        raise InvalidRequest(f"file {str(path)!r} cannot be read: {error.strerror}") from None
 
 
 def _pieces(body: bytes, progress: Progress | None) -> Iterator[bytes]:

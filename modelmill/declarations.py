@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args
 
+from modelmill import durations
 from modelmill.schedules import Schedule
 
 Policy = Literal["always", "if_better", "manual"]
@@ -119,7 +120,8 @@ class Source(Declared):
 
     Rows about one `entity` become its online features. Rows about several `entities` are labelled events: they are
     kept in history, where models find their labels. `event_time` names the column with each row's time (ISO 8601,
-    or seconds since 1970); without it a row's time is that of its ingest.
+    or seconds since 1970); without it a row's time is that of its ingest. `max_age`, such as "30d", is how long after
+    its event time a row is still used; older ones are expired, in training frames as online.
     """
 
     def __init__(
@@ -130,12 +132,15 @@ class Source(Declared):
         entity: Entity | None = None,
         entities: Sequence[Entity] = (),
         event_time: str | None = None,
+        max_age: str | None = None,
     ) -> None:
         if (entity is None) == (not entities):
             raise ValueError(f"source {name!r}: expected either entity=... or entities=[...]")
         self.entities = _entities(f"source {name!r}", entities if entity is None else [entity])
         self.columns = {column: Column.of(column, kind) for column, kind in columns.items()}
         self.event_time = event_time
+        self.max_age = None if max_age is None else _length(f"source {name!r}: max_age", max_age)
+        """Seconds."""
         taken: list[str] = []
         for column in (*(e.key for e in self.entities), *([event_time] if event_time else []), *self.columns):
             if column in taken:
@@ -296,6 +301,13 @@ def _named(what: str, name: Any, *, reserved: bool = False) -> str:
     if reserved and name.startswith("_"):
         raise ValueError(f"{what} name {name!r}: names that start with _ are Modelmill's own")
     return name
+
+
+def _length(what: str, text: str) -> int:
+    try:
+        return durations.seconds(text)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
 
 
 def _entities(owner: str, given: Sequence[Entity]) -> tuple[Entity, ...]:

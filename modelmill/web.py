@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import IO, Any, TypeVar
 
 import orjson
 from flask import Flask, Response, g, request
@@ -46,6 +46,10 @@ BACKPRESSURE = 1024
 DRAIN_SECONDS = 5
 """How long a stopping worker process may finish its requests; a follower of an event stream never would."""
 
+PIECE = 1024 * 1024
+"""Bytes of a large body that are in memory at a time."""
+
+View = TypeVar("View", bound=Callable[[], Response])
 Check = Callable[[], None]
 """Returns when something is ready, raises `ModelmillError` when it is not."""
 
@@ -142,6 +146,32 @@ def json_object() -> dict[str, Any]:
     return body
 
 
+def streams_body(view: View) -> View:
+    """Mark a view that may read a large body with `spooled_body`: nothing is read before it."""
+    view.streams_body = True  # type: ignore[attr-defined]
+    return view
+
+
+def spooled_body() -> IO[bytes]:
+    """The request's body as an open file without a name, at its beginning; never in memory as a whole.
+
+    Raises:
+        werkzeug.exceptions.RequestEntityTooLarge: where it is longer than the service takes.
+    """
+    limit = (request.max_content_length or 0) - 1
+    file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  whoever reads it closes it
+    try:
+        while piece := request.stream.read(PIECE):
+            file.write(piece)
+            if file.tell() > limit:
+                raise BodyTooLarge
+    except BaseException:
+        file.close()
+        raise
+    file.seek(0)
+    return file
+
+
 def serve(target: str, settings: Settings, port: int) -> None:
     """Serve the Flask app that the function `target` (`package.module:function`) builds, until SIGTERM.
 
@@ -201,7 +231,8 @@ def _bound_bodies(app: Flask, limit: int) -> None:
     @app.before_request
     def bound() -> None:
         length = request.content_length
-        if length is None and request.method not in ("GET", "HEAD"):
+        streams = hasattr(app.view_functions.get(request.endpoint or ""), "streams_body")
+        if length is None and request.method not in ("GET", "HEAD") and not streams:
             length = len(request.get_data())
         if length is not None and length > limit:
             raise BodyTooLarge

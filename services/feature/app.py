@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import secrets
-import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import IO, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from flask import Flask, Response, request
 from prometheus_client import Counter
 
 from modelmill.declarations import Source
-from modelmill.errors import Conflict, InvalidRequest, InvalidRows, MissingEntity, TooLarge
+from modelmill.errors import InvalidRequest, InvalidRows, MissingEntity, TooLarge
 from modelmill.settings import Settings
-from modelmill.web import create_app, json_object, redis_answers, reply
+from modelmill.web import create_app, json_object, redis_answers, reply, spooled_body, streams_body
 from services.feature import online
 from services.feature.catalogue import Catalogue
 from services.feature.decode import decode
-from services.feature.frames import training_frame
+from services.feature.encode import ARROW_STREAM, PARQUET, encoded
+from services.feature.frame_requests import frame_of_model, frame_of_spine
 from services.feature.ingest import ingest
 from services.feature.journal import digest_of
 from services.feature.overview import features_overview
+from services.feature.uploads import READERS
 
 ROWS = Counter("modelmill_rows_total", "Rows of ingest requests by what became of them", ["source", "outcome"])
 FAILED = Counter("modelmill_failed_features_total", "Values that a feature function failed to compute", ["feature"])
 MAX_LOOKUP = 1000
 """Entities of one lookup."""
-PARQUET, ARROW = "application/vnd.apache.parquet", "application/vnd.apache.arrow.stream"
 
 
 def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
@@ -119,23 +114,32 @@ def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
         return reply(catalogue.progress.read())
 
     @app.post("/training-frames")
+    @streams_body
     def frame() -> Response:
-        """A model's point-in-time-correct training frame: `{"model": ..., "start": ..., "end": ...}`.
+        """A training frame: rows joined with the features that were visible at each row's time.
 
-        `{"definitions": "..."}` insists on definitions with this SHA-256 being in force; 409 where others are.
+        A model's, of the labelled rows with start <= event time < end, ordered by event time:
+        `{"model": ..., "start": ..., "end": ..., "as_of": "event", "detail": false}`. `{"definitions": "..."}` insists
+        on definitions with this SHA-256 being in force; 409 where others are.
 
-        Streams Parquet, or an Arrow stream where `Accept` asks for `application/vnd.apache.arrow.stream`. Rows are
-        those of the label's source with start <= event time < end, ordered by event time.
+        Or that of a spine in the body, as CSV or Parquet by content type, with a time column, join keys and any other
+        columns, which are carried through: `?model=NAME` or `?features=user.f1,f2&entities=user`, `&time=COLUMN`
+        (default `event_time`), `&as_of=`, `&detail=`.
+
+        `as_of=known` hides what had not been ingested by the row's time; `detail=true` adds a column
+        `{feature}.status`: present, missing, expired or failed. Streams Parquet, or an Arrow stream where `Accept` asks
+        for `application/vnd.apache.arrow.stream`.
         """
-        body = json_object()
-        definitions = catalogue.definitions
-        if body.get("definitions") not in (None, definitions.fingerprint):
-            raise Conflict("other definitions have come into force meanwhile; train again")
-        model = definitions.model(_text(body, "model"))
-        start, end = _time(body, "start"), _time(body, "end")
-        table = training_frame(catalogue.storage, definitions, model, start=start, end=end)
-        kind = ARROW if request.accept_mimetypes.best == ARROW else PARQUET
-        return Response(_stream(table, kind), content_type=kind)
+        definitions, kind = catalogue.definitions, request.mimetype
+        if kind in READERS:
+            with spooled_body() as body:
+                found = frame_of_spine(catalogue.storage, definitions, body, kind, request.args)
+        else:
+            found = frame_of_model(catalogue.storage, definitions, json_object())
+        answer_kind = ARROW_STREAM if request.accept_mimetypes.best == ARROW_STREAM else PARQUET
+        response = Response(encoded(found, answer_kind), content_type=answer_kind)
+        response.call_on_close(found.close)  # also where the client goes away before the first piece
+        return response
 
     return app
 
@@ -150,39 +154,3 @@ def _digest(source: Source, body: bytes, kind: str, on_error: str) -> str:
     if source.event_time:
         return digest_of(source.name, body, kind.encode(), on_error.encode())
     return secrets.token_hex(16)
-
-
-def _text(body: dict[str, Any], name: str) -> str:
-    value = body.get(name)
-    if not isinstance(value, str):
-        raise InvalidRequest(f"{name} is {value!r}; expected a text")
-    return value
-
-
-def _time(body: dict[str, Any], name: str) -> datetime | None:
-    value = body.get(name)
-    if value is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        raise InvalidRequest(f"{name} is {value!r}; expected a time such as 2013-02-01T00:00:00Z") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _stream(table: pa.Table, kind: str) -> Iterator[bytes]:
-    """The table in pieces of a megabyte, by way of a file, so that it is in memory once."""
-    file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  the generator below closes it
-    if kind == ARROW:
-        with pa.ipc.new_stream(file, table.schema) as writer:
-            writer.write_table(table)
-    else:
-        pq.write_table(table, file)
-    file.seek(0)
-
-    def pieces() -> Iterator[bytes]:
-        with file:
-            while piece := file.read(1 << 20):
-                yield piece
-
-    return pieces()

@@ -77,7 +77,7 @@ def _csv(body: bytes) -> RawRows:
         names = next((line for line in lines if line), [])
     except (UnicodeDecodeError, csv.Error) as error:
         raise MalformedBody(f"the body is not CSV in UTF-8: {error}") from None
-    _check_names(names)
+    check_names(names)
     try:
         table = pa_csv.read_csv(
             io.BytesIO(body),
@@ -98,7 +98,7 @@ def _parquet(body: bytes) -> RawRows:
     try:
         file = pq.ParquetFile(io.BytesIO(body))
         _check_size(file.metadata.num_rows)
-        _check_names(file.schema_arrow.names)
+        check_names(file.schema_arrow.names)
         table = file.read()
         table.validate(full=True)  # text that is not UTF-8
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -151,7 +151,7 @@ def _columns(table: pa.Table) -> dict[str, Any]:
 
 def _refuse_repeated_names(documents: Iterable[bytes]) -> None:
     def check(pairs: list[tuple[str, Any]]) -> None:
-        _check_names([name for name, _ in pairs])
+        check_names([name for name, _ in pairs])
 
     try:
         for document in documents:
@@ -165,7 +165,7 @@ def _check_size(rows: int) -> None:
         raise TooLarge("rows", rows, MAX_ROWS)
 
 
-def _check_names(names: list[str]) -> None:
+def check_names(names: list[str]) -> None:
     if len(names) > MAX_COLUMNS:
         raise TooLarge("columns", len(names), MAX_COLUMNS)
     if twice := [name for name, count in Counter(names).items() if count > 1]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from modelmill.declarations import Column, Feature
 from services.feature.validate import ARROW, EXPECTED, INT_LIMIT
@@ -119,6 +120,11 @@ def checked(value: Any, column: Column) -> Any:
     elif (dtype == "float" and math.isinf(value := float(value))) or (dtype == "int" and abs(value) >= INT_LIMIT):
         raise ValueError(f"returned {value}; expected {EXPECTED[dtype]}")
     return value
+
+
+def failed(errors: pa.ChunkedArray, field: str) -> pa.ChunkedArray:
+    """On which rows the feature stored as `field` failed, as their `_failed` texts say."""
+    return pc.fill_null(pc.match_substring(errors, f'"{field}":'), False)
 
 
 def _sentence(error: Exception) -> str:

@@ -1,31 +1,106 @@
-"""Training frames: labelled rows joined with the features that were visible at each row's time.
+"""Training frames: the rows of a spine joined with the features that were visible at each row's time.
 
-The rule: a spine row (keys, t) sees, of each source, the newest row of its entity with event_time <= t; of equal event
-times the one ingested later; never a value from after t. A null key matches nothing. The frame has exactly the rows of
-the spine.
+The rule is that of `visibility`. The frame has exactly the rows of the spine, in their order, and is put together chunk
+by chunk: columns of the spine, and columns that parts prepared for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol, Self
 
-import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from modelmill.declarations import Model
 from modelmill.definitions import Definitions, FeatureRef
-from modelmill.errors import Conflict
+from modelmill.errors import InvalidRequest
 from modelmill.storage import Storage
-from services.feature import history
+from services.feature.joins import Join, status_of
+from services.feature.spines import Spine, labelled
 from services.feature.validate import EVENT_TIME
+from services.feature.visibility import AsOf
 
 
-def training_frame(
-    storage: Storage, definitions: Definitions, model: Model, *, start: datetime | None, end: datetime | None
-) -> pa.Table:
+class Part(Protocol):
+    """Some columns of a frame, prepared for its spine."""
+
+    @property
+    def fields(self) -> list[pa.Field]:
+        """The columns."""
+
+    def columns(self, first: int, count: int) -> dict[str, pa.Array]:
+        """Their values for `count` rows of the spine from number `first` on."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a frame holds beside its spine."""
+
+    refs: Sequence[FeatureRef]
+    """The features, in the order of their columns."""
+    as_of: AsOf = "event"
+    detail: bool = False
+    """Whether a column `{feature}.status` follows each feature."""
+
+    @property
+    def names(self) -> list[str]:
+        """The columns in their order."""
+        return [name for ref in self.refs for name in (ref.name, *([status_of(ref.name)] if self.detail else []))]
+
+
+class Frame:
+    """A frame that is ready to be read, chunk by chunk; it owns its parts and its spine."""
+
+    def __init__(self, spine: Spine, parts: Sequence[Part], names: Sequence[str]) -> None:
+        self._spine = spine
+        self._parts = parts
+        fields = {field.name: field for field in spine.schema}
+        fields |= {field.name: field for part in parts for field in part.fields}
+        self.schema = pa.schema([fields[name] for name in names])
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The frame's rows, some 100,000 at a time."""
+        first = 0
+        for rows in self._spine.batches():
+            columns = dict(zip(rows.schema.names, rows.columns, strict=True))
+            for part in self._parts:
+                columns |= part.columns(first, rows.num_rows)
+            yield pa.record_batch([columns[name] for name in self.schema.names], self.schema)
+            first += rows.num_rows
+
+    def table(self) -> pa.Table:
+        """The whole frame in memory."""
+        return pa.Table.from_batches(self.batches(), self.schema)
+
+    def close(self) -> None:
+        """Drop the files of its parts and its spine."""
+        for part in self._parts:
+            part.close()
+        self._spine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def model_frame(
+    storage: Storage,
+    definitions: Definitions,
+    model: Model,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    as_of: AsOf = "event",
+    detail: bool = False,
+) -> Frame:
     """The frame of a model: `_event_time`, its features, its inputs, its label, ordered by event time.
 
     Its spine is the rows of the label's source with start <= event time < end.
@@ -33,69 +108,35 @@ def training_frame(
     Raises:
         Conflict: where there are no such rows.
     """
-    source = definitions.label_source(model)
-    keys = [entity.key for entity in model.entities]
-    columns = dict.fromkeys([EVENT_TIME, *keys, *model.inputs, model.label])
-    wanted = history.schema(definitions, source)
-    spine = history.read(storage, wanted, source.name, list(columns), start=start, end=end)
-    if not spine.num_rows:
-        raise Conflict(
-            f"source {source.name!r} has no rows to train {model.name!r} on"
-            f"{f' from {start}' if start else ''}{f' until {end}' if end else ''}; ingest some first"
-        )
-    spine = spine.take(pc.sort_indices(spine[EVENT_TIME]))  # a stable sort: ties stay in the order of ingest
-    features = dict[str, pa.ChunkedArray]()
-    for entity_source, refs in _by_source(definitions.resolve([e.name for e in model.entities], model.features)):
-        owner = definitions.source(entity_source)
-        key = owner.entities[0].key
-        needed = dict.fromkeys([EVENT_TIME, key, *(ref.field for ref in refs)])
-        rows = history.read(storage, history.schema(definitions, owner), owner.name, list(needed), end=end)
-        positions = visible_rows(spine[EVENT_TIME], spine[key], rows[EVENT_TIME], rows[key])
-        for ref in refs:
-            features[ref.name] = rows[ref.field].take(positions)
-    return pa.table(
-        {
-            EVENT_TIME: spine[EVENT_TIME],
-            **{name: features[name] for name in model.features},
-            **{name: spine[name] for name in model.inputs},
-            model.label: spine[model.label],
-        }
-    )
+    wanted = Wanted(definitions.resolve([e.name for e in model.entities], model.features), as_of, detail)
+    spine = labelled(storage, definitions, model, start=start, end=end)
+    return _joined(storage, definitions, spine, wanted, [EVENT_TIME, *wanted.names, *model.inputs, model.label])
 
 
-def visible_rows(
-    times: pa.ChunkedArray, keys: pa.ChunkedArray, row_times: pa.ChunkedArray, row_keys: pa.ChunkedArray
-) -> pa.Array:
-    """For each spine row (time, key) the position of the row that it sees, or null.
+def spine_frame(storage: Storage, definitions: Definitions, spine: Spine, wanted: Wanted) -> Frame:
+    """All columns of `spine`, then the features. The frame closes the spine.
 
-    Args:
-        times, keys: of the spine, length n, in any order; times are microseconds since 1970, or Arrow timestamps.
-        row_times, row_keys: of the rows, in the order of their ingest.
-
-    Returns:
-        n positions into the rows.
+    Raises:
+        InvalidRequest: where the spine has a column of the name of a feature.
     """
-    known = pc.unique(row_keys.combine_chunks()).drop_null()
-    spine = _sorted(times, pc.index_in(keys, known), "spine")
-    rows = _sorted(row_times, pc.index_in(row_keys, known), "row")
-    joined = pd.merge_asof(spine, rows, on="time", by="key", direction="backward")
-    positions = np.full(len(times), -1, np.int64)
-    positions[joined["spine"].to_numpy()] = joined["row"].fillna(-1).to_numpy(np.int64)
-    return pa.array(positions, mask=positions < 0)
+    return _joined(storage, definitions, spine, wanted, [*spine.schema.names, *wanted.names])
 
 
-def _sorted(times: pa.ChunkedArray, codes: pa.ChunkedArray, name: str) -> pd.DataFrame:
-    """Time, key code and position of each row that has a key, ordered by time; ties stay in their order."""
-    frame = pd.DataFrame(
-        {
-            "time": times.cast(pa.int64()).to_numpy(),
-            "key": pc.fill_null(codes, -1).to_numpy(),
-            name: np.arange(len(times)),
-        }
-    )
-    return frame[frame["key"] >= 0].sort_values("time", kind="stable")
+def _joined(storage: Storage, definitions: Definitions, spine: Spine, wanted: Wanted, names: Sequence[str]) -> Frame:
+    with ExitStack() as stack:
+        stack.enter_context(spine)
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InvalidRequest(f"column {twice[0]!r} would be in the frame twice; rename it", column=twice[0])
+        parts: list[Part] = []
+        for refs in _by_source(wanted.refs):
+            part = Join(storage, definitions, refs, spine, as_of=wanted.as_of, detail=wanted.detail)
+            stack.callback(part.close)
+            parts.append(part)
+        frame = Frame(spine, parts, names)
+        stack.pop_all()
+    return frame
 
 
-def _by_source(refs: Sequence[FeatureRef]) -> Iterator[tuple[str, list[FeatureRef]]]:
+def _by_source(refs: Sequence[FeatureRef]) -> Iterator[list[FeatureRef]]:
     for source in dict.fromkeys(ref.source for ref in refs):
-        yield source, [ref for ref in refs if ref.source == source]
+        yield [ref for ref in refs if ref.source == source]

@@ -169,20 +169,25 @@ def read(
 
     A column that a file lacks is null there.
     """
-    within = pc.scalar(True)
-    if start is not None:
-        within &= pc.field(EVENT_TIME) >= pa.scalar(start, TIME)
-    if end is not None:
-        within &= pc.field(EVENT_TIME) < pa.scalar(end, TIME)
 
     def read_files(files: Sequence[str]) -> pa.Table:
         if not files:
             return wanted.empty_table().select(list(columns))
         paths = [storage.path(name) for name in files]
         dataset = ds.dataset(paths, schema=wanted, format="parquet", filesystem=storage.files)
-        return dataset.to_table(columns=list(columns), filter=within)
+        return dataset.to_table(columns=list(columns), filter=within(start, end))
 
     return reading(storage, source, read_files)
+
+
+def within(start: datetime | int | None, end: datetime | int | None) -> pc.Expression:
+    """That start <= event time < end; whole numbers are microseconds since 1970."""
+    found = pc.scalar(True)
+    if start is not None:
+        found &= pc.field(EVENT_TIME) >= pa.scalar(start, TIME)
+    if end is not None:
+        found &= pc.field(EVENT_TIME) < pa.scalar(end, TIME)
+    return found
 
 
 def reading(storage: Storage, source: str, read_files: Callable[[Sequence[str]], T]) -> T:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from modelmill import bus, keys
+from modelmill import bus, durations, keys
 from modelmill.connections import Redis
 from modelmill.definitions import Definitions
 from modelmill.events import DefinitionsApplied, utc_now
@@ -42,6 +42,7 @@ def describe(definitions: Definitions) -> Hashes:
         hashes[keys.source(source.name)] = {
             "entities": " ".join(entity.name for entity in source.entities),
             "event_time": source.event_time or "",
+            **({"max_age": durations.text(source.max_age)} if source.max_age else {}),
             **{f"column.{name}": str(column) for name, column in source.columns.items()},
         }
     for model in definitions.models.values():

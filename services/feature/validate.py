@@ -95,7 +95,7 @@ def validate(source: Source, raw: RawRows) -> ValidRows:
     for entity in source.entities:
         take(entity.key, _keys(raw, entity.key))
     if source.event_time:
-        take(source.event_time, _times(raw, source.event_time))
+        take(source.event_time, times(raw.columns[source.event_time]))
     for column in source.columns.values():
         take(column.name, _column(raw, column))
     if source.event_time:
@@ -104,7 +104,7 @@ def validate(source: Source, raw: RawRows) -> ValidRows:
     if bad:
         table = table.filter(pa.array([i not in bad for i in range(table.num_rows)], pa.bool_()))
     first = [
-        Rejection(raw.numbers[position], name, _shown(raw.columns.get(name), position), reason)
+        Rejection(raw.numbers[position], name, shown(raw.columns.get(name), position), reason)
         for position, (name, reason) in sorted(bad.items())[:LISTED]
     ]
     listed = sorted([*first, *raw.broken[:LISTED]], key=lambda rejection: rejection.row)[:LISTED]
@@ -207,9 +207,8 @@ def _keys(raw: RawRows, name: str) -> _Checked:
     return _Checked(texts, bad)
 
 
-def _times(raw: RawRows, name: str) -> _Checked:
+def times(values: pa.ChunkedArray | list[Any]) -> _Checked:
     """Event times: ISO 8601 (UTC where no offset is given), seconds since 1970, or Arrow timestamps."""
-    values = raw.columns[name]
     if isinstance(values, list):
         checked = _times_one_by_one(values)
     elif pa.types.is_timestamp(values.type):
@@ -272,7 +271,7 @@ def _positions(mask: pa.Array) -> list[int]:
     return found
 
 
-def _shown(values: pa.ChunkedArray | list[Any] | None, position: int) -> str:
+def shown(values: pa.ChunkedArray | list[Any] | None, position: int) -> str:
     """The value as it came, cut to what fits an error message."""
     if values is None:
         return ""

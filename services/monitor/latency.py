@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from modelmill import durations
 from modelmill.errors import InvalidRequest
 from modelmill.events import iso
 from services.monitor.aggregates import Aggregates
 from services.monitor.sketch import RELATIVE_ERROR
 from services.monitor.windows import MINUTE, Slot, Summary, Window, merged, minute_of, minute_text
-
-WINDOW = re.compile(r"([1-9][0-9]{0,5})([mhd])")
-UNITS = {"m": MINUTE, "h": timedelta(hours=1), "d": timedelta(days=1)}
 
 Group = TypeVar("Group", int, datetime)
 
@@ -74,12 +71,15 @@ def parse_window(text: str, retention: timedelta) -> timedelta:
     Raises:
         InvalidRequest: for anything else, and for longer than windows are kept.
     """
-    match = WINDOW.fullmatch(text)
-    if not match:
-        raise InvalidRequest(f"window={text!r}; expected minutes, hours or days such as 15m, 2h or 1d", window=text)
-    window = int(match[1]) * UNITS[match[2]]
+    expected = f"window={text!r}; expected minutes, hours or days such as 15m, 2h or 1d"
+    try:
+        window = timedelta(seconds=durations.seconds(text))
+    except ValueError:
+        raise InvalidRequest(expected, window=text) from None
+    if window % MINUTE:
+        raise InvalidRequest(expected, window=text)
     if window > retention:
-        hours = retention // UNITS["h"]
+        hours = retention // timedelta(hours=1)
         raise InvalidRequest(
             f"window={text!r} is longer than windows are kept; expected at most {hours}h"
             " (MODELMILL_WINDOW_RETENTION sets it)",

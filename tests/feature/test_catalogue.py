@@ -112,6 +112,13 @@ def test_a_plan_says_what_would_change_and_changes_nothing(room: Room) -> None:
     assert applied(room.redis)[-1].fingerprint == room.catalogue.definitions.fingerprint
 
 
+def test_the_max_age_of_a_source_may_change(room: Room) -> None:
+    aged = MILL.replace('Source("users", ', 'Source("users", max_age="48h", ')
+    assert room.define(aged).changes == ["source:users max_age: added (2d)"]
+    assert room.redis.hget("source:users", "max_age") == "2d"
+    assert room.define(MILL).changes == ["source:users max_age: removed"]
+
+
 def test_a_file_without_changes_plans_none(room: Room) -> None:
     room.catalogue.path.write_text(MILL + "# a remark\n")
     assert room.catalogue.plan().changes == []

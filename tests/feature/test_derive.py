@@ -11,7 +11,7 @@ import pytest
 
 from modelmill import Entity
 from modelmill.declarations import About, Batch, Column, Feature
-from services.feature.derive import ERROR_LENGTH, Derived, derive
+from services.feature.derive import ERROR_LENGTH, Derived, derive, failed
 
 USER = Entity("user", key="user_id")
 ROWS = pa.table({"user_id": ["u", "v", "w"], "x": [1.0, 2.0, None]})
@@ -62,6 +62,13 @@ def test_several_failures_of_a_row_are_all_named() -> None:
     made = derived(a=lambda row: 1 / 0, b=lambda row: row["no such column"])
     failed = '{"a":"ZeroDivisionError: division by zero","b":"KeyError: \'no such column\'"}'
     assert made.failed.to_pylist() == [failed] * 3
+
+
+def test_the_failures_of_a_feature_are_found_among_those_of_others() -> None:
+    made = derived(f=lambda row: 1 / 0, ff=lambda row: row["x"] * 2)
+    errors = pa.chunked_array([made.failed])
+    assert failed(errors, "f").to_pylist() == [True, True, True]
+    assert failed(errors, "ff").to_pylist() == [False, False, True]
 
 
 def test_a_function_that_changes_its_row_disturbs_no_other() -> None:

@@ -1,80 +1,14 @@
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from modelmill.errors import Conflict
-from services.feature.frames import training_frame, visible_rows
+from services.feature.frames import model_frame
 from tests.feature.conftest import OpenRoom, Room
-
-Row = tuple[int, str | None]
-"""Time and key."""
-
-
-def brute_force(spine: Sequence[Row], rows: Sequence[Row]) -> list[int | None]:
-    """The rule, read aloud: of the rows with this key and event_time <= t the newest; of equal times the later."""
-    seen: list[int | None] = []
-    for time, key in spine:
-        visible = [
-            (rows[i][0], i) for i in range(len(rows)) if key is not None and rows[i][1] == key and rows[i][0] <= time
-        ]
-        seen.append(max(visible)[1] if visible else None)
-    return seen
-
-
-def chunked(values: Sequence[Any], kind: pa.DataType, cuts: Sequence[int]) -> pa.ChunkedArray:
-    """`values` in chunks that end at `cuts`."""
-    ends = [0, *sorted(cut % (len(values) + 1) for cut in cuts), len(values)]
-    return pa.chunked_array([pa.array(values[a:b], kind) for a, b in itertools.pairwise(ends)], kind)
-
-
-def columns(
-    rows: Sequence[Row], kind: pa.DataType, cuts: Sequence[int] = ()
-) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    times = [time if pa.types.is_integer(kind) else datetime.fromtimestamp(time, UTC) for time, _ in rows]
-    return chunked(times, kind, cuts), chunked([key for _, key in rows], pa.string(), cuts)
-
-
-ROWS = st.lists(st.tuples(st.integers(0, 6), st.sampled_from(["a", "b", "", "ä", None])), max_size=12)
-CUTS = st.lists(st.integers(0, 100), max_size=3)
-
-
-@given(ROWS, ROWS, CUTS, CUTS, st.sampled_from([pa.int64(), pa.timestamp("us", "UTC")]))
-@example([], [(1, "a")], [], [], pa.int64())
-@example([(1, "a")], [], [], [], pa.int64())
-@example([(1, None)], [(0, None)], [], [], pa.int64())
-def test_a_spine_row_sees_what_the_rule_says(
-    spine: list[Row], rows: list[Row], spine_cuts: list[int], row_cuts: list[int], kind: pa.DataType
-) -> None:
-    seen = visible_rows(*columns(spine, kind, spine_cuts), *columns(rows, kind, row_cuts))
-    assert seen.to_pylist() == brute_force(spine, rows)
-
-
-SEEN = {
-    "the newest before": ([(5, "a")], [(1, "a"), (3, "a"), (2, "a")], [1]),
-    "one at the very time": ([(3, "a")], [(1, "a"), (3, "a")], [1]),
-    "none from after": ([(2, "a")], [(3, "a")], [None]),
-    "of equal times the later ingest": ([(3, "a")], [(3, "a"), (3, "a"), (1, "a")], [1]),
-    "none of another key": ([(3, "a")], [(1, "b")], [None]),
-    "none for a null key": ([(3, None)], [(1, None), (1, "a")], [None]),
-    "the same for the same": ([(3, "a"), (3, "a")], [(1, "a")], [0, 0]),
-    "each in its place": ([(9, "b"), (1, "a"), (5, "b")], [(4, "b"), (0, "a"), (7, "b")], [2, 1, 0]),
-}
-
-
-@pytest.mark.parametrize(("spine", "rows", "expected"), SEEN.values(), ids=SEEN)
-def test_visible_is(spine: list[Row], rows: list[Row], expected: list[int | None]) -> None:
-    assert visible_rows(*columns(spine, pa.int64()), *columns(rows, pa.int64())).to_pylist() == expected
-
-
-# --- training frames
 
 MILL = """
 from modelmill import Entity, Model, Source, feature
@@ -125,8 +59,13 @@ def room(open_room: OpenRoom) -> Room:
 
 
 def frame(room: Room, start: datetime | None = None, end: datetime | None = None) -> pa.Table:
+    return model(room, "late", start=start, end=end)
+
+
+def model(room: Room, name: str, **asked: Any) -> pa.Table:
     definitions = room.catalogue.definitions
-    return training_frame(room.catalogue.storage, definitions, definitions.model("late"), start=start, end=end)
+    with model_frame(room.catalogue.storage, definitions, definitions.model(name), **asked) as found:
+        return found.table()
 
 
 def test_a_frame_has_time_features_inputs_and_label(room: Room) -> None:
@@ -172,7 +111,5 @@ def test_a_frame_of_no_rows_is_a_conflict_that_says_what_to_do(
 
 def test_a_model_of_one_source_sees_the_row_of_its_label(users: Room) -> None:
     users.ingest("users", [{"user_id": "u", "feature_1": 3.0, "feature_2": 1.0, "target": 1}])
-    definitions = users.catalogue.definitions
-    model = definitions.model("user_target")
-    [row] = training_frame(users.catalogue.storage, definitions, model, start=None, end=None).to_pylist()
+    [row] = model(users, "user_target").to_pylist()
     assert (row["feature_1"], row["feature_3"], row["target"]) == (3.0, 9.0, 1)

@@ -4,9 +4,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from modelmill import keys
@@ -133,3 +136,27 @@ def test_the_definitions_are_registered_before_anything_is_served(service: Servi
 def test_an_error_of_the_service_is_one_of_the_client(service: Service) -> None:
     with service.client() as client, pytest.raises(RequestFailed, match="'uzers' is not known; did you mean 'users'"):
         client.ingest("uzers", [ROW])
+
+
+@pytest.mark.redis
+def test_a_large_spine_goes_up_and_its_frame_comes_down_in_pieces(service: Service) -> None:
+    service.ingest(ROW | {"user_id": "long"})
+    later = datetime.now(UTC) + timedelta(seconds=1)
+    spine = pd.DataFrame({"user_id": ["long", "nobody"] * 125_000, "event_time": later, "n": range(250_000)})
+    with service.client() as client:
+        frame = client.training_frame(spine=spine, features=["user.feature_3"])
+    assert frame["n"].tolist() == spine["n"].tolist()
+    assert frame["user.feature_3"].fillna(0).tolist() == [9.0, 0.0] * 125_000
+
+    def lines() -> Iterator[bytes]:  # without a length in advance
+        yield b"user_id,event_time\n"
+        for _ in range(250):
+            yield f"long,{later.isoformat()}\n".encode() * 1000
+
+    url = f"{service.server.url}/training-frames?features=user.feature_3"
+    headers = {"Content-Type": "text/csv", "Accept": "application/vnd.apache.arrow.stream"}
+    with httpx.stream("POST", url, content=lines(), headers=headers, timeout=60) as answer:
+        assert "Content-Length" not in answer.headers
+        table = pa.ipc.open_stream(answer.read()).read_all()
+    assert table["user.feature_3"].to_pylist() == [9.0] * 250_000
+    assert table["user.feature_3"].num_chunks == 3

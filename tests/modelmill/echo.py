@@ -7,7 +7,7 @@ import os
 from flask import Flask, Response, request
 
 from modelmill.settings import Settings
-from modelmill.web import create_app, json_body, reply, serve
+from modelmill.web import create_app, json_body, reply, serve, spooled_body, streams_body
 
 
 def build() -> Flask:
@@ -17,6 +17,13 @@ def build() -> Flask:
     def length() -> Response:
         """The number of bytes in the body."""
         return reply({"bytes": len(request.get_data())})
+
+    @app.post("/spooled")
+    @streams_body
+    def spooled() -> Response:
+        """The number of bytes in the body, which was never in memory as a whole."""
+        with spooled_body() as file:
+            return reply({"bytes": sum(map(len, file))})
 
     @app.post("/echo")
     def echo() -> Response:

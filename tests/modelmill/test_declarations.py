@@ -46,6 +46,17 @@ def test_a_source_of_one_entity_has_it_as_its_own() -> None:
     assert Source("users", entity=USER, columns={}).entity is USER
 
 
+def test_the_max_age_of_a_source_is_seconds() -> None:
+    assert Source("users", entity=USER, columns={}, max_age="30d").max_age == 30 * 86_400
+    assert Source("users", entity=USER, columns={}).max_age is None
+
+
+@pytest.mark.parametrize("max_age", ["", "30", "0d", "a month", 30])
+def test_a_max_age_that_is_no_duration_is_refused(max_age: str) -> None:
+    with pytest.raises(ValueError, match=r"source 'users': max_age: .* expected a whole number of s, m, h or d"):
+        Source("users", entity=USER, columns={}, max_age=max_age)
+
+
 def test_a_source_of_several_entities_has_none_as_its_own() -> None:
     item = Entity("item", key="item_id")
     assert Source("clicks", entities=[USER, item], columns={"clicked": bool}).entity is None

@@ -230,18 +230,22 @@ def pieces(size: int) -> Iterator[bytes]:
         yield bytes(1000)
 
 
-def test_a_body_in_chunks_is_read_whole(echo: Server) -> None:
-    answer = httpx.post(f"{echo.url}/length", content=pieces(900_000))
+@pytest.mark.parametrize("route", ["length", "spooled"])
+def test_a_body_in_chunks_is_read_whole(route: str, echo: Server) -> None:
+    answer = httpx.post(f"{echo.url}/{route}", content=pieces(900_000))
     assert answer.json() == {"bytes": 900_000}
 
 
-def test_a_body_in_chunks_over_the_limit_is_a_413(echo: Server) -> None:
-    answer = httpx.post(f"{echo.url}/length", content=pieces(1_100_000))
+@pytest.mark.parametrize("route", ["length", "spooled"])
+@pytest.mark.parametrize("size", [1_001_000, 1_100_000])
+def test_a_body_in_chunks_over_the_limit_is_a_413(size: int, route: str, echo: Server) -> None:
+    answer = httpx.post(f"{echo.url}/{route}", content=pieces(size))
     assert answer.status_code == 413
     assert "body in bytes: over the limit of 1000000" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("route", ["length", "spooled"])
 @pytest.mark.parametrize("size", [1_000_001, 50_000_000])
-def test_a_body_that_is_too_large_is_answered_and_not_just_cut_off(size: int, echo: Server) -> None:
-    answer = httpx.post(f"{echo.url}/length", content=bytes(size))
+def test_a_body_that_is_too_large_is_answered_and_not_just_cut_off(size: int, route: str, echo: Server) -> None:
+    answer = httpx.post(f"{echo.url}/{route}", content=bytes(size))
     assert (answer.status_code, answer.json()["got"]) == (413, size)

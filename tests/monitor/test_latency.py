@@ -64,12 +64,16 @@ def test_the_last_part_of_a_report_is_a_report(fake_redis: Redis) -> None:
     assert (last.overall().count, last.start) == (2, minute_of(NOW) - MINUTE)
 
 
-@pytest.mark.parametrize("text, minutes", [("1m", 1), ("15m", 15), ("2h", 120), ("1d", 1440), ("48h", 2880)])
+@pytest.mark.parametrize(
+    "text, minutes", [("1m", 1), ("120s", 2), ("15m", 15), ("2h", 120), ("1d", 1440), ("48h", 2880)]
+)
 def test_a_window_is_minutes_hours_or_days(text: str, minutes: int) -> None:
     assert parse_window(text, RETENTION) == minutes * MINUTE
 
 
-@pytest.mark.parametrize("text", ["", "15", "m", "0m", "-1m", "1.5h", "15 m", "15M", "30s", "1m1h", "٣m", "9999999d"])
+@pytest.mark.parametrize(
+    "text", ["", "15", "m", "0m", "-1m", "1.5h", "15 m", "15M", "30s", "90s", "1m1h", "٣m", "9999999d"]
+)
 def test_anything_else_is_refused_with_its_value_and_what_was_expected(text: str) -> None:
     with pytest.raises(InvalidRequest, match="expected minutes, hours or days") as refusal:
         parse_window(text, RETENTION)
