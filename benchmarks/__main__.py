@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import ingest, memory, predict, swap
+from benchmarks import ingest, memory, predict, servers, swap
 from benchmarks.effort import QUICK, Effort
 from benchmarks.report import Machine, Table, save
 
-BENCHMARKS = {"predict": predict.measure, "swap": swap.measure, "ingest": ingest.measure, "memory": memory.measure}
+BENCHMARKS = {
+    "servers": servers.measure,
+    "predict": predict.measure,
+    "swap": swap.measure,
+    "ingest": ingest.measure,
+    "memory": memory.measure,
+}
 
 
 def main() -> None:
