@@ -1,7 +1,6 @@
 # Works with GNU make 3.81 (macOS) and newer.
 PYTHON ?= python3
 VENV ?= .venv
-EXAMPLE ?= users
 # More arguments for pytest, the flights example or the benchmarks: make test ARGS="-k swap"
 ARGS ?=
 
@@ -16,8 +15,8 @@ DEV := $(VENV)/.dev
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-up: $(RUNTIME) ## run the whole system here, until Ctrl-C (EXAMPLE=users or flights)
-	@exec $(BIN)/modelmill up --example $(EXAMPLE)
+up: $(RUNTIME) ## run the whole system here, until Ctrl-C
+	@exec $(BIN)/modelmill up --example users
 
 down: ## stop what `make up` started
 	@if [ -x $(BIN)/modelmill ]; then exec $(BIN)/modelmill down; fi

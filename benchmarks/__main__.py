@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import frames, ingest, memory, predict, swap
+from benchmarks import frames, ingest, memory, predict, servers, swap
 from benchmarks.effort import QUICK, Effort
 from benchmarks.report import Machine, Table, save
 
 BENCHMARKS = {
+    "servers": servers.measure,
     "predict": predict.measure,
     "swap": swap.measure,
     "ingest": ingest.measure,

@@ -152,13 +152,15 @@ def cli_page() -> Iterator[str]:
     yield from _help(cli.main, "modelmill")
 
 
-def _help(command: click.Command, name: str) -> Iterator[str]:
-    context = click.Context(command, info_name=name, terminal_width=100, max_content_width=100)
-    yield f"## `{name}`" if " " not in name else f"### `{name}`"
+def _help(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[str]:
+    context = click.Context(
+        command, parent, name, terminal_width=100, max_content_width=100, **command.context_settings
+    )
+    yield f"{'###' if parent else '##'} `{context.command_path}`"
     yield f"```text\n{command.get_help(context)}\n```"
     if isinstance(command, click.Group):
         for child in sorted(command.commands):
-            yield from _help(command.commands[child], f"{name} {child}")
+            yield from _help(command.commands[child], child, context)
 
 
 PAGES: dict[str, Callable[[], Iterator[str]]] = {

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from threading import Event as Flag
 
+from modelmill import keys
 from modelmill.connections import AWAY, Redis
 from modelmill.events import Event, parse
 
@@ -30,7 +31,8 @@ def append(redis: Redis, event: Event) -> None:
 
 
 APPEND_ONCE = """
--- KEYS: stream, marker. ARGV: batch number, length of the stream, then of each entry the count of its texts and they.
+-- KEYS: stream, marker, counter.
+-- ARGV: batch number, length of the stream, then of each entry the count of its texts and they.
 if redis.call('GET', KEYS[2]) == ARGV[1] then return 0 end
 redis.call('SET', KEYS[2], ARGV[1], 'EX', 86400)
 local at, added = 3, 0
@@ -39,6 +41,7 @@ while ARGV[at] do
   redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', unpack(ARGV, at + 1, at + n))
   at, added = at + n + 1, added + 1
 end
+redis.call('INCRBY', KEYS[3], added)
 return added
 """
 
@@ -47,7 +50,8 @@ def append_once(redis: Redis, stream: str, events: Sequence[Event], *, marker: s
     """Append a batch of events of one stream in one round trip and return how many; 0 if it had been appended before.
 
     So a batch whose answer was lost may be sent again. `marker` is a key of the only sender of these batches, and
-    `batch` its number, another one for each batch.
+    `batch` its number, another one for each batch. The entries are counted in the same script, so that who follows
+    the stream can tell how many were trimmed unread: only Redis 7 and newer counts them itself (`entries-added`).
     """
     arguments: list[str | int] = [batch, MAX_LENGTH]
     for event in events:
@@ -55,7 +59,7 @@ def append_once(redis: Redis, stream: str, events: Sequence[Event], *, marker: s
         arguments.append(2 * len(entry))
         for pair in entry.items():
             arguments.extend(pair)
-    return int(redis.register_script(APPEND_ONCE)(keys=[stream, marker], args=arguments))
+    return int(redis.register_script(APPEND_ONCE)(keys=[stream, marker, keys.entries_added(stream)], args=arguments))
 
 
 def last_position(redis: Redis, stream: str) -> str:

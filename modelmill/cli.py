@@ -19,7 +19,7 @@ from rich.progress import DownloadColumn
 
 from modelmill import definitions, logs, show
 from modelmill.client import Client
-from modelmill.errors import ModelmillError, RequestFailed, Unavailable
+from modelmill.errors import ModelmillError, RequestFailed, Unavailable, UnknownName
 from modelmill.local import Local
 from modelmill.settings import Settings
 
@@ -67,7 +67,7 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @main.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--example", metavar="NAME", help="Run examples/NAME and load its data.")
+@click.option("--example", type=click.Choice(["users"]), help="Run this example and load its data.")
 @click.option("--detach", is_flag=True, help="Return when everything runs; stop it with `modelmill down`.")
 def up(file: Path | None, example: str | None, detach: bool) -> None:
     """Start Redis, the four services and a worker, with the definitions FILE (default: mill.py)."""
@@ -240,7 +240,12 @@ def features(entity: str | None, key: str | None, as_json: bool) -> None:
         found = client().entity(entity, key)
         show.as_json(found) if as_json else show.facts(found)
         return
-    rows = [row for row in client().features() if entity in (None, row["entity"])]
+    rows = client().features()
+    if entity is not None:
+        known = {row["entity"] for row in rows}
+        if entity not in known:
+            raise UnknownName("entity", entity, known)
+        rows = [row for row in rows if row["entity"] == entity]
     if as_json:
         show.as_json(rows)
     else:

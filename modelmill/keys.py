@@ -12,6 +12,12 @@ EVENTS_FEATURES = "events:features"
 EVENTS_PREDICTIONS = "events:predictions"
 """Stream: one entry a predict request, served or failed."""
 
+
+def entries_added(stream: str) -> str:
+    """String: how many entries `bus.append_once` has ever added to a stream, whatever was trimmed since."""
+    return f"{stream}:added"
+
+
 QUEUE = "train"
 """Name of the RQ queue; RQ itself keeps it under `rq:queue:train`."""
 

@@ -69,8 +69,7 @@ class Aggregates:
         if not waiting:
             return Lag(0.0, 0)
         appended = int(waiting[0][0].split("-")[0]) / 1000
-        added = self._stream().get("entries-added")
-        entries = max(1, added - progress.entries) if added is not None else None
+        entries = max(1, self._stream().get("entries-added", 0) - progress.entries)
         return Lag(max(0.0, seconds + microseconds / 1e6 - appended), entries)
 
     def windows(self, model: str, start: datetime) -> dict[Slot, Window]:
@@ -81,13 +80,17 @@ class Aggregates:
         return {slot: window for slot, window in found.items() if window != Window()}
 
     def _stream(self) -> Mapping[str, Any]:
-        try:
-            stream: Mapping[str, Any] = self.redis.xinfo_stream(STREAM)
-        except ResponseError as error:
-            if "no such key" not in str(error):
-                raise
+        """What XINFO STREAM says, with our own count as `entries-added` for a Redis before 7; empty for no stream."""
+        with self.redis.pipeline() as pipe:  # in one transaction, so that the count is that of the same moment
+            pipe.xinfo_stream(STREAM)
+            pipe.get(keys.entries_added(STREAM))
+            stream, added = pipe.execute(raise_on_error=False)
+        if isinstance(stream, ResponseError) and "no such key" in str(stream):
             return {}
-        return stream
+        for answer in (stream, added):
+            if isinstance(answer, Exception):
+                raise answer
+        return {"entries-added": int(added or 0), **stream}
 
     def _commit(self, before: Progress, after: Progress, windows: dict[Slot, Window]) -> None:
         """Write the new progress, and `windows` added to the stored ones."""

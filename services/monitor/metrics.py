@@ -47,8 +47,7 @@ class MonitorCollector(Collector):
         yield GaugeMetricFamily(
             "modelmill_monitor_lag_seconds", "Age of the oldest event that is not counted yet", lag.seconds
         )
-        if lag.entries is not None:
-            yield GaugeMetricFamily("modelmill_monitor_lag_entries", "Events that are not counted yet", lag.entries)
+        yield GaugeMetricFamily("modelmill_monitor_lag_entries", "Events that are not counted yet", lag.entries)
 
     def _latency(self) -> Metric:
         family = GaugeMetricFamily(

@@ -19,7 +19,7 @@ class Progress:
 
     position: str = START
     entries: int = 0
-    """How many entries the stream has had up to `position`, the lost ones included; unknown to a Redis before 7."""
+    """How many entries the stream has had up to `position`, the lost ones included."""
     outcomes: Mapping[str, int] = field(default_factory=dict)
     """Each of `windows.OUTCOMES` to its count since the monitor first ran."""
 
@@ -33,25 +33,20 @@ class Progress:
 
         Trimming takes the oldest entries and waits for no reader. Where the number of entries still to come is
         plain, because the position is the last entry or older than the first, it and the number ever added tell
-        how many there were up to the position. A Redis before 7 does not know that number: there every gap
-        between the position and the first entry counts as one lost, at least.
+        how many there were up to the position.
         """
-        first = stream["first-entry"][0] if stream.get("first-entry") else None
-        fell_behind = first is not None and _order(first) > _order(self.position)
-        if "entries-added" not in stream:
-            gap = fell_behind and self.position != START
-            return self._losing(1, self.entries) if gap else self
-        if fell_behind:
+        if not stream:
+            return self
+        first = stream["first-entry"][0] if stream["first-entry"] else None
+        if first is not None and _order(first) > _order(self.position):
             to_come = stream["length"]
         elif first is None or self.position == stream["last-generated-id"]:
             to_come = 0
         else:
             return self
         passed = stream["entries-added"] - to_come
-        return self._losing(max(0, passed - self.entries), passed)
-
-    def _losing(self, lost: int, entries: int) -> Progress:
-        return replace(self, entries=entries, outcomes=Counter(self.outcomes) + Counter({LOST: lost}))
+        lost = Counter({LOST: max(0, passed - self.entries)})
+        return replace(self, entries=passed, outcomes=Counter(self.outcomes) + lost)
 
     def to_hash(self) -> dict[str, str]:
         """The progress as the fields of a hash of plain text."""
@@ -72,8 +67,8 @@ class Lag:
 
     seconds: float
     """Age of the oldest entry that is not counted yet; 0 where there is none."""
-    entries: int | None
-    """How many there are; None where Redis (before 7) cannot tell."""
+    entries: int
+    """How many there are."""
 
 
 def _order(position: str) -> tuple[int, ...]:

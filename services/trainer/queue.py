@@ -154,7 +154,7 @@ class TrainingQueue:
         try:
             return Job.fetch(job_id, connection=self.redis, serializer=JSONSerializer)
         except NoSuchJobError:
-            raise UnknownName("job", job_id, [job.id for job in self._active()]) from None
+            raise UnknownName("job", job_id, [known.job for known in self.jobs()]) from None
 
     def _fetch_all(self, ids: Iterable[str]) -> list[Job]:
         found = Job.fetch_many(list(ids), connection=self.redis, serializer=JSONSerializer)

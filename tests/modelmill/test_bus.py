@@ -94,6 +94,13 @@ def test_the_next_batch_is_appended(fake_redis: Redis) -> None:
     assert runs(bus.newest(fake_redis, STREAM, 10)) == ["1", "2"]
 
 
+def test_what_was_appended_in_batches_is_counted_whatever_is_trimmed(fake_redis: Redis) -> None:
+    for batch in (1, 2, 2):
+        bus.append_once(fake_redis, STREAM, [started("a"), started("b")], marker="marker", batch=batch)
+    fake_redis.xtrim(STREAM, maxlen=1, approximate=False)
+    assert fake_redis.get(keys.entries_added(STREAM)) == "4"
+
+
 class Follower(Thread):
     """Follows `STREAM` from its beginning; `heard` are the runs, `batches` counts also the empty batches."""
 

@@ -6,11 +6,11 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from modelmill import bus
+from modelmill import bus, keys
 from modelmill.connections import Redis
 from modelmill.events import PredictionFailed, PredictionServed, iso
 from modelmill.registry import Registry, Run, new_run_id
-from services.monitor.aggregates import Aggregates
+from services.monitor.aggregates import STREAM, Aggregates
 
 NOW = datetime(2026, 11, 23, 23, 47, 30, tzinfo=UTC)
 """What the tests' clock says."""
@@ -45,14 +45,18 @@ def count_all(redis: Redis) -> Aggregates:
 
 def append_live(redis: Redis, count: int) -> None:
     """Append `count` predictions of this moment, as a predictor does."""
-    with redis.pipeline(transaction=False) as pipe:
-        for _ in range(count):
-            latency_ms = random.lognormvariate(0, 0.5)
-            event = PredictionServed(
-                model="m", version=1, latency_ms=latency_ms, rows=1, features={"x": [0.5]}, predictions=[1]
-            )
-            bus.append(pipe, event)
-        pipe.execute()
+    events = [
+        PredictionServed(
+            model="m",
+            version=1,
+            latency_ms=random.lognormvariate(0, 0.5),
+            rows=1,
+            features={"x": [0.5]},
+            predictions=[1],
+        )
+        for _ in range(count)
+    ]
+    bus.append_once(redis, STREAM, events, marker=keys.report_batch("test"), batch=random.getrandbits(63))
 
 
 def counted(redis: Redis) -> int:

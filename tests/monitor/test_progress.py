@@ -11,11 +11,10 @@ from services.monitor.progress import Progress
 from services.monitor.windows import COUNTED, LOST
 
 
-def stream(*, first: str | None, last: str, length: int, added: int | None) -> dict[str, Any]:
-    """What XINFO STREAM says; `added` is None where Redis is older than 7."""
+def stream(*, first: str | None, last: str, length: int, added: int) -> dict[str, Any]:
+    """What XINFO STREAM says."""
     entry = (first, {}) if first else None
-    said = {"first-entry": entry, "last-generated-id": last, "length": length}
-    return said if added is None else said | {"entries-added": added}
+    return {"first-entry": entry, "last-generated-id": last, "length": length, "entries-added": added}
 
 
 def at(position: str, entries: int) -> Progress:
@@ -31,9 +30,8 @@ def at(position: str, entries: int) -> Progress:
         (at("4-0", 4), stream(first="5-0", last="9-0", length=5, added=9)),
         (at("9-0", 9), stream(first="5-0", last="9-0", length=5, added=9)),
         (at("9-0", 9), stream(first=None, last="9-0", length=0, added=9)),
-        (at("9-0", 9), stream(first="5-0", last="9-0", length=5, added=None)),
     ],
-    ids=["no stream", "first start", "behind", "trimmed to the position", "at the end", "emptied", "Redis 6"],
+    ids=["no stream", "first start", "behind", "trimmed to the position", "at the end", "emptied"],
 )
 def test_nothing_is_lost_while_trimming_stays_behind(progress: Progress, said: dict[str, Any]) -> None:
     assert LOST not in progress.after_trimming(said).outcomes
@@ -46,9 +44,8 @@ def test_nothing_is_lost_while_trimming_stays_behind(progress: Progress, said: d
         (at("4-0", 4), stream(first=None, last="9-0", length=0, added=9), 5),
         (at("9-0", 8), stream(first="5-0", last="9-0", length=5, added=9), 1),
         (Progress(), stream(first="7-0", last="9-0", length=3, added=9), 6),
-        (at("4-0", 4), stream(first="7-0", last="9-0", length=3, added=None), 1),
     ],
-    ids=["trimmed past the position", "emptied", "noticed at the end", "before the first start", "Redis 6: at least 1"],
+    ids=["trimmed past the position", "emptied", "noticed at the end", "before the first start"],
 )
 def test_entries_that_were_trimmed_unread_are_counted(progress: Progress, said: dict[str, Any], lost: int) -> None:
     assert progress.after_trimming(said).outcomes[LOST] == lost

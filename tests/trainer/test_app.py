@@ -74,6 +74,12 @@ def test_a_training_is_accepted_with_its_job(http: FlaskClient) -> None:
     assert (view["model"], view["status"], view["by"], view["position"]) == ("user_target", "queued", "me", 0)
 
 
+def test_an_unknown_job_is_not_found_with_the_known_ones(http: FlaskClient) -> None:
+    job = http.post("/models/user_target/train").json["job"]
+    http.delete(f"/jobs/{job}")  # one that has ended is known too
+    assert problem(http, "GET", "/jobs/nope", 404) == f"job 'nope' is not known; known: {job}"
+
+
 def test_a_training_may_be_asked_for_without_a_body(http: FlaskClient) -> None:
     assert http.post("/models/user_target/train").status_code == 202
     assert [job["model"] for job in http.get("/jobs").json["jobs"]] == ["user_target"]
