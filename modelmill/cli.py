@@ -189,6 +189,8 @@ def apply(file: Path | None, yes: bool, dry_run: bool, as_json: bool) -> None:
     if not as_json:
         for change in plan["changes"]:
             show.console.print(f"  {change}", highlight=False, markup=False)
+        for warning in plan["warnings"]:
+            show.errors.print(f"[yellow]warning:[/] {warning}", highlight=False, soft_wrap=True)
         for refusal in plan["refusals"]:
             show.errors.print(f"[red]refused:[/] {refusal}", highlight=False)
         if not plan["changes"]:
@@ -225,6 +227,22 @@ def ingest(source: str, file: Path, on_error: str, as_json: bool) -> None:
         show.console.print("  row {row}, column {column}, value {value!r}: {reason}".format(**reason), markup=False)
     for feature, count in done["failed_features"].items():
         show.console.print(f"  {feature} failed on {count} rows")
+
+
+@main.command()
+@click.argument("source")
+@click.option("--count", default=20, show_default=True, help="How many of the newest.")
+@click.option("--since", help="Only those kept from this time on (ISO 8601).")
+@json_option
+def rejected(source: str, count: int, since: str | None, as_json: bool) -> None:
+    """Show the rows of SOURCE that were rejected while others of their file were kept, newest first."""
+    found = client().rejected(source, count=count, since=since)
+    if as_json:
+        show.as_json(found)
+        return
+    rows = [{**row, "ingested": show.when(row["ingest_time"])} for row in found["rows"]]
+    show.table(rows, ["ingested", "row", "column", "value", "reason", "content"], empty="No rejected rows.")
+    show.console.print(f"{found['rejected']} rows rejected ever, {found['kept']} kept.")
 
 
 @main.command()

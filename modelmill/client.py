@@ -100,6 +100,11 @@ class Client:
             timeout=LONG,
         )
 
+    def rejected(self, source: str, *, count: int = 100, since: str | None = None) -> Json:
+        """The newest rows of a source that were rejected while others were kept, and how many there were ever."""
+        params = {"count": str(count)} | ({"since": since} if since else {})
+        return self._call("GET", f"{self.settings.feature_url}/sources/{source}/rejected", params=params)
+
     def features(self) -> list[Json]:
         """Every declared feature."""
         return list(self._call("GET", f"{self.settings.feature_url}/features")["features"])

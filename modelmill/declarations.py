@@ -25,16 +25,20 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args
 
+from modelmill import durations
+from modelmill.constraints import NO_CONSTRAINTS, ColumnSpec, Constraints, Expect
 from modelmill.schedules import Schedule
 
 Policy = Literal["always", "if_better", "manual"]
 Scalar = float | int | str | bool | None
 DTYPES: dict[type, str] = {float: "float", int: "int", bool: "bool", str: "str"}
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MAX_FUTURE = "1d"
+"""How much later than now an event time may be where its source does not say."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,24 @@ class Column:
     name: str
     dtype: str
     nullable: bool
+    constraints: Constraints = NO_CONSTRAINTS
+    description: str = ""
+
+    @classmethod
+    def specified(cls, name: str, spec: Any) -> Column:
+        """Read a type, or what `column(...)` made of one.
+
+        Raises:
+            ValueError: for anything else, and for constraints that contradict the type or each other.
+        """
+        if not isinstance(spec, ColumnSpec):
+            return cls.of(name, spec)
+        plain = cls.of(name, spec.annotation)
+        try:
+            spec.constraints.check(plain.dtype)
+        except ValueError as error:
+            raise ValueError(f"column {name!r}: {error}") from None
+        return replace(plain, constraints=spec.constraints, description=spec.description)
 
     @classmethod
     def of(cls, name: str, annotation: Any) -> Column:
@@ -52,6 +74,8 @@ class Column:
         Raises:
             ValueError: for anything else.
         """
+        if isinstance(annotation, ColumnSpec):
+            raise ValueError(f"column {name!r}: column(...) is for the columns of a source; expected its type alone")
         kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
         named = [kind for kind in kinds if kind is not NoneType]
         if len(named) != 1 or not isinstance(named[0], type) or named[0] not in DTYPES:
@@ -100,6 +124,14 @@ class Source(Declared):
     Rows about one `entity` become its online features. Rows about several `entities` are labelled events: they are
     kept in history, where models find their labels. `event_time` names the column with each row's time (ISO 8601,
     or seconds since 1970); without it a row's time is that of its ingest.
+
+    Args:
+        columns: name to type (`float`, `int | None`) or to `column(type, min=..., ...)`.
+        max_future: how much later than now an event time may be, such as `1h`; by default `1d`.
+        expect: what each batch of rows must be as a whole.
+        description: what the rows are.
+        owner: who answers for them.
+        tags: words to find the source by.
     """
 
     def __init__(
@@ -110,11 +142,17 @@ class Source(Declared):
         entity: Entity | None = None,
         entities: Sequence[Entity] = (),
         event_time: str | None = None,
+        max_future: str | None = None,
+        expect: Expect | None = None,
+        description: str = "",
+        owner: str = "",
+        tags: Sequence[str] = (),
     ) -> None:
         if (entity is None) == (not entities):
             raise ValueError(f"source {name!r}: expected either entity=... or entities=[...]")
         self.entities = _entities(f"source {name!r}", entities if entity is None else [entity])
-        self.columns = {column: Column.of(column, kind) for column, kind in columns.items()}
+        self.columns = {column: Column.specified(column, kind) for column, kind in columns.items()}
+        self.max_future = _duration(f"source {name!r}: max_future", MAX_FUTURE if max_future is None else max_future)
         self.event_time = event_time
         taken: list[str] = []
         for column in (*(e.key for e in self.entities), *([event_time] if event_time else []), *self.columns):
@@ -123,6 +161,10 @@ class Source(Declared):
             taken.append(column)
         for column in self.columns:
             _named(f"source {name!r}: column", column, reserved=True)
+        if max_future is not None and event_time is None:
+            raise ValueError(f"source {name!r}: max_future={max_future!r} bounds event times; name their column too")
+        self.expect = _expect(f"source {name!r}", expect, taken)
+        self.description, self.owner, self.tags = description, owner, _tags(f"source {name!r}", tags)
         super().__init__("source", name)
 
     @property
@@ -243,6 +285,30 @@ def _entities(owner: str, given: Sequence[Entity]) -> tuple[Entity, ...]:
         if not isinstance(entity, Entity):
             raise ValueError(f"{owner}: {entity!r} is not an Entity; declare one: user = Entity('user', key='user_id')")
     return tuple(given)
+
+
+def _duration(what: str, text: str) -> int:
+    try:
+        return durations.seconds(text)
+    except ValueError as error:
+        raise ValueError(f"{what}={error}") from None
+
+
+def _expect(owner: str, expect: Expect | None, known: Sequence[str]) -> Expect:
+    if not isinstance(expect, Expect | None):
+        raise ValueError(f"{owner}: expect={expect!r}; expected Expect(min_rows=..., unique=[...])")
+    wanted = Expect() if expect is None else expect
+    try:
+        wanted.check(known)
+    except ValueError as error:
+        raise ValueError(f"{owner}: expect: {error}") from None
+    return wanted
+
+
+def _tags(owner: str, tags: Any) -> tuple[str, ...]:
+    if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
+        raise ValueError(f"{owner}: tags={tags!r}; expected a list of texts")
+    return tuple(tags)
 
 
 def _calling_line() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import IO, Any
@@ -16,7 +16,7 @@ from prometheus_client import Counter
 from modelmill.errors import InvalidRequest, InvalidRows, MissingEntity, TooLarge
 from modelmill.settings import Settings
 from modelmill.web import create_app, json_object, redis_answers, reply
-from services.feature import online
+from services.feature import online, quarantine
 from services.feature.catalogue import Catalogue, features_overview
 from services.feature.decode import decode
 from services.feature.frames import training_frame
@@ -26,6 +26,10 @@ ROWS = Counter("modelmill_rows_total", "Rows of ingest requests by what became o
 FAILED = Counter("modelmill_failed_features_total", "Values that a feature function failed to compute", ["feature"])
 MAX_LOOKUP = 1000
 """Entities of one lookup."""
+MAX_REQUEST_ID = 128
+"""Characters of a client's request id that are kept."""
+MAX_REJECTED = 1000
+"""Rejected rows of one answer."""
 PARQUET, ARROW = "application/vnd.apache.parquet", "application/vnd.apache.arrow.stream"
 
 
@@ -38,8 +42,9 @@ def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
     def add_rows(source: str) -> Response:
         """Ingest rows: CSV, JSON, NDJSON or Parquet, by content type.
 
-        All rows or none, unless `?on_error=skip` asks to keep the good ones. The answer counts accepted and rejected
-        rows, lists the first reasons, and counts failed feature functions.
+        All rows or none, unless `?on_error=skip` asks to keep the good ones; the others go to the quarantine, with
+        the `X-Request-ID` if there is one. The answer counts accepted and rejected rows, lists the first reasons, and
+        counts failed feature functions.
         """
         on_error = request.args.get("on_error", "fail")
         if on_error not in ("fail", "skip"):
@@ -47,7 +52,8 @@ def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
         catalogue.definitions.source(source)
         raw = decode(request.get_data(cache=False), request.content_type or "none")
         try:
-            done = ingest(catalogue, source, raw, skip_bad=on_error == "skip")
+            request_id = request.headers.get("X-Request-ID", "")[:MAX_REQUEST_ID]
+            done = ingest(catalogue, source, raw, skip_bad=on_error == "skip", request_id=request_id)
         except InvalidRows as error:
             ROWS.labels(source, "rejected").inc(error.fields["rejected"])
             raise
@@ -56,6 +62,18 @@ def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
         for feature, count in done.failed_features.items():
             FAILED.labels(feature).inc(count)
         return reply(asdict(done), 201 if done.accepted else 200)
+
+    @app.get("/sources/<source>/rejected")
+    def rejected(source: str) -> Response:
+        """The quarantine: rows that `?on_error=skip` left out, the newest first, each with its reason.
+
+        `?count=100` rows at most, `?since=2013-02-01T00:00:00Z` only those kept from then on. `rejected` counts those
+        that there were ever, `kept` those that can still be read.
+        """
+        catalogue.definitions.source(source)
+        count = _count(request.args.get("count", "100"), MAX_REJECTED)
+        found = quarantine.read(redis, source, count, _time(request.args, "since"))
+        return reply({"source": source, **asdict(found)})
 
     @app.get("/entities/<entity>/<path:key>")
     def entity(entity: str, key: str) -> Response:
@@ -122,7 +140,13 @@ def _text(body: dict[str, Any], name: str) -> str:
     return value
 
 
-def _time(body: dict[str, Any], name: str) -> datetime | None:
+def _count(text: str, limit: int) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= limit):
+        raise InvalidRequest(f"count={text!r}; expected a whole number from 1 to {limit}")
+    return int(text)
+
+
+def _time(body: Mapping[str, Any], name: str) -> datetime | None:
     value = body.get(name)
     if value is None:
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event as Flag
 from threading import Lock, Thread
@@ -18,12 +18,14 @@ from redis.exceptions import LockError
 
 from modelmill import bus, keys
 from modelmill.connections import AWAY, Redis
+from modelmill.declarations import Source
 from modelmill.definitions import Definitions, load
 from modelmill.errors import Conflict, ModelmillError
 from modelmill.events import DefinitionsApplied, utc_now
 from modelmill.storage import Storage
 from services.feature import history
 from services.feature.backfill import backfill
+from services.feature.costs import warnings
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,8 @@ class Plan:
 
     changes: list[str]
     refusals: list[str]
+    warnings: list[str] = field(default_factory=list)
+    """What works, but costs more than one may expect."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Applied:
     changes: list[str]
     backfilled: int
     """Rows whose derived features were computed again."""
+    warnings: list[str] = field(default_factory=list)
 
 
 class Catalogue:
@@ -91,7 +96,7 @@ class Catalogue:
             rows = backfill(self.redis, self.storage, definitions)
             if plan.changes or self.redis.hget(keys.DEFINITIONS, "fingerprint") != definitions.fingerprint:
                 _register(self.redis, definitions, plan.changes)
-        return Applied(plan.changes, rows)
+        return Applied(plan.changes, rows, plan.warnings)
 
     def follow(self, stop: Flag, position: str) -> None:
         """Load the file again whenever another process applies it; runs until `stop` is set."""
@@ -126,7 +131,8 @@ class Catalogue:
 
     def _plan(self, definitions: Definitions) -> Plan:
         with_rows = {name for name in definitions.sources if history.names(self.storage, name)}
-        return plan(registered(self.redis), describe(definitions), with_rows)
+        compared = plan(registered(self.redis), describe(definitions), with_rows)
+        return replace(compared, warnings=warnings(definitions))
 
 
 def describe(definitions: Definitions) -> Hashes:
@@ -144,6 +150,8 @@ def describe(definitions: Definitions) -> Hashes:
             "entities": " ".join(entity.name for entity in source.entities),
             "event_time": source.event_time or "",
             **{f"column.{name}": str(column) for name, column in source.columns.items()},
+            **{f"constraints.{name}": str(c.constraints) for name, c in source.columns.items() if c.constraints},
+            **_described(source),
         }
     for model in definitions.models.values():
         hashes[keys.model(model.name)] = {
@@ -157,6 +165,19 @@ def describe(definitions: Definitions) -> Hashes:
             "train": "; ".join(str(schedule) for schedule in model.train),
         }
     return hashes
+
+
+def _described(source: Source) -> dict[str, str]:
+    """What a source declares beside its columns, where it does."""
+    declared = {
+        "max_future": f"{source.max_future} s" if source.event_time else "",
+        "expect": str(source.expect),
+        "description": source.description,
+        "owner": source.owner,
+        "tags": " ".join(source.tags),
+        **{f"description.{name}": column.description for name, column in source.columns.items()},
+    }
+    return {name: text for name, text in declared.items() if text}
 
 
 def registered(redis: Redis) -> Hashes:

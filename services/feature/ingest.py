@@ -10,7 +10,7 @@ import pyarrow as pa
 from modelmill import bus
 from modelmill.errors import InvalidRows, Rejection
 from modelmill.events import RowsIngested
-from services.feature import history, online
+from services.feature import expectations, history, online, quarantine
 from services.feature.backfill import recompute
 from services.feature.catalogue import Catalogue
 from services.feature.decode import RawRows
@@ -32,13 +32,16 @@ class Ingested:
     """The history file that holds the accepted rows; empty where none was accepted."""
 
 
-def ingest(catalogue: Catalogue, source_name: str, raw: RawRows, *, skip_bad: bool) -> Ingested:
+def ingest(catalogue: Catalogue, source_name: str, raw: RawRows, *, skip_bad: bool, request_id: str = "") -> Ingested:
     """Store the rows of `raw` in history and, where the source is about one entity, online.
+
+    With `skip_bad` rejected rows go to the quarantine, under `request_id` if the client gave one.
 
     Raises:
         UnknownName: for an undeclared source.
         InvalidRequest: for missing or undeclared columns.
         InvalidRows: where rows are bad and `skip_bad` is not set; nothing was stored.
+        ExpectationFailed: where the good rows are not what the source expects of a batch; nothing was stored.
         redis.ConnectionError: where Redis is away; nothing was stored.
     """
     redis, storage, definitions = catalogue.redis, catalogue.storage, catalogue.definitions
@@ -46,10 +49,12 @@ def ingest(catalogue: Catalogue, source_name: str, raw: RawRows, *, skip_bad: bo
     valid = validate(source, raw)
     if valid.rejected and not skip_bad:
         raise InvalidRows(source.name, valid.rejected, valid.total, valid.reasons)
+    expectations.check(source, valid.table)
+    now = datetime.now(UTC)
+    quarantine.keep(redis, source.name, raw, valid, now, request_id)
     if not valid.table.num_rows:
         return Ingested(0, valid.rejected, valid.reasons, {}, "")
     redis.ping()  # before anything is stored: a request that will fail should leave nothing behind
-    now = datetime.now(UTC)
     table = valid.table
     for column in (history.INGEST_TIME, *(() if source.event_time else (EVENT_TIME,))):
         table = table.append_column(column, pa.repeat(pa.scalar(now, TIME), table.num_rows))

@@ -98,7 +98,35 @@ def test_every_change_is_told_once(room: Room) -> None:
     assert "source:users column.x: added (float)" in event.changes
 
 
+def test_what_a_source_demands_and_is_is_readable(open_room: OpenRoom) -> None:
+    room = open_room("""
+        from modelmill import Entity, Expect, Source, column
+        user = Entity("user", key="user_id")
+        users = Source("users", entity=user, event_time="at", max_future="2h", expect=Expect(min_rows=1, unique=["at"]),
+                       columns={"x": column(float | None, min=0, description="how far")},
+                       description="people", owner="ann", tags=["core", "gdpr"])
+    """)
+    assert room.redis.hgetall("source:users") == {
+        "entities": "user",
+        "event_time": "at",
+        "column.x": "float?",
+        "constraints.x": "at least 0",
+        "description.x": "how far",
+        "max_future": "7200 s",
+        "expect": "at least 1 rows; unique by at",
+        "description": "people",
+        "owner": "ann",
+        "tags": "core gdpr",
+    }
+
+
 # --- plan
+
+
+def test_constraints_may_change_while_rows_are_stored(room: Room) -> None:
+    room.ingest("users", [row(x=-1.0)])
+    room.define(MILL.replace('"x": float', '"x": column(float, min=0)').replace("Entity,", "Entity, column,"))
+    assert "source:users constraints.x: added (at least 0)" in applied(room.redis)[-1].changes
 
 
 def test_a_plan_says_what_would_change_and_changes_nothing(room: Room) -> None:
