@@ -152,7 +152,7 @@ class Source(Declared):
             raise ValueError(f"source {name!r}: expected either entity=... or entities=[...]")
         self.entities = _entities(f"source {name!r}", entities if entity is None else [entity])
         self.columns = {column: Column.specified(column, kind) for column, kind in columns.items()}
-        self.max_future = _duration(f"source {name!r}: max_future", MAX_FUTURE if max_future is None else max_future)
+        self.max_future = _length(f"source {name!r}: max_future", MAX_FUTURE if max_future is None else max_future)
         self.event_time = event_time
         taken: list[str] = []
         for column in (*(e.key for e in self.entities), *([event_time] if event_time else []), *self.columns):
@@ -280,18 +280,18 @@ def _named(what: str, name: Any, *, reserved: bool = False) -> str:
     return name
 
 
+def _length(what: str, text: str) -> int:
+    try:
+        return durations.seconds(text)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+
+
 def _entities(owner: str, given: Sequence[Entity]) -> tuple[Entity, ...]:
     for entity in given:
         if not isinstance(entity, Entity):
             raise ValueError(f"{owner}: {entity!r} is not an Entity; declare one: user = Entity('user', key='user_id')")
     return tuple(given)
-
-
-def _duration(what: str, text: str) -> int:
-    try:
-        return durations.seconds(text)
-    except ValueError as error:
-        raise ValueError(f"{what}={error}") from None
 
 
 def _expect(owner: str, expect: Expect | None, known: Sequence[str]) -> Expect:

@@ -448,7 +448,7 @@ def test_how_far_in_the_future_a_time_may_be_is_the_source_s_to_say() -> None:
         source = Source("events", entities=[USER, ITEM], event_time="at", max_future=max_future, columns={"x": float})
         return validate(source, times([(NOON + timedelta(hours=2)).isoformat()]), now=NOON).rejected
 
-    assert [rejected(limit) for limit in ("1h", "2h", "999999999d")] == [1, 0, 0]
+    assert [rejected(limit) for limit in ("1h", "2h", "999999d")] == [1, 0, 0]
 
 
 BAD_TIMES = ["", "yesterday", "2013-13-01", "31.01.2013", "20130131120000", "1359633600000", "99-01-01", "10000-01-01",

@@ -107,7 +107,10 @@ def test_what_a_source_is_and_whose() -> None:
 @pytest.mark.parametrize(
     "given, reason",
     [
-        ({"event_time": "at", "max_future": "soon"}, "max_future='soon'; expected a duration such as"),
+        (
+            {"event_time": "at", "max_future": "soon"},
+            "max_future: 'soon' is no length of time; expected a whole number of s, m, h or d",
+        ),
         ({"max_future": "1h"}, "max_future='1h' bounds event times; name their column too"),
         ({"tags": "core"}, "tags='core'; expected a list of texts"),
         ({"expect": {"min_rows": 1}}, r"expect=\{'min_rows': 1\}; expected Expect\(min_rows=..., unique=\[...\]\)"),

@@ -2,15 +2,28 @@ from __future__ import annotations
 
 import pytest
 
-from modelmill.durations import seconds
+from modelmill import durations
 
 
-@pytest.mark.parametrize("text, expected", [("90s", 90), ("15m", 900), ("2h", 7200), ("30d", 2_592_000)])
-def test_a_duration_is_a_number_and_a_unit(text: str, expected: int) -> None:
-    assert seconds(text) == expected
+@pytest.mark.parametrize("text, seconds", [("1s", 1), ("90s", 90), ("15m", 900), ("2h", 7200), ("30d", 2_592_000)])
+def test_a_duration_is_a_number_and_a_unit(text: str, seconds: int) -> None:
+    assert durations.seconds(text) == seconds
+    assert durations.text(seconds) == text
 
 
-@pytest.mark.parametrize("text", ["", "2", "h", "0s", "-1h", "1.5h", "2 h", "2w", "1h30m", "٣h", "2h\n", None, 90])
+def test_a_duration_is_shown_in_the_longest_unit_that_fits() -> None:
+    assert [durations.text(durations.seconds(text)) for text in ("60s", "120m", "36h", "48h")] == [
+        "1m",
+        "2h",
+        "36h",
+        "2d",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "15", "m", "0m", "-1m", "1.5h", "15 m", "15M", "1w", "1m1h", "٣m", "9999999d", 15]
+)
 def test_anything_else_is_refused_with_what_was_expected(text: str) -> None:
-    with pytest.raises(ValueError, match="expected a duration such as 90s, 15m, 2h or 30d"):
-        seconds(text)
+    with pytest.raises(ValueError, match="is no length of time; expected a whole number of s, m, h or d") as refusal:
+        durations.seconds(text)
+    assert repr(text) in str(refusal.value)
