@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import IO, Any
 
 import pyarrow as pa
@@ -13,14 +13,18 @@ import pyarrow.parquet as pq
 from flask import Flask, Response, request
 from prometheus_client import Counter
 
-from modelmill.errors import InvalidRequest, InvalidRows, MissingEntity, TooLarge
+from modelmill.column_statistics import ColumnStatistics
+from modelmill.errors import InvalidRequest, InvalidRows, MissingEntity, TooLarge, UnknownName
 from modelmill.settings import Settings
+from modelmill.sketch import RELATIVE_ERROR
 from modelmill.web import create_app, json_object, redis_answers, reply
 from services.feature import online, quarantine
-from services.feature.catalogue import Catalogue, features_overview
+from services.feature.catalogue import Catalogue
 from services.feature.decode import decode
 from services.feature.frames import training_frame
 from services.feature.ingest import ingest
+from services.feature.overview import features_overview
+from services.feature.statistics_files import StatisticsFiles
 
 ROWS = Counter("modelmill_rows_total", "Rows of ingest requests by what became of them", ["source", "outcome"])
 FAILED = Counter("modelmill_failed_features_total", "Values that a feature function failed to compute", ["feature"])
@@ -33,9 +37,10 @@ MAX_REJECTED = 1000
 PARQUET, ARROW = "application/vnd.apache.parquet", "application/vnd.apache.arrow.stream"
 
 
-def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
+def feature_app(catalogue: Catalogue, settings: Settings, statistics_files: StatisticsFiles | None = None) -> Flask:
     """The routes of the feature service."""
     redis = catalogue.redis
+    files = statistics_files or StatisticsFiles(catalogue.storage)
     app = create_app("feature", settings, {"redis": redis_answers(redis)})
 
     @app.post("/sources/<source>/rows")
@@ -75,6 +80,33 @@ def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
         found = quarantine.read(redis, source, count, _time(request.args, "since"))
         return reply({"source": source, **asdict(found)})
 
+    @app.get("/sources/<source>/statistics")
+    def statistics(source: str) -> Response:
+        """Statistics of each column, a day (UTC) of the event times and all of them together.
+
+        `?start=2013-01-01&end=2013-02-01` takes the days with start <= day < end, `?column=x` one column. `merged` has
+        histogram and most frequent values too: each count of these is at most `top_error` too low. Quantiles are
+        within `relative_error` of a value that was there.
+        """
+        definitions = catalogue.definitions
+        of = definitions.source(source)
+        declared = definitions.columns(of)
+        start, end = _day(request.args, "start"), _day(request.args, "end")
+        column = request.args.get("column")
+        found = files.of(of).between(start, end, column)
+        if column is not None and not found:
+            if column not in declared:
+                raise UnknownName("column", column, declared)
+            found = {column: {}}
+        columns = {
+            name: {
+                "merged": ColumnStatistics.merged([*days.values()]).answer(detail=True) if days else None,
+                "days": {day.isoformat(): one.answer(detail=False) for day, one in days.items()},
+            }
+            for name, days in found.items()
+        }
+        return reply({"source": source, "relative_error": RELATIVE_ERROR, "columns": columns})
+
     @app.get("/entities/<entity>/<path:key>")
     def entity(entity: str, key: str) -> Response:
         """The stored features of one entity, with the event time of each source."""
@@ -100,8 +132,11 @@ def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
 
     @app.get("/features")
     def features() -> Response:
-        """Every declared feature: type, source, version and the models that use it."""
-        return reply({"features": features_overview(catalogue.definitions)})
+        """Every declared feature: type, source, version, owner, the models that use it, freshness and null share.
+
+        `newest` is the newest event time of its source's rows, `null_share` the share of these without a value.
+        """
+        return reply({"features": features_overview(catalogue.definitions, files.of)})
 
     @app.post("/features")
     def apply() -> Response:
@@ -144,6 +179,15 @@ def _count(text: str, limit: int) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= limit):
         raise InvalidRequest(f"count={text!r}; expected a whole number from 1 to {limit}")
     return int(text)
+
+
+def _day(arguments: Mapping[str, str], name: str) -> date | None:
+    if (text := arguments.get(name)) is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InvalidRequest(f"{name} is {text!r}; expected a day such as 2013-02-01") from None
 
 
 def _time(body: Mapping[str, Any], name: str) -> datetime | None:

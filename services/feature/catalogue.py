@@ -7,7 +7,7 @@ The catalogue in Redis is a few hashes: `entity:{name}`, `source:{name}`, `featu
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -277,26 +277,3 @@ def _register(redis: Redis, definitions: Definitions, changes: list[str]) -> Non
         )
         bus.append(pipe, DefinitionsApplied(source="feature", fingerprint=definitions.fingerprint, changes=changes))
         pipe.execute()
-
-
-def features_overview(definitions: Definitions) -> list[Mapping[str, object]]:
-    """Every online feature with its type, origin, version and the models that use it."""
-    uses: dict[tuple[str, str], list[str]] = {}
-    for model in definitions.models.values():
-        for ref in definitions.resolve([entity.name for entity in model.entities], model.features):
-            uses.setdefault((ref.entity, ref.column.name), []).append(model.name)
-    return [
-        {
-            "entity": entity,
-            "name": name,
-            "dtype": ref.column.dtype,
-            "nullable": ref.column.nullable,
-            "source": ref.source,
-            "kind": "function" if derived else "column",
-            "version": derived.version if derived else None,
-            "models": uses.get((entity, name), []),
-        }
-        for entity in definitions.entities
-        for name, ref in definitions.features_of(entity).items()
-        for derived in [definitions.features[ref.source].get(name)]
-    ]

@@ -16,19 +16,22 @@ from modelmill.storage import Storage
 from modelmill.web import serve
 from services.feature.app import feature_app
 from services.feature.catalogue import Catalogue
+from services.feature.statistics_files import StatisticsFiles, follow
 
 PORT = 8001
 
 
 def build() -> Flask:
-    """The app of one worker process, and the thread that follows changes of the definitions."""
+    """The app of one worker process, and the threads that follow changes of the definitions and of the history."""
     logs.configure("feature")
     settings = Settings.read()
     redis = connect(settings.redis_url, timeout=settings.redis_timeout)
     position = bus.last_position(redis, keys.EVENTS_FEATURES)  # before the file is loaded: nothing is missed between
     catalogue = Catalogue(redis, Storage(settings.storage_url), settings.definitions)
     Thread(target=catalogue.follow, args=(Flag(), position), name="definitions", daemon=True).start()
-    return feature_app(catalogue, settings)
+    files = StatisticsFiles(catalogue.storage)
+    Thread(target=follow, args=(files, catalogue, Flag(), position), name="statistics", daemon=True).start()
+    return feature_app(catalogue, settings, files)
 
 
 def main() -> None:

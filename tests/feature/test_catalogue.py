@@ -14,7 +14,6 @@ from modelmill.errors import Conflict, DefinitionsError
 from modelmill.events import DefinitionsApplied
 from services.feature import catalogue as module
 from services.feature import history
-from services.feature.catalogue import features_overview
 from tests.conftest import RedisServer
 from tests.eventually import eventually
 from tests.feature.conftest import OpenRoom, Room
@@ -357,17 +356,3 @@ def test_the_lock_is_held_however_long_it_takes(open_room: OpenRoom, monkeypatch
     monkeypatch.setattr(module, "backfill", slow)
     one.define(TRIPLE)
     assert one.redis.get(keys.DEFINITIONS_LOCK) is None
-
-
-# --- overview
-
-
-def test_the_overview_has_every_feature_with_its_origin_and_its_models(room: Room) -> None:
-    overview = features_overview(room.catalogue.definitions)
-    assert [(f["name"], f["kind"], f["dtype"], f["nullable"], f["models"]) for f in overview] == [
-        ("x", "column", "float", False, ["m"]),
-        ("note", "column", "str", True, []),
-        ("target", "column", "int", False, []),
-        ("double", "function", "float", False, ["m"]),
-    ]
-    assert overview[3]["version"] == room.catalogue.definitions.features["users"]["double"].version

@@ -1,0 +1,59 @@
+"""Every declared feature: its type and origin, who answers for it, who uses it, how fresh and how complete it is."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+
+from modelmill.declarations import Feature, Source
+from modelmill.definitions import Definitions, FeatureRef
+from services.feature.statistics import FileStatistics
+
+
+def features_overview(
+    definitions: Definitions, statistics: Callable[[Source], FileStatistics]
+) -> list[Mapping[str, object]]:
+    """Every online feature with its type, origin, version, the models that use it, and what its source's rows show.
+
+    `statistics` gives those of a source; it is asked once for each.
+    """
+    uses = _uses(definitions)
+    known = {name: statistics(source) for name, source in definitions.sources.items() if source.entity is not None}
+    return [
+        {
+            "entity": entity,
+            "name": name,
+            "dtype": ref.column.dtype,
+            "nullable": ref.column.nullable,
+            "source": ref.source,
+            "kind": "function" if derived else "column",
+            "version": derived.version if derived else None,
+            "models": uses.get((entity, name), []),
+            "description": _description(ref, derived),
+            **_answered_for(definitions.sources[ref.source]),
+            "newest": known[ref.source].newest or None,
+            "null_share": known[ref.source].null_share(name),
+        }
+        for entity in definitions.entities
+        for name, ref in definitions.features_of(entity).items()
+        for derived in [definitions.features[ref.source].get(name)]
+    ]
+
+
+def _uses(definitions: Definitions) -> dict[tuple[str, str], list[str]]:
+    """Entity and feature to the models that read it."""
+    uses: dict[tuple[str, str], list[str]] = {}
+    for model in definitions.models.values():
+        for ref in definitions.resolve([entity.name for entity in model.entities], model.features):
+            uses.setdefault((ref.entity, ref.column.name), []).append(model.name)
+    return uses
+
+
+def _description(ref: FeatureRef, derived: Feature | None) -> str:
+    if derived is None:
+        return ref.column.description
+    return (inspect.getdoc(derived.function) or "").partition("\n")[0]
+
+
+def _answered_for(source: Source) -> dict[str, object]:
+    return {"owner": source.owner, "tags": list(source.tags)}
