@@ -68,7 +68,7 @@ class Numbers:
     @classmethod
     def of(cls, values: Floats, smallest: float | int, largest: float | int) -> Numbers:
         """Those of finite `values`, whose exact extremes are given too: an int may not fit a float."""
-        scale = math.frexp(max(abs(float(smallest)), abs(float(largest))))[1]
+        scale = _scale(smallest, largest)
         scaled = np.ldexp(values, -scale)  # exact; squares of what is below 1 do not overflow
         mean = float(scaled.mean())
         std = math.sqrt(float(np.square(scaled - mean).mean()))
@@ -80,7 +80,8 @@ class Numbers:
         if len(parts) == 1:
             return parts[0]
         count = sum(part.count for part in parts)
-        scale = math.frexp(max(max(abs(part.mean), part.std) for part in parts))[1]
+        smallest, largest = min(part.min for part in parts), max(part.max for part in parts)
+        scale = _scale(smallest, largest)
         moments = [(p.count, math.ldexp(p.mean, -scale), math.ldexp(p.std, -scale)) for p in parts]
         mean = math.fsum(n * m for n, m, _ in moments) / count
         variance = math.fsum(n * (s * s + (m - mean) * (m - mean)) for n, m, s in moments) / count
@@ -88,8 +89,8 @@ class Numbers:
             count,
             _scaled(mean, scale),
             _scaled(math.sqrt(variance), scale),
-            min(part.min for part in parts),
-            max(part.max for part in parts),
+            smallest,
+            largest,
             Sketch.merged([part.sketch for part in parts]),
         )
 
@@ -175,6 +176,11 @@ class ColumnStatistics:
         if "top" in stored:
             top = TopValues(dict(stored["top"]), stored["top_error"])
         return cls(stored["dtype"], stored["count"], stored["nulls"], numbers, top)
+
+
+def _scale(smallest: float | int, largest: float | int) -> int:
+    """The exponent of a power of two that is above all absolute values, and so above their mean and std."""
+    return math.frexp(max(abs(float(smallest)), abs(float(largest))))[1]
 
 
 def _scaled(share: float, scale: int) -> float:
