@@ -32,7 +32,7 @@ def features_overview(
             "description": _description(ref, derived),
             **_answered_for(definitions.sources[ref.source]),
             "newest": known[ref.source].newest or None,
-            "null_share": known[ref.source].null_share(name),
+            "null_share": _null_share(known[ref.source], name, derived),
         }
         for entity in definitions.entities
         for name, ref in definitions.features_of(entity).items()
@@ -53,6 +53,12 @@ def _description(ref: FeatureRef, derived: Feature | None) -> str:
     if derived is None:
         return ref.column.description
     return (inspect.getdoc(derived.function) or "").partition("\n")[0]
+
+
+def _null_share(statistics: FileStatistics, name: str, derived: Feature | None) -> float | None:
+    """Of a function, the share of the version that is declared, where the history tells versions apart."""
+    versioned = statistics.null_share(f"{name}@{derived.version}") if derived else None
+    return statistics.null_share(name) if versioned is None else versioned
 
 
 def _answered_for(source: Source) -> dict[str, object]:

@@ -101,19 +101,19 @@ class FileStatistics:
         rows = sum(statistics.count + statistics.nulls for statistics in found)
         return sum(statistics.nulls for statistics in found) / rows if rows else None
 
-    def to_json(self) -> bytes:
-        """As it is stored."""
+    def to_json(self, state: str) -> bytes:
+        """As it is stored, with the state of the rows that it was made of."""
         days = {
             day.isoformat(): {name: statistics.to_json() for name, statistics in columns.items()}
             for day, columns in self.days.items()
         }
-        return orjson.dumps({"layout": LAYOUT, "newest": self.newest, "days": days})
+        return orjson.dumps({"layout": LAYOUT, "state": state, "newest": self.newest, "days": days})
 
     @classmethod
-    def from_json(cls, content: bytes) -> FileStatistics | None:
-        """What `to_json` wrote; None for what another version of it did."""
+    def from_json(cls, content: bytes, state: str) -> FileStatistics | None:
+        """What `to_json` wrote; None where that was another version of it, or of another state of the rows."""
         stored = orjson.loads(content)
-        if stored["layout"] != LAYOUT:
+        if (stored["layout"], stored["state"]) != (LAYOUT, state):
             return None
         return cls(
             stored["newest"],

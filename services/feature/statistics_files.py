@@ -1,8 +1,9 @@
-"""The statistics of each source, stored a file a history file, because a history file never changes.
+"""The statistics of each source, stored a file a history file.
 
     statistics/{source}/20261123T234708.123456Z-{digest}.json
 
-Whoever needs one that is not there makes it; two who do so at once write the same. One whose history file is gone is
+Each says which state of its history file it was made of, and a history file changes as a whole. Whoever needs one that
+is not there, or of another state, makes it; two who do so at once write the same. One whose history file is gone is
 ignored, and removed in the background. So every row counts once, without a lock between processes.
 """
 
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 250_000
 """Rows of a history file that are in memory at once."""
+STATE_DIGITS = 16
 ATTEMPTS = 5
 """How often the files are listed anew when one of them is gone: compaction has put its rows into another."""
 PAUSE = 5.0
@@ -43,8 +45,8 @@ class StatisticsFiles:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self._locks: defaultdict[str, Lock] = defaultdict(Lock)
-        self._merged: dict[str, tuple[frozenset[str], FileStatistics]] = {}
-        """Source to the history files that are in its statistics, and these."""
+        self._merged: dict[str, tuple[frozenset[tuple[str, str]], FileStatistics]] = {}
+        """Source to the history files, each with its state, that are in its statistics, and these."""
 
     def of(self, source: Source) -> FileStatistics:
         """The statistics of all rows of a source that are stored now.
@@ -72,29 +74,38 @@ class StatisticsFiles:
 
     def _of_files(self, source: Source, names: list[str]) -> FileStatistics:
         known, merged = self._merged.get(source.name, (frozenset(), FileStatistics("", {})))
-        if not known <= set(names):
+        states = [(name, self._state(name)) for name in names]
+        if not known <= set(states):
             known, merged = frozenset(), FileStatistics("", {})
-        added = [self._of_file(source, name) for name in names if name not in known]
+        added = [self._of_file(source, name, state) for name, state in states if (name, state) not in known]
         if added:
             merged = FileStatistics.merged([merged, *added])
-        self._merged[source.name] = (frozenset(names), merged)
+        self._merged[source.name] = (frozenset(states), merged)
         return merged
 
-    def _of_file(self, source: Source, name: str) -> FileStatistics:
-        """The stored statistics of one history file, made where they are not there.
+    def _state(self, name: str) -> str:
+        """What changes whenever the content of a file does: a hash of its size, times and the like.
+
+        Raises:
+            FileNotFoundError: where it is not there.
+        """
+        return str(self.storage.files.ukey(self.storage.path(name)))[:STATE_DIGITS]
+
+    def _of_file(self, source: Source, name: str, state: str) -> FileStatistics:
+        """The stored statistics of one history file in this state, made where they are not there.
 
         Raises:
             FileNotFoundError: where the history file is gone too.
         """
         stored, keys_of = stored_name(source.name, name), [entity.key for entity in source.entities]
         with suppress(FileNotFoundError):
-            if (found := FileStatistics.from_json(self.storage.read(stored))) is not None:
+            if (found := FileStatistics.from_json(self.storage.read(stored), state)) is not None:
                 return found
         with self.storage.files.open(self.storage.path(name)) as file:
             batches = pq.ParquetFile(file).iter_batches(BATCH)
             parts = [FileStatistics.of(pa.Table.from_batches([batch]), keys_of) for batch in batches]
         made = FileStatistics.merged(parts)
-        self.storage.write(stored, made.to_json())
+        self.storage.write(stored, made.to_json(state))  # should the file have changed meanwhile, this is made again
         return made
 
 

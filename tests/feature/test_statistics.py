@@ -133,13 +133,17 @@ def test_statistics_of_files_merge_to_those_of_all_their_rows(files: list[list[d
 
 @given(ROWS)
 def test_they_are_the_same_after_json(rows: list[dict[str, Any]]) -> None:
-    assert FileStatistics.from_json(of(*rows).to_json()) == of(*rows)
+    assert FileStatistics.from_json(of(*rows).to_json("s"), "s") == of(*rows)
 
 
 def test_what_another_layout_stored_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = of({"x": 1.0}).to_json()
+    stored = of({"x": 1.0}).to_json("s")
     monkeypatch.setattr(module, "LAYOUT", 2)
-    assert FileStatistics.from_json(stored) is None
+    assert FileStatistics.from_json(stored, "s") is None
+
+
+def test_what_was_made_of_another_state_of_the_rows_is_not_read() -> None:
+    assert FileStatistics.from_json(of({"x": 1.0}).to_json("before"), "after") is None
 
 
 def test_days_and_columns_are_chosen() -> None:

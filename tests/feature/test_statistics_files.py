@@ -72,12 +72,25 @@ def test_each_history_file_has_its_own_beside_it(files: StatisticsFiles, room: R
     assert stored(room) == [f"statistics/users/{stem}.json" for stem in stems]
 
 
-def test_what_is_stored_is_read_and_not_made_again(files: StatisticsFiles, room: Room) -> None:
-    name = room.ingest("users", [row(1.0)]).file
+def test_what_is_stored_is_read_and_not_made_again(
+    files: StatisticsFiles, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.ingest("users", [row(1.0)])
     files.of(room.source("users"))
-    remove(room, name)
-    room.catalogue.storage.write(name, b"not Parquet")
+    monkeypatch.setattr(statistics_files.FileStatistics, "of", None)
     assert count(StatisticsFiles(room.catalogue.storage), room) == 1
+
+
+def test_a_file_whose_features_were_computed_anew_is_described_anew(files: StatisticsFiles, room: Room) -> None:
+    def mean() -> float:
+        [columns] = files.of(room.source("users")).days.values()
+        return columns["double"].answer(detail=False)["mean"]
+
+    room.ingest("users", [row(1.0)])
+    assert mean() == 2.0
+    room.define(MILL.replace("* 2", "* 3"))
+    assert mean() == 3.0
+    assert len(stored(room)) == 1
 
 
 def test_what_is_in_memory_is_not_read_again(
