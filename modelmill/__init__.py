@@ -1,9 +1,10 @@
 """Modelmill keeps scikit-learn models on tabular data alive in production."""
 
+from modelmill.constraints import Expect, column
 from modelmill.declarations import Entity, Model, Source, feature
 from modelmill.schedules import cron, every
 
-__all__ = ["Client", "Entity", "Model", "Source", "cron", "every", "feature"]
+__all__ = ["Client", "Entity", "Expect", "Model", "Source", "column", "cron", "every", "feature"]
 
 
 def __getattr__(name: str) -> object:

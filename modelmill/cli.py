@@ -190,6 +190,8 @@ def apply(file: Path | None, yes: bool, dry_run: bool, as_json: bool) -> None:
     if not as_json:
         for change in plan["changes"]:
             show.console.print(f"  {change}", highlight=False, markup=False)
+        for warning in plan["warnings"]:
+            show.errors.print(f"[yellow]warning:[/] {warning}", highlight=False, soft_wrap=True)
         for refusal in plan["refusals"]:
             show.errors.print(f"[red]refused:[/] {refusal}", highlight=False)
         if not plan["changes"]:
@@ -231,6 +233,46 @@ def ingest(source: str, file: Path, on_error: str, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("source")
+@click.option("--count", default=20, show_default=True, help="How many of the newest.")
+@click.option("--since", help="Only those kept from this time on (ISO 8601).")
+@json_option
+def rejected(source: str, count: int, since: str | None, as_json: bool) -> None:
+    """Show the rows of SOURCE that were rejected while others of their file were kept, newest first."""
+    found = client().rejected(source, count=count, since=since)
+    if as_json:
+        show.as_json(found)
+        return
+    rows = [{**row, "ingested": show.when(row["ingest_time"])} for row in found["rows"]]
+    show.table(rows, ["ingested", "row", "column", "value", "reason", "content"], empty="No rejected rows.")
+    show.console.print(f"{found['rejected']} rows rejected ever, {found['kept']} kept.")
+
+
+@main.command()
+@click.argument("source")
+@click.option("--column", help="One column, day by day.")
+@click.option("--start", help="From this day on, such as 2013-01-31.")
+@click.option("--end", help="Before this day.")
+@json_option
+def statistics(source: str, column: str | None, start: str | None, end: str | None, as_json: bool) -> None:
+    """Show what the values of SOURCE's columns are like."""
+    found = client().statistics(source, column=column, start=start, end=end)
+    if as_json:
+        show.as_json(found)
+        return
+    rows = [
+        {"column": name, "day": day, **figures}
+        for name, known in found["columns"].items()
+        for day, figures in [*(known["days"].items() if column else ()), ("all", known["merged"] or {})]
+    ]
+    figures = ["count", "nulls", "mean", "std", "min", "p05", "p50", "p95", "max", "top"]
+    for row in rows:
+        row["top"] = [f"{top['value']} ({top['count']})" for top in row.get("top", [])[:3]]
+    show.table(rows, ["column", *(["day"] if column else []), *figures], empty="No rows.")
+    show.console.print(f"Quantiles within {found['relative_error']:.0%}.")
+
+
+@main.command()
 @click.argument("entity", required=False)
 @click.argument("key", required=False)
 @json_option
@@ -249,7 +291,10 @@ def features(entity: str | None, key: str | None, as_json: bool) -> None:
     if as_json:
         show.as_json(rows)
     else:
-        show.table(rows, ["entity", "name", "dtype", "source", "kind", "version", "models"], empty="No features.")
+        for row in rows:
+            row |= {"newest": show.when(row["newest"]), "nulls": row["null_share"]}
+        columns = ["entity", "name", "dtype", "source", "kind", "version", "models", "newest", "nulls", "owner", "tags"]
+        show.table(rows, [*columns, "description"], empty="No features.")
 
 
 # --- training and registry

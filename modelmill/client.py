@@ -127,9 +127,23 @@ class Client:
             timeout=LONG,
         )
 
+    def rejected(self, source: str, *, count: int = 100, since: str | None = None) -> Json:
+        """The newest rows of a source that were rejected while others were kept, and how many there were ever."""
+        params = {"count": str(count)} | ({"since": since} if since else {})
+        return self._call("GET", f"{self.settings.feature_url}/sources/{source}/rejected", params=params)
+
+    def statistics(
+        self, source: str, *, column: str | None = None, start: str | None = None, end: str | None = None
+    ) -> Json:
+        """Statistics of a source's columns, by day and merged, of the event days with start <= day < end."""
+        params = {name: text for name, text in (("column", column), ("start", start), ("end", end)) if text}
+        return self._call(
+            "GET", f"{self.settings.feature_url}/sources/{source}/statistics", params=params, timeout=LONG
+        )
+
     def features(self) -> list[Json]:
-        """Every declared feature."""
-        return list(self._call("GET", f"{self.settings.feature_url}/features")["features"])
+        """Every declared feature, with how fresh and how complete it is."""
+        return list(self._call("GET", f"{self.settings.feature_url}/features", timeout=LONG)["features"])
 
     def entity(self, entity: str, key: str) -> Json:
         """The stored features of one entity."""

@@ -23,11 +23,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args
 
 from modelmill import durations
+from modelmill.constraints import NO_CONSTRAINTS, ColumnSpec, Constraints, Expect
 from modelmill.schedules import Schedule
 
 Policy = Literal["always", "if_better", "manual"]
@@ -35,6 +36,8 @@ Batch = Literal["pandas", "arrow"]
 Scalar = float | int | str | bool | None
 DTYPES: dict[type, str] = {float: "float", int: "int", bool: "bool", str: "str"}
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MAX_FUTURE = "1d"
+"""How much later than now an event time may be where its source does not say."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,24 @@ class Column:
     name: str
     dtype: str
     nullable: bool
+    constraints: Constraints = NO_CONSTRAINTS
+    description: str = ""
+
+    @classmethod
+    def specified(cls, name: str, spec: Any) -> Column:
+        """Read a type, or what `column(...)` made of one.
+
+        Raises:
+            ValueError: for anything else, and for constraints that contradict the type or each other.
+        """
+        if not isinstance(spec, ColumnSpec):
+            return cls.of(name, spec)
+        plain = cls.of(name, spec.annotation)
+        try:
+            spec.constraints.check(plain.dtype)
+        except ValueError as error:
+            raise ValueError(f"column {name!r}: {error}") from None
+        return replace(plain, constraints=spec.constraints, description=spec.description)
 
     @classmethod
     def of(cls, name: str, annotation: Any) -> Column:
@@ -52,6 +73,8 @@ class Column:
         Raises:
             ValueError: for anything else.
         """
+        if isinstance(annotation, ColumnSpec):
+            raise ValueError(f"column {name!r}: column(...) is for the columns of a source; expected its type alone")
         kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
         named = [kind for kind in kinds if kind is not NoneType]
         if len(named) != 1 or not isinstance(named[0], type) or named[0] not in DTYPES:
@@ -79,7 +102,7 @@ class About:
     tags: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, description: str, owner: str, tags: Sequence[str]) -> About:
+    def of(cls, what: str, description: str, owner: str, tags: Sequence[str]) -> About:
         """Check that each is text.
 
         Raises:
@@ -87,7 +110,9 @@ class About:
         """
         if isinstance(tags, str) or not all(isinstance(text, str) for text in (description, owner, *tags)):
             given = (description, owner, tags)
-            raise ValueError(f"description, owner and tags are {given!r}; expected texts, and for tags a list of texts")
+            raise ValueError(
+                f"{what}: description, owner and tags are {given!r}; expected texts, and for tags a list of texts"
+            )
         return cls(description, owner, tuple(tags))
 
 
@@ -120,8 +145,17 @@ class Source(Declared):
 
     Rows about one `entity` become its online features. Rows about several `entities` are labelled events: they are
     kept in history, where models find their labels. `event_time` names the column with each row's time (ISO 8601,
-    or seconds since 1970); without it a row's time is that of its ingest. `max_age`, such as "30d", is how long after
-    its event time a row is still used; older ones are expired, in training frames as online.
+    or seconds since 1970); without it a row's time is that of its ingest.
+
+    Args:
+        columns: name to type (`float`, `int | None`) or to `column(type, min=..., ...)`.
+        max_age: how long after its event time a row is used, such as `30d`; older ones are expired, online and in
+            training frames.
+        max_future: how much later than now an event time may be, such as `1h`; by default `1d`.
+        expect: what each batch of rows must be as a whole.
+        description: what the rows are.
+        owner: who answers for them.
+        tags: words to find the source by.
     """
 
     def __init__(
@@ -133,11 +167,17 @@ class Source(Declared):
         entities: Sequence[Entity] = (),
         event_time: str | None = None,
         max_age: str | None = None,
+        max_future: str | None = None,
+        expect: Expect | None = None,
+        description: str = "",
+        owner: str = "",
+        tags: Sequence[str] = (),
     ) -> None:
         if (entity is None) == (not entities):
             raise ValueError(f"source {name!r}: expected either entity=... or entities=[...]")
         self.entities = _entities(f"source {name!r}", entities if entity is None else [entity])
-        self.columns = {column: Column.of(column, kind) for column, kind in columns.items()}
+        self.columns = {column: Column.specified(column, kind) for column, kind in columns.items()}
+        self.max_future = _length(f"source {name!r}: max_future", MAX_FUTURE if max_future is None else max_future)
         self.event_time = event_time
         self.max_age = None if max_age is None else _length(f"source {name!r}: max_age", max_age)
         """Seconds."""
@@ -148,6 +188,10 @@ class Source(Declared):
             taken.append(column)
         for column in self.columns:
             _named(f"source {name!r}: column", column, reserved=True)
+        if max_future is not None and event_time is None:
+            raise ValueError(f"source {name!r}: max_future={max_future!r} bounds event times; name their column too")
+        self.expect = _expect(f"source {name!r}", expect, taken)
+        self.about = About.of(f"source {name!r}", description, owner, tags)
         super().__init__("source", name)
 
     @property
@@ -221,7 +265,14 @@ def feature(
 
     def declare(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         column = Column.of(function.__name__, dtype)
-        Feature(of, function, column, batch=kind, max_failed=max_failed, about=About.of(description, owner, tags))
+        Feature(
+            of,
+            function,
+            column,
+            batch=kind,
+            max_failed=max_failed,
+            about=About.of(f"feature {column.name!r}", description, owner, tags),
+        )
         return function
 
     return declare
@@ -315,6 +366,17 @@ def _entities(owner: str, given: Sequence[Entity]) -> tuple[Entity, ...]:
         if not isinstance(entity, Entity):
             raise ValueError(f"{owner}: {entity!r} is not an Entity; declare one: user = Entity('user', key='user_id')")
     return tuple(given)
+
+
+def _expect(owner: str, expect: Expect | None, known: Sequence[str]) -> Expect:
+    if not isinstance(expect, Expect | None):
+        raise ValueError(f"{owner}: expect={expect!r}; expected Expect(min_rows=..., unique=[...])")
+    wanted = Expect() if expect is None else expect
+    try:
+        wanted.check(known)
+    except ValueError as error:
+        raise ValueError(f"{owner}: expect: {error}") from None
+    return wanted
 
 
 def _calling_line() -> int:

@@ -7,6 +7,7 @@ ModelmillError
 │   ├── UnknownName              an entity, source, feature, model, version, run, job or alias nobody declared
 │   └── MissingEntity            a declared entity of which no row with this key has arrived
 ├── InvalidRequest           422: understood, but a value in it cannot be used
+│   ├── ExpectationFailed        a batch of rows that as a whole is not what its source expects
 │   └── InvalidRows              rows that a source's columns do not allow, the first of them listed
 ├── MalformedBody            400: not the format that its content type claims
 ├── UnsupportedContent       415
@@ -138,6 +139,30 @@ class InvalidRows(InvalidRequest):
             rejected=rejected,
             rows=total,
             reasons=[asdict(r) for r in first],
+        )
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One expectation of a source that a batch of rows does not meet."""
+
+    expectation: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.expectation}: found {self.found}, expected {self.expected}"
+
+
+class ExpectationFailed(InvalidRequest):
+    """A batch that as a whole is not what its source expects; nothing of the request was applied."""
+
+    def __init__(self, source: str, violations: Sequence[Violation]) -> None:
+        listed = "; ".join(map(str, violations))
+        super().__init__(
+            f"the batch is not what source {source!r} expects and nothing was stored: {listed}",
+            source=source,
+            violations=[asdict(violation) for violation in violations],
         )
 
 

@@ -92,6 +92,16 @@ def source(name: str) -> str:
     return f"source:{name}"
 
 
+def rejected(source: str) -> str:
+    """Stream: rows of a source that were rejected while others were kept, with the reason; about the newest 10,000."""
+    return f"rejected:{source}"
+
+
+def rejected_total(source: str) -> str:
+    """String: how many rows of a source were rejected ever, those that the stream no longer holds included."""
+    return f"rejected:{source}:total"
+
+
 def features(entity: str) -> str:
     """Hash: the features of an entity as registered, name to `dtype source version`."""
     return f"features:{entity}"

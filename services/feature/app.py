@@ -3,43 +3,54 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import date
 
 from flask import Flask, Response, request
 from prometheus_client import Counter
 
+from modelmill.column_statistics import ColumnStatistics
 from modelmill.declarations import Source
-from modelmill.errors import InvalidRequest, InvalidRows, MissingEntity, TooLarge
+from modelmill.errors import InvalidRequest, InvalidRows, MissingEntity, TooLarge, UnknownName
 from modelmill.settings import Settings
+from modelmill.sketch import RELATIVE_ERROR
 from modelmill.web import create_app, json_object, redis_answers, reply, spooled_body, streams_body
-from services.feature import online
+from services.feature import online, quarantine
 from services.feature.catalogue import Catalogue
 from services.feature.decode import decode
 from services.feature.encode import ARROW_STREAM, PARQUET, encoded
-from services.feature.frame_requests import frame_of_model, frame_of_spine
+from services.feature.frame_requests import frame_of_model, frame_of_spine, moment
 from services.feature.ingest import ingest
 from services.feature.journal import digest_of
 from services.feature.overview import features_overview
+from services.feature.statistics_files import StatisticsFiles
 from services.feature.uploads import READERS
 
 ROWS = Counter("modelmill_rows_total", "Rows of ingest requests by what became of them", ["source", "outcome"])
 FAILED = Counter("modelmill_failed_features_total", "Values that a feature function failed to compute", ["feature"])
 MAX_LOOKUP = 1000
 """Entities of one lookup."""
+MAX_REQUEST_ID = 128
+"""Characters of a client's request id that are kept."""
+MAX_REJECTED = 1000
+"""Rejected rows of one answer."""
 
 
-def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
+def feature_app(catalogue: Catalogue, settings: Settings, statistics_files: StatisticsFiles | None = None) -> Flask:
     """The routes of the feature service."""
     redis = catalogue.redis
+    files = statistics_files or StatisticsFiles(catalogue.storage)
     app = create_app("feature", settings, {"redis": redis_answers(redis)})
 
     @app.post("/sources/<source>/rows")
     def add_rows(source: str) -> Response:
         """Ingest rows: CSV, JSON, NDJSON or Parquet, by content type.
 
-        All rows or none, unless `?on_error=skip` asks to keep the good ones. The answer counts accepted and rejected
-        rows, those that came late (a newer row of their entity is online) and those of a request that was done before,
-        lists the first reasons, and counts failed feature functions.
+        All rows or none, unless `?on_error=skip` asks to keep the good ones; the others go to the quarantine, with
+        the `X-Request-ID` if there is one. The answer counts accepted and rejected rows, those that came late (a newer
+        row of their entity is online) and those of a request that was done before, lists the first reasons, and counts
+        failed feature functions.
 
         A request with the same `Idempotency-Key`, or, for a source with event times, the same content, is done once:
         within an hour it gets the same answer, with its rows counted as `duplicate`.
@@ -52,7 +63,8 @@ def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
         raw = decode(body, kind)
         digest = _digest(catalogue.definitions.source(source), body, kind, on_error)
         try:
-            done = ingest(catalogue, source, raw, digest, skip_bad=on_error == "skip")
+            request_id = request.headers.get("X-Request-ID", "")[:MAX_REQUEST_ID]
+            done = ingest(catalogue, source, raw, digest, skip_bad=on_error == "skip", request_id=request_id)
         except InvalidRows as error:
             ROWS.labels(source, "rejected").inc(error.fields["rejected"])
             raise
@@ -62,6 +74,45 @@ def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
         for feature, count in done.failed_features.items():
             FAILED.labels(feature).inc(count)
         return reply(asdict(done), 201 if done.accepted else 200)
+
+    @app.get("/sources/<source>/rejected")
+    def rejected(source: str) -> Response:
+        """The quarantine: rows that `?on_error=skip` left out, the newest first, each with its reason.
+
+        `?count=100` rows at most, `?since=2013-02-01T00:00:00Z` only those kept from then on. `rejected` counts those
+        that there were ever, `kept` those that can still be read.
+        """
+        catalogue.definitions.source(source)
+        count = _count(request.args.get("count", "100"), MAX_REJECTED)
+        found = quarantine.read(redis, source, count, moment(request.args, "since"))
+        return reply({"source": source, **asdict(found)})
+
+    @app.get("/sources/<source>/statistics")
+    def statistics(source: str) -> Response:
+        """Statistics of each column, a day (UTC) of the event times and all of them together.
+
+        `?start=2013-01-01&end=2013-02-01` takes the days with start <= day < end, `?column=x` one column. `merged` has
+        histogram and most frequent values too: each count of these is at most `top_error` too low. Quantiles are
+        within `relative_error` of a value that was there.
+        """
+        definitions = catalogue.definitions
+        of = definitions.source(source)
+        fields = {**dict.fromkeys(of.columns), **{f.name: f.field for f in definitions.features[source].values()}}
+        start, end = _day(request.args, "start"), _day(request.args, "end")
+        column = request.args.get("column")
+        if column is not None and column not in fields:
+            raise UnknownName("column", column, fields)
+        found = files.of(of).between(start, end)
+        columns = {
+            name: {
+                "merged": ColumnStatistics.merged([*days.values()]).answer(detail=True) if days else None,
+                "days": {day.isoformat(): one.answer(detail=False) for day, one in days.items()},
+            }
+            for name, field in fields.items()
+            if column in (None, name)
+            for days in [found.get(field or name, {})]
+        }
+        return reply({"source": source, "relative_error": RELATIVE_ERROR, "columns": columns})
 
     @app.get("/entities/<entity>/<path:key>")
     def entity(entity: str, key: str) -> Response:
@@ -88,8 +139,11 @@ def feature_app(catalogue: Catalogue, settings: Settings) -> Flask:
 
     @app.get("/features")
     def features() -> Response:
-        """Every declared feature: type, source, version and the models that use it."""
-        return reply({"features": features_overview(catalogue.definitions)})
+        """Every declared feature: type, source, version, owner, the models that use it, freshness and null share.
+
+        `newest` is the newest event time of its source's rows, `null_share` the share of these without a value.
+        """
+        return reply({"features": features_overview(catalogue.definitions, files.of)})
 
     @app.post("/features")
     def apply() -> Response:
@@ -154,3 +208,18 @@ def _digest(source: Source, body: bytes, kind: str, on_error: str) -> str:
     if source.event_time:
         return digest_of(source.name, body, kind.encode(), on_error.encode())
     return secrets.token_hex(16)
+
+
+def _count(text: str, limit: int) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= limit):
+        raise InvalidRequest(f"count={text!r}; expected a whole number from 1 to {limit}")
+    return int(text)
+
+
+def _day(arguments: Mapping[str, str], name: str) -> date | None:
+    if (text := arguments.get(name)) is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InvalidRequest(f"{name} is {text!r}; expected a day such as 2013-02-01") from None

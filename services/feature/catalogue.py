@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
@@ -31,6 +31,7 @@ from modelmill.registry import Registry
 from modelmill.storage import Storage
 from services.feature import history, online
 from services.feature.backfill import Computed, Failures, Tell, backfill, failures, put_online
+from services.feature.costs import warnings
 from services.feature.locks import alone
 from services.feature.plan import Plan, describe, plan, register, registered
 from services.feature.progress import Progress
@@ -51,6 +52,8 @@ class Applied:
     """Rows for which features were computed."""
     failed: dict[str, int]
     """New feature to the number of stored rows on which its function failed."""
+    warnings: list[str] = field(default_factory=list)
+    """What works, but costs more than one may expect."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ class Catalogue:
             register(self.redis, definitions, plan.changes)
         self._refresh()
         self._remove_unneeded(announced)
-        return Applied(plan.changes, rows, failed)
+        return Applied(plan.changes, rows, failed, plan.warnings)
 
     def _announce(self, definitions: Definitions) -> None:
         """Let new rows be computed for these definitions too, here and, soon, in other processes."""
@@ -223,8 +226,8 @@ class Catalogue:
             coming = applied.load(self.redis, applying)
             for source in coming.sources:
                 computed[source] = computed.get(source, {}) | coming.derived(source)
-        for source, field, feature in self._pinned(computed):
-            computed[source][field] = feature
+        for source, name, feature in self._pinned(computed):
+            computed[source][name] = feature
         return InForce(definitions, applying, computed)
 
     def _pinned(self, computed: Mapping[str, Mapping[str, Feature]]) -> Iterator[tuple[str, str, Feature]]:
@@ -250,7 +253,8 @@ class Catalogue:
 
     def _plan(self, definitions: Definitions) -> Plan:
         with_rows = {name for name in definitions.sources if history.names(self.storage, name)}
-        return plan(registered(self.redis), describe(definitions), with_rows)
+        compared = plan(registered(self.redis), describe(definitions), with_rows)
+        return replace(compared, warnings=warnings(definitions))
 
     def _try_out(self, definitions: Definitions) -> None:
         for source in definitions.sources.values():
@@ -272,13 +276,13 @@ class Catalogue:
             if not new:
                 continue
             counted: Failures = failures(self.storage, source, new)
-            for field, feature in new.items():
-                count = counted.counts[field]
+            for name, feature in new.items():
+                count = counted.counts[name]
                 found |= {feature.name: count} if count else {}
                 if count > feature.max_failed * counted.rows:
                     refusals.append(
                         f"feature {feature.name!r} fails on {count} of {counted.rows} stored rows, for instance with"
-                        f" {counted.examples[field]!r}; its max_failed is {feature.max_failed:g}, so the former"
+                        f" {counted.examples[name]!r}; its max_failed is {feature.max_failed:g}, so the former"
                         " definitions stay in force"
                     )
         if refusals:

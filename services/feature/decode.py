@@ -20,6 +20,8 @@ from modelmill.errors import InvalidRequest, MalformedBody, Rejection, TooLarge,
 
 MAX_ROWS, MAX_COLUMNS = 1_000_000, 1_000
 """Of one body, however small it was packed."""
+MAX_BROKEN_TEXT = 4096
+"""Characters of a broken line that are remembered."""
 MAX_BROKEN = 10_000
 """Lines with a wrong number of columns, above which a body is not taken for CSV at all."""
 INDEX_COLUMNS = ("", "__index_level_0__")
@@ -37,6 +39,8 @@ class RawRows:
     """All values are text that still has to be parsed, as in CSV."""
     broken: list[Rejection] = field(default_factory=list)
     """Rows that could not even be split into columns."""
+    broken_texts: dict[int, str] = field(default_factory=dict)
+    """Number of a broken row to its text, cut where it is long."""
 
     @property
     def total(self) -> int:
@@ -63,10 +67,12 @@ def decode(body: bytes, content_type: str) -> RawRows:
 
 def _csv(body: bytes) -> RawRows:
     broken: list[Rejection] = []
+    texts: dict[int, str] = {}
 
     def on_broken(row: Any) -> str:
         reason = f"has {row.actual_columns} columns; expected {row.expected_columns}"
         broken.append(Rejection(row.number - 1, "", row.text[:80], reason))
+        texts[row.number - 1] = row.text[:MAX_BROKEN_TEXT]
         return "skip" if len(broken) < MAX_BROKEN else "error"
 
     if body.count(b'"') % 2:
@@ -91,7 +97,7 @@ def _csv(body: bytes) -> RawRows:
     total = table.num_rows + len(broken)
     _check_size(total)
     numbers = [n for n in range(1, total + 1) if n not in skipped] if skipped else range(1, total + 1)
-    return RawRows(_columns(table), numbers, is_text=True, broken=broken)
+    return RawRows(_columns(table), numbers, is_text=True, broken=broken, broken_texts=texts)
 
 
 def _parquet(body: bytes) -> RawRows:

@@ -36,7 +36,7 @@ def frame_of_model(storage: Storage, definitions: Definitions, body: Mapping[str
     if not isinstance(detail, bool):
         raise InvalidRequest(f"detail is {detail!r}; expected true or false")
     model = definitions.model(name)
-    start, end = _time(body, "start"), _time(body, "end")
+    start, end = moment(body, "start"), moment(body, "end")
     as_of = _as_of(body.get("as_of", "event"))
     return model_frame(storage, definitions, model, start=start, end=end, as_of=as_of, detail=detail)
 
@@ -110,12 +110,17 @@ def _as_of(value: Any) -> AsOf:
     return found
 
 
-def _time(body: Mapping[str, Any], name: str) -> datetime | None:
+def moment(body: Mapping[str, Any], name: str) -> datetime | None:
+    """The time under `name`, in UTC where it has no offset; None where there is none.
+
+    Raises:
+        InvalidRequest: for anything but an ISO 8601 time.
+    """
     value = body.get(name)
     if value is None:
         return None
     try:
-        moment = datetime.fromisoformat(value)
+        found = datetime.fromisoformat(value)
     except (TypeError, ValueError):
         raise InvalidRequest(f"{name} is {value!r}; expected a time such as 2013-02-01T00:00:00Z") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

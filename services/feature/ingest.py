@@ -19,7 +19,7 @@ from modelmill.declarations import Source
 from modelmill.errors import InvalidRows, Rejection, Unavailable
 from modelmill.events import RowsIngested, iso
 from modelmill.storage import Storage
-from services.feature import history, journal, online
+from services.feature import expectations, history, journal, online, quarantine
 from services.feature.backfill import add_fields
 from services.feature.catalogue import Catalogue, InForce
 from services.feature.decode import RawRows
@@ -49,13 +49,18 @@ class Ingested:
     """Of all accepted rows, as an ISO time."""
 
 
-def ingest(catalogue: Catalogue, source_name: str, raw: RawRows, digest: str, *, skip_bad: bool) -> Ingested:
+def ingest(
+    catalogue: Catalogue, source_name: str, raw: RawRows, digest: str, *, skip_bad: bool, request_id: str = ""
+) -> Ingested:
     """Store the rows of `raw` in history and, where the source is about one entity, online; once for each `digest`.
+
+    With `skip_bad` rejected rows go to the quarantine, under `request_id` if the client gave one.
 
     Raises:
         UnknownName: for an undeclared source.
         InvalidRequest: for missing or undeclared columns.
         InvalidRows: where rows are bad and `skip_bad` is not set; nothing was stored.
+        ExpectationFailed: where the good rows are not what the source expects of a batch; nothing was stored.
         redis.ConnectionError: where Redis is away. What was stored by then will be online when it is back, whether
             or not the request is sent again.
         Unavailable: where the request was given up by others, since this process had been stopped for long.
@@ -65,14 +70,19 @@ def ingest(catalogue: Catalogue, source_name: str, raw: RawRows, digest: str, *,
     valid = validate(source, raw)
     if valid.rejected and not skip_bad:
         raise InvalidRows(source.name, valid.rejected, valid.total, valid.reasons)
-    if not valid.table.num_rows:
-        return Ingested(0, valid.rejected, 0, 0, valid.reasons, {}, "", "")
+    expectations.check(source, valid.table)
     derived = derive(valid.table.select(history.schema_of_rows(source).names), state.computed[source.name])
     failed = {f.name: n for field, f in state.computed[source.name].items() if (n := derived.failures[field])}
     draft = Ingested(valid.table.num_rows, valid.rejected, 0, 0, valid.reasons, failed, "", "")
     entry = journal.begin(redis, source.name, digest, asdict(draft))
     if entry.answer is not None:
         return repeated(entry.answer)
+    if not entry.repeated:
+        quarantine.keep(redis, source.name, raw, valid, entry.ingested, request_id)
+    if not valid.table.num_rows:
+        answer = asdict(draft)
+        journal.finish(redis, entry, answer, _event(source, answer))
+        return draft
     name = history.holding(storage, source.name, entry.ingested) if entry.repeated else None
     if name is None:
         table = _complete(valid.table, derived, state, source, entry.ingested)
@@ -102,17 +112,20 @@ def finish(catalogue: Catalogue, state: InForce, source: Source, entry: Entry, n
         add_fields(redis, catalogue.storage, now, name, catalogue.state.computed[now.name])
     draft = entry.draft
     answer = {**draft, "late": late, "file": name, "ingest_time": iso(entry.ingested)}
-    event = RowsIngested(
+    journal.finish(redis, entry, answer, _event(source, answer))
+    return Ingested(**{**answer, "reasons": [Rejection(**reason) for reason in answer["reasons"]]})
+
+
+def _event(source: Source, answer: Mapping[str, Any]) -> RowsIngested:
+    return RowsIngested(
         source="feature",
         table=source.name,
         accepted=answer["accepted"],
         rejected=answer["rejected"],
-        late=late,
+        late=answer["late"],
         failed_features=sum(answer["failed_features"].values()),
         ingest_time=answer["ingest_time"],
     )
-    journal.finish(redis, entry, answer, event)
-    return Ingested(**{**answer, "reasons": [Rejection(**reason) for reason in answer["reasons"]]})
 
 
 def rows_of(storage: Storage, name: str, ingested: datetime) -> pa.Table:

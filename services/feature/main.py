@@ -17,27 +17,29 @@ from modelmill.web import serve
 from services.feature import compaction, recovery
 from services.feature.app import feature_app
 from services.feature.catalogue import Catalogue
+from services.feature.statistics_files import StatisticsFiles, follow
 
 PORT = 8001
 
 
 def build() -> Flask:
-    """The app of one worker process, and the thread that follows changes of the definitions."""
+    """The app of one worker process, and the threads that follow changes of the definitions and of the history."""
     logs.configure("feature")
     settings = Settings.read()
     redis = connect(settings.redis_url, timeout=settings.redis_timeout)
     features, models = (bus.last_position(redis, s) for s in (keys.EVENTS_FEATURES, keys.EVENTS_MODELS))
     catalogue = Catalogue(redis, Storage(settings.storage_url), settings.definitions)
-    stop = Flag()
+    files, stop = StatisticsFiles(catalogue.storage), Flag()
     for name, work in {
         "definitions": lambda: catalogue.follow(stop, features),
         "versions": lambda: catalogue.follow_versions(stop, models),
         "apply": catalogue.resume,
         "recovery": lambda: recovery.watch(catalogue, stop),
+        "statistics": lambda: follow(files, catalogue, stop, features),
         "compaction": lambda: compaction.watch(catalogue, stop),
     }.items():
         Thread(target=work, name=name, daemon=True).start()
-    return feature_app(catalogue, settings)
+    return feature_app(catalogue, settings, files)
 
 
 def main() -> None:

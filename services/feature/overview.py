@@ -1,18 +1,25 @@
-"""The catalogue of features, as people look at it."""
+"""Every declared feature: its type and origin, who answers for it, who uses it, how fresh and how complete it is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 
-from modelmill.definitions import Definitions
+from modelmill.declarations import About, Feature, Source
+from modelmill.definitions import Definitions, FeatureRef
+from services.feature.statistics import FileStatistics
 
 
-def features_overview(definitions: Definitions) -> list[Mapping[str, object]]:
-    """Every online feature with its type, origin, version and the models that use it."""
-    uses: dict[tuple[str, str], list[str]] = {}
-    for model in definitions.models.values():
-        for ref in definitions.resolve([entity.name for entity in model.entities], model.features):
-            uses.setdefault((ref.entity, ref.column.name), []).append(model.name)
+def features_overview(
+    definitions: Definitions, statistics: Callable[[Source], FileStatistics]
+) -> list[Mapping[str, object]]:
+    """Every online feature with its type, origin, version, the models that use it, and what its source's rows show.
+
+    `statistics` gives those of a source; it is asked once for each.
+    """
+    uses = _uses(definitions)
+    known = {name: statistics(source) for name, source in definitions.sources.items() if source.entity is not None}
     return [
         {
             "entity": entity,
@@ -23,8 +30,36 @@ def features_overview(definitions: Definitions) -> list[Mapping[str, object]]:
             "kind": "function" if derived else "column",
             "version": derived.version if derived else None,
             "models": uses.get((entity, name), []),
+            **asdict(_about(definitions.sources[ref.source], ref, derived)),
+            "newest": known[ref.source].newest or None,
+            "null_share": _null_share(known[ref.source], name, derived),
         }
         for entity in definitions.entities
         for name, ref in definitions.features_of(entity).items()
         for derived in [definitions.features[ref.source].get(name)]
     ]
+
+
+def _uses(definitions: Definitions) -> dict[tuple[str, str], list[str]]:
+    """Entity and feature to the models that read it."""
+    uses: dict[tuple[str, str], list[str]] = {}
+    for model in definitions.models.values():
+        for ref in definitions.resolve([entity.name for entity in model.entities], model.features):
+            uses.setdefault((ref.entity, ref.column.name), []).append(model.name)
+    return uses
+
+
+def _about(source: Source, ref: FeatureRef, derived: Feature | None) -> About:
+    """What a feature declares of itself, or else its function's first line, and whoever answers for its source."""
+    if derived is None:
+        return replace(source.about, description=ref.column.description)
+    own = derived.about
+    return About(
+        own.description or (inspect.getdoc(derived.function) or "").partition("\n")[0],
+        own.owner or source.about.owner,
+        own.tags or source.about.tags,
+    )
+
+
+def _null_share(statistics: FileStatistics, name: str, derived: Feature | None) -> float | None:
+    return statistics.null_share(derived.field if derived else name)

@@ -6,10 +6,11 @@ The catalogue in Redis is a few hashes: `entity:{name}`, `source:{name}`, `featu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from modelmill import bus, durations, keys
 from modelmill.connections import Redis
+from modelmill.declarations import Source
 from modelmill.definitions import Definitions
 from modelmill.events import DefinitionsApplied, utc_now
 
@@ -26,6 +27,8 @@ class Plan:
 
     changes: list[str]
     refusals: list[str]
+    warnings: list[str] = field(default_factory=list)
+    """What works, but costs more than one may expect."""
 
 
 def describe(definitions: Definitions) -> Hashes:
@@ -42,8 +45,9 @@ def describe(definitions: Definitions) -> Hashes:
         hashes[keys.source(source.name)] = {
             "entities": " ".join(entity.name for entity in source.entities),
             "event_time": source.event_time or "",
-            **({"max_age": durations.text(source.max_age)} if source.max_age else {}),
             **{f"column.{name}": str(column) for name, column in source.columns.items()},
+            **{f"constraints.{name}": str(c.constraints) for name, c in source.columns.items() if c.constraints},
+            **_described(source),
         }
     for model in definitions.models.values():
         hashes[keys.model(model.name)] = {
@@ -57,6 +61,20 @@ def describe(definitions: Definitions) -> Hashes:
             "train": "; ".join(str(schedule) for schedule in model.train),
         }
     return hashes
+
+
+def _described(source: Source) -> dict[str, str]:
+    """What a source declares beside its columns, where it does."""
+    declared = {
+        "max_age": durations.text(source.max_age) if source.max_age else "",
+        "max_future": durations.text(source.max_future) if source.event_time else "",
+        "expect": str(source.expect),
+        "description": source.about.description,
+        "owner": source.about.owner,
+        "tags": " ".join(source.about.tags),
+        **{f"description.{name}": column.description for name, column in source.columns.items()},
+    }
+    return {name: text for name, text in declared.items() if text}
 
 
 def registered(redis: Redis) -> Hashes:

@@ -13,6 +13,14 @@ import pyarrow.compute as pc
 
 from modelmill.declarations import Column, Source
 from modelmill.errors import InvalidRequest, Rejection, did_you_mean
+from services.feature.checks import (
+    LAST_TIME,
+    constraint_breaches,
+    future_breaches,
+    key_breaches,
+    positions,
+    text_breaches,
+)
 from services.feature.decode import RawRows
 
 EVENT_TIME = "_event_time"
@@ -26,15 +34,15 @@ EXPECTED = {
     "str": "text",
     "time": "a time such as 2013-01-31T05:00:00Z, or seconds since 1970",
 }
-FIRST_TIME, LAST_TIME = datetime(1000, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
-"""Event times lie between these: they have a year of four digits, in any time zone."""
+FIRST_TIME = datetime(1000, 1, 1, tzinfo=UTC)
+"""Event times lie after it: they have a year of four digits, in any time zone."""
 SECONDS = re.compile(r"\d{9,}(\.\d+)?")
 """Seconds since 1970 in a text; fewer digits could be a date such as 20130131."""
 INT_LIMIT = 10**18
-MAX_KEY_BYTES = 1024
-"""The longest join key."""
 LISTED = 20
 """Rejected rows that an answer lists; the others are counted."""
+REMEMBERED = 10_000
+"""Rejected rows of one request whose reasons are kept."""
 
 NULLS = pa.array(["", "nan", "na", "null", "none"])
 PATTERNS = {
@@ -63,8 +71,13 @@ class ValidRows:
     table: pa.Table
     total: int
     rejected: int
-    reasons: list[Rejection]
-    """Of the first `LISTED` rejected rows, in the order of the rows."""
+    rejections: list[Rejection]
+    """The first `REMEMBERED` rejected rows, in the order of the rows."""
+
+    @property
+    def reasons(self) -> list[Rejection]:
+        """Of the first `LISTED` rejected rows."""
+        return self.rejections[:LISTED]
 
 
 @dataclass(frozen=True)
@@ -75,8 +88,8 @@ class _Checked:
     bad: dict[int, str]
 
 
-def validate(source: Source, raw: RawRows) -> ValidRows:
-    """The rows of `raw` that `source` allows, and why it does not allow the others.
+def validate(source: Source, raw: RawRows, now: datetime | None = None) -> ValidRows:
+    """The rows of `raw` that `source` allows at `now`, and why it does not allow the others.
 
     NaN counts as a missing value. Columns of text (CSV) are parsed; numbers in JSON and Parquet are taken as they are.
 
@@ -95,7 +108,9 @@ def validate(source: Source, raw: RawRows) -> ValidRows:
     for entity in source.entities:
         take(entity.key, _keys(raw, entity.key))
     if source.event_time:
-        take(source.event_time, times(raw.columns[source.event_time]))
+        found = times(raw.columns[source.event_time])
+        late = future_breaches(found.values, now or datetime.now(UTC), source.max_future)
+        take(source.event_time, _Checked(found.values, late | found.bad))
     for column in source.columns.values():
         take(column.name, _column(raw, column))
     if source.event_time:
@@ -105,10 +120,10 @@ def validate(source: Source, raw: RawRows) -> ValidRows:
         table = table.filter(pa.array([i not in bad for i in range(table.num_rows)], pa.bool_()))
     first = [
         Rejection(raw.numbers[position], name, shown(raw.columns.get(name), position), reason)
-        for position, (name, reason) in sorted(bad.items())[:LISTED]
+        for position, (name, reason) in sorted(bad.items())[:REMEMBERED]
     ]
-    listed = sorted([*first, *raw.broken[:LISTED]], key=lambda rejection: rejection.row)[:LISTED]
-    return ValidRows(table, raw.total, len(bad) + len(raw.broken), listed)
+    rejections = sorted([*first, *raw.broken], key=lambda rejection: rejection.row)[:REMEMBERED]
+    return ValidRows(table, raw.total, len(bad) + len(raw.broken), rejections)
 
 
 def _check_names(source: Source, raw: RawRows) -> None:
@@ -135,8 +150,12 @@ def _column(raw: RawRows, column: Column) -> _Checked:
     checked = _parsed(values, column.dtype) if raw.is_text else _typed(values, column.dtype)
     if column.dtype == "float":
         checked = _finite(checked)
+    elif column.dtype == "str":
+        checked = _Checked(checked.values, text_breaches(checked.values) | checked.bad)
+    if column.constraints:
+        checked = _Checked(checked.values, constraint_breaches(checked.values, column.constraints) | checked.bad)
     if not column.nullable:
-        for position in _positions(pc.is_null(checked.values)):
+        for position in positions(pc.is_null(checked.values)):
             checked.bad.setdefault(position, f"is missing; expected {EXPECTED[column.dtype]}")
     return checked
 
@@ -149,7 +168,7 @@ def _parsed(texts: pa.ChunkedArray, dtype: str) -> _Checked:
     texts = pc.utf8_trim_whitespace(texts)
     texts = pc.if_else(pc.is_in(pc.utf8_lower(texts), NULLS), None, texts)
     fits = pc.match_substring_regex(texts, PATTERNS[dtype])
-    bad = dict.fromkeys(_positions(pc.invert(fits)), f"expected {EXPECTED[dtype]}")
+    bad = dict.fromkeys(positions(pc.invert(fits)), f"expected {EXPECTED[dtype]}")
     values = pc.if_else(fits, pc.replace_substring_regex(texts, r"^\+", ""), None)
     return _Checked(pc.cast(values, ARROW[dtype]), bad)
 
@@ -176,20 +195,20 @@ def _bounded(values: pa.Array) -> _Checked:
         values = pc.min_element_wise(values, pa.scalar(INT_LIMIT, pa.uint64()), skip_nulls=False)
     values = pc.cast(values, pa.int64())
     fits = pc.and_(pc.greater(values, -INT_LIMIT), pc.less(values, INT_LIMIT))
-    bad = dict.fromkeys(_positions(pc.invert(fits)), f"expected {EXPECTED['int']}")
+    bad = dict.fromkeys(positions(pc.invert(fits)), f"expected {EXPECTED['int']}")
     return _Checked(pc.if_else(fits, values, None), bad)
 
 
 def _finite(checked: _Checked) -> _Checked:
     """NaN becomes null, infinity is bad."""
     values = pc.if_else(pc.is_nan(checked.values), None, checked.values)
-    infinite = _positions(pc.is_inf(values))
+    infinite = positions(pc.is_inf(values))
     bad = checked.bad | dict.fromkeys(infinite, f"expected {EXPECTED['float']}")
     return _Checked(pc.if_else(pc.is_inf(values), None, values) if infinite else values, bad)
 
 
 def _keys(raw: RawRows, name: str) -> _Checked:
-    """A join key as text: text or a whole number that is not empty and not too long."""
+    """A join key as text: text or a whole number."""
     values = raw.columns[name]
     if isinstance(values, list):
         allowed = (str, int, type(None))
@@ -200,11 +219,7 @@ def _keys(raw: RawRows, name: str) -> _Checked:
         texts = pc.cast(values, pa.string()).combine_chunks()
     else:
         return _all_bad(len(values), pa.string(), f"has type {values.type}; expected text or a whole number")
-    for position in _positions(pc.fill_null(pc.equal(texts, ""), True)):
-        bad.setdefault(position, "is missing; expected a join key")
-    for position in _positions(pc.greater(pc.binary_length(texts), MAX_KEY_BYTES)):
-        bad[position] = f"expected a join key of at most {MAX_KEY_BYTES} bytes"
-    return _Checked(texts, bad)
+    return _Checked(texts, key_breaches(texts) | bad)
 
 
 def times(values: pa.ChunkedArray | list[Any]) -> _Checked:
@@ -218,7 +233,7 @@ def times(values: pa.ChunkedArray | list[Any]) -> _Checked:
     else:
         checked = _times_one_by_one(values.to_pylist())
     within = pc.and_(pc.greater(checked.values, FIRST_TIME), pc.less(checked.values, LAST_TIME))
-    for position in _positions(pc.invert(pc.fill_null(within, False))):
+    for position in positions(pc.invert(pc.fill_null(within, False))):
         checked.bad.setdefault(position, f"expected {EXPECTED['time']}")
     return checked
 
@@ -263,12 +278,6 @@ def _time(value: Any) -> datetime:
 
 def _all_bad(count: int, kind: pa.DataType, reason: str) -> _Checked:
     return _Checked(pa.nulls(count, kind), dict.fromkeys(range(count), reason))
-
-
-def _positions(mask: pa.Array) -> list[int]:
-    """Where `mask` is true; null counts as false."""
-    found: list[int] = pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist()
-    return found
 
 
 def shown(values: pa.ChunkedArray | list[Any] | None, position: int) -> str:

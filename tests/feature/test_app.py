@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 import pyarrow as pa
@@ -15,7 +16,7 @@ from modelmill.redis_server import free_port
 from modelmill.settings import Settings
 from services.feature.app import MAX_LOOKUP, feature_app
 from tests.eventually import eventually
-from tests.feature.conftest import FORMATS, OpenRoom, Room, csv_rows
+from tests.feature.conftest import FORMATS, OpenRoom, Room, csv_rows, json_rows
 
 USER = data.EXAMPLE_USER
 ROW = {"user_id": "u", "feature_1": 3.0, "feature_2": -0.5, "target": 1}
@@ -160,6 +161,24 @@ def test_an_entity_is_found_by_any_key(key: str, users: Room) -> None:
     quoted = "".join(f"%{byte:02X}" for byte in key.encode())
     answer = users.http.get(f"/entities/user/{quoted}")
     assert (answer.status_code, answer.get_json()["key"]) == (200, key)
+
+
+@pytest.mark.parametrize("key", ["a:b", "with  space", "ü/ñ", "日本", "🙂", "a:b:c d%20e"])
+@pytest.mark.parametrize("kind", ["json", "csv", "parquet"])
+def test_a_key_is_the_same_in_the_request_in_redis_and_in_a_lookup(kind: str, key: str, users: Room) -> None:
+    content_type, write = FORMATS[kind]
+    assert users.post("users", write(ROW | {"user_id": key}), content_type).status_code == 201
+    assert users.online("user", key)["feature_1"] == "3.0"
+    found = users.http.post("/entities/user/lookup", json={"keys": [key]}).get_json()["entities"]
+    assert found[key]["features"]["feature_1"] == 3.0
+    assert users.http.get(f"/entities/user/{quote(key, safe='')}").get_json()["key"] == key
+
+
+@pytest.mark.parametrize("key", ["x" * 10_000, "a\nb", "a\0b"])
+def test_a_key_that_nobody_could_read_is_refused_by_name(key: str, users: Room) -> None:
+    answer = users.post("users", json_rows(ROW | {"user_id": key}), "application/json")
+    assert answer.status_code == 422
+    assert answer.get_json()["reasons"][0]["column"] == "user_id"
 
 
 def test_an_entity_says_how_fresh_it_is(users: Room) -> None:

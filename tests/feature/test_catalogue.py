@@ -14,7 +14,6 @@ from modelmill.errors import Conflict, DefinitionsError
 from modelmill.events import DefinitionsApplied
 from services.feature import catalogue as module
 from services.feature import history, locks
-from services.feature.overview import features_overview
 from tests.conftest import RedisServer
 from tests.eventually import eventually
 from tests.feature.conftest import OpenRoom, Room
@@ -98,7 +97,35 @@ def test_every_change_is_told_once(room: Room) -> None:
     assert "source:users column.x: added (float)" in event.changes
 
 
+def test_what_a_source_demands_and_is_is_readable(open_room: OpenRoom) -> None:
+    room = open_room("""
+        from modelmill import Entity, Expect, Source, column
+        user = Entity("user", key="user_id")
+        users = Source("users", entity=user, event_time="at", max_future="2h", expect=Expect(min_rows=1, unique=["at"]),
+                       columns={"x": column(float | None, min=0, description="how far")},
+                       description="people", owner="ann", tags=["core", "gdpr"])
+    """)
+    assert room.redis.hgetall("source:users") == {
+        "entities": "user",
+        "event_time": "at",
+        "column.x": "float?",
+        "constraints.x": "at least 0",
+        "description.x": "how far",
+        "max_future": "2h",
+        "expect": "at least 1 rows; unique by at",
+        "description": "people",
+        "owner": "ann",
+        "tags": "core gdpr",
+    }
+
+
 # --- plan
+
+
+def test_constraints_may_change_while_rows_are_stored(room: Room) -> None:
+    room.ingest("users", [row(x=-1.0)])
+    room.define(MILL.replace('"x": float', '"x": column(float, min=0)').replace("Entity,", "Entity, column,"))
+    assert "source:users constraints.x: added (at least 0)" in applied(room.redis)[-1].changes
 
 
 def test_a_plan_says_what_would_change_and_changes_nothing(room: Room) -> None:
@@ -335,17 +362,3 @@ def test_the_lock_is_held_however_long_it_takes(open_room: OpenRoom, monkeypatch
     monkeypatch.setattr(module, "backfill", slow)
     one.define(TRIPLE)
     assert one.redis.get(keys.DEFINITIONS_LOCK) is None
-
-
-# --- overview
-
-
-def test_the_overview_has_every_feature_with_its_origin_and_its_models(room: Room) -> None:
-    overview = features_overview(room.catalogue.definitions)
-    assert [(f["name"], f["kind"], f["dtype"], f["nullable"], f["models"]) for f in overview] == [
-        ("x", "column", "float", False, ["m"]),
-        ("note", "column", "str", True, []),
-        ("target", "column", "int", False, []),
-        ("double", "function", "float", False, ["m"]),
-    ]
-    assert overview[3]["version"] == room.catalogue.definitions.features["users"]["double"].version

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelmill import Entity, Source
+from modelmill import Entity, Source, column
 from modelmill.errors import InvalidRequest, Rejection
+from services.feature.checks import MAX_KEY_BYTES, MAX_TEXT_BYTES
 from services.feature.decode import RawRows, decode
-from services.feature.validate import LISTED, MAX_KEY_BYTES, validate
+from services.feature.validate import LISTED, validate
 from tests.feature.conftest import FORMATS, csv_rows
 
 USER, ITEM = Entity("user", key="user_id"), Entity("item", key="item_id")
@@ -242,6 +243,75 @@ def test_of_whole_numbers_in_parquet_only_those_with_too_many_digits_are_bad(val
     assert valid.table["n"].to_pylist() == [1]
 
 
+# --- constraints
+
+
+LIMITED = Source(
+    "users",
+    entity=USER,
+    columns={
+        "x": column(float | None, min=0, max=1.5),
+        "n": column(int | None, min=-1),
+        "size": column(int | None, choices=[1, 2]),
+        "flag": column(bool | None, choices=[True]),
+        "code": column(str | None, pattern="[A-Z]{3}|ü+"),
+        "name": column(str | None, choices=["ann", "bo"]),
+    },
+)
+
+
+@pytest.mark.parametrize(
+    "name, good, bad, expected",
+    [
+        ("x", [0.0, 1.5, 1, None, math.nan], [-0.001, 1.6, 2], "from 0 to 1.5"),
+        ("n", [-1, 10**17, None], [-2], "at least -1"),
+        ("size", [1, 2, None], [0, 3], "one of 1, 2"),
+        ("flag", [True, None], [False], "one of True"),
+        ("code", ["ABC", "ü", "üü", None], ["abc", "ABCD", "xABC", "ABC\n", ""], "text matching '[A-Z]{3}|ü+'"),
+        ("name", ["ann", None], ["Ann", ""], "one of 'ann', 'bo'"),
+    ],
+)
+def test_values_that_a_constraint_does_not_allow_are_named(
+    name: str, good: list[Any], bad: list[Any], expected: str
+) -> None:
+    values = [*good, *bad]
+    found = reasons(RawRows({"user_id": ["u"] * len(values), name: values}, range(1, len(values) + 1)), LIMITED)
+    numbers = range(len(good) + 1, len(values) + 1)
+    assert found == [Rejection(n, name, str(v), f"expected {expected}") for n, v in zip(numbers, bad, strict=True)]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_constraints_hold_in_any_format(kind: str) -> None:
+    content_type, write = FORMATS[kind]
+    rows = [{"user_id": "u", "x": x, "code": code} for x, code in ((1.0, "ABC"), (2.0, "ABC"), (1.0, "ab"))]
+    valid = validate(LIMITED, decode(write(*rows), content_type))
+    assert [(r.row, r.column) for r in valid.reasons] == [(2, "x"), (3, "code")]
+    assert valid.table["x"].to_pylist() == [1.0]
+
+
+def test_a_value_of_the_wrong_type_is_told_so_and_not_measured() -> None:
+    assert [r.reason for r in reasons(lists({"user_id": "u", "x": "2"}), LIMITED)] == ["expected a finite number"]
+
+
+@pytest.mark.parametrize("text_of", ["x", "ü"])
+def test_a_text_of_more_than_64_kib_is_refused(text_of: str) -> None:
+    longest = text_of * (MAX_TEXT_BYTES // len(text_of.encode()))
+    assert only("name", lists(GOOD | {"name": longest})) == [longest]
+    [rejection] = reasons(lists(GOOD | {"name": longest + "x"}))
+    assert (rejection.column, rejection.value, rejection.reason) == (
+        "name",
+        longest[:80],
+        "expected text of at most 65536 bytes",
+    )
+
+
+@given(st.lists(st.integers(-5, 5) | st.none(), max_size=20))
+def test_whatever_the_values_those_that_are_allowed_come_through(values: list[int | None]) -> None:
+    source = Source("s", entity=USER, columns={"n": column(int | None, min=-2, max=3, choices=[-2, 0, 1, 3])})
+    valid = validate(source, RawRows({"user_id": ["u"] * len(values), "n": values}, range(1, len(values) + 1)))
+    assert valid.table["n"].to_pylist() == [value for value in values if value in (None, -2, 0, 1, 3)]
+
+
 # --- join keys
 
 
@@ -265,6 +335,12 @@ def test_a_missing_key_is_named(key: str | None) -> None:
 def test_a_long_key_is_refused_and_shown_in_part(key: str) -> None:
     [rejection] = reasons(lists(GOOD | {"user_id": key}))
     assert (rejection.value, rejection.reason) == (key[:80], f"expected a join key of at most {MAX_KEY_BYTES} bytes")
+
+
+@pytest.mark.parametrize("key", ["a\nb", "a\tb", "\0", "\x7f", "\x85", "\x1b[2J"])
+def test_a_key_with_control_characters_is_refused(key: str) -> None:
+    [rejection] = reasons(lists(GOOD | {"user_id": key}))
+    assert (rejection.column, rejection.reason) == ("user_id", "expected a join key without control characters")
 
 
 def test_every_key_of_an_event_is_needed() -> None:
@@ -332,7 +408,47 @@ def test_microseconds_are_kept() -> None:
     )
 )
 def test_any_iso_time_is_read_to_the_microsecond(moment: datetime) -> None:
-    assert only("_event_time", times([moment.isoformat()], is_text=True), EVENTS) == [moment]
+    valid = validate(EVENTS, times([moment.isoformat()], is_text=True), now=datetime(9998, 1, 2, tzinfo=UTC))
+    assert valid.table["_event_time"].to_pylist() == [moment]
+
+
+WRITTEN = ["2013-01-31T12:00:00Z", "2013-01-31 12:00", "2013-01-31", "20130131", "2013-01-31T14:00:00+02:00",
+           "2013-01-31T12:00:00.5", "1359633600", "2013-W05-4", "01/02/2013", "02.01.2013", "2013-31-01", "noon", "",
+           " 2013-01-31", "2013-01-31T12"]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(WRITTEN), min_size=1, max_size=5))
+def test_each_time_of_a_mixed_column_is_read_as_it_would_be_alone(written: list[str]) -> None:
+    valid = validate(EVENTS, times(written, is_text=True))
+    alone = [validate(EVENTS, times([one], is_text=True)) for one in written]
+    assert valid.table["_event_time"].to_pylist() == [t for v in alone for t in v.table["_event_time"].to_pylist()]
+    assert [r.row for r in valid.reasons] == [number for number, v in enumerate(alone, start=1) if v.rejected]
+
+
+@pytest.mark.parametrize("written", ["01/02/2013", "02.01.2013", "2013-31-01", "1/2/13", "Jan 2 2013"])
+def test_a_time_that_could_be_read_in_two_ways_is_refused_and_not_guessed(written: str) -> None:
+    [rejection] = reasons(times(["2013-01-31", written, "2013-02-01"], is_text=True), EVENTS)
+    assert (rejection.row, rejection.value) == (2, written)
+
+
+@pytest.mark.parametrize("ahead, taken", [(timedelta(days=1), True), (timedelta(days=1, microseconds=1), False)])
+def test_a_time_in_the_future_is_taken_within_a_day(ahead: timedelta, taken: bool) -> None:
+    valid = validate(EVENTS, times([NOON.isoformat(), (NOON + ahead).isoformat()], is_text=True), now=NOON)
+    assert valid.rejected == (not taken)
+    if not taken:
+        [rejection] = valid.reasons
+        assert (rejection.row, rejection.column) == (2, "at")
+        assert (
+            rejection.reason == "is in the future; expected a time of at most 2013-02-01T12:00:00.000000Z (max_future)"
+        )
+
+
+def test_how_far_in_the_future_a_time_may_be_is_the_source_s_to_say() -> None:
+    def rejected(max_future: str) -> int:
+        source = Source("events", entities=[USER, ITEM], event_time="at", max_future=max_future, columns={"x": float})
+        return validate(source, times([(NOON + timedelta(hours=2)).isoformat()]), now=NOON).rejected
+
+    assert [rejected(limit) for limit in ("1h", "2h", "999999d")] == [1, 0, 0]
 
 
 BAD_TIMES = ["", "yesterday", "2013-13-01", "31.01.2013", "20130131120000", "1359633600000", "99-01-01", "10000-01-01",

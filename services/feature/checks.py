@@ -1,0 +1,80 @@
+"""What values must be beyond their type, whole columns at a time: limits of size and time, declared constraints.
+
+Each check gives the positions of the values that fail it, with the reason; missing values pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from modelmill.constraints import Constraints
+from modelmill.events import iso
+
+MAX_KEY_BYTES = 1024
+"""The longest join key."""
+MAX_TEXT_BYTES = 64 * 1024
+"""The longest value of a text column."""
+LAST_TIME = datetime(9999, 12, 31, tzinfo=UTC)
+"""Event times lie before it: they have a year of four digits, in any time zone."""
+
+Bad = dict[int, str]
+"""Position of a value to why it is refused."""
+
+
+def key_breaches(texts: pa.Array) -> Bad:
+    """Join keys that are missing, too long, or hold what nobody could read or type in `redis-cli`."""
+    bad = dict.fromkeys(positions(pc.fill_null(pc.equal(texts, ""), True)), "is missing; expected a join key")
+    bad |= dict.fromkeys(
+        positions(pc.greater(pc.binary_length(texts), MAX_KEY_BYTES)),
+        f"expected a join key of at most {MAX_KEY_BYTES} bytes",
+    )
+    unreadable = positions(pc.match_substring_regex(texts, r"\p{Cc}"))
+    return bad | dict.fromkeys(unreadable, "expected a join key without control characters")
+
+
+def text_breaches(texts: pa.Array) -> Bad:
+    """Texts that are too long to be a feature."""
+    long = positions(pc.greater(pc.binary_length(texts), MAX_TEXT_BYTES))
+    return dict.fromkeys(long, f"expected text of at most {MAX_TEXT_BYTES} bytes")
+
+
+def future_breaches(times: pa.Array, now: datetime, max_future: int) -> Bad:
+    """Times that are more than `max_future` seconds later than `now`."""
+    try:
+        last = min(now + timedelta(seconds=max_future), LAST_TIME)
+    except OverflowError:
+        last = LAST_TIME
+    late = positions(pc.greater(times, pa.scalar(last, times.type)))
+    return dict.fromkeys(late, f"is in the future; expected a time of at most {iso(last)} (max_future)") if late else {}
+
+
+def constraint_breaches(values: pa.Array, constraints: Constraints) -> Bad:
+    """Values that a column's constraints do not allow."""
+    bad: Bad = {}
+    for allowed, expected in _masks(values, constraints):
+        for position in positions(pc.invert(allowed)):
+            bad.setdefault(position, f"expected {expected}")
+    return bad
+
+
+def _masks(values: pa.Array, constraints: Constraints) -> Iterator[tuple[pa.Array, str]]:
+    """Which values each constraint allows, and what it expects."""
+    if constraints.min is not None:
+        yield pc.greater_equal(values, pa.scalar(constraints.min, values.type)), constraints.range
+    if constraints.max is not None:
+        yield pc.less_equal(values, pa.scalar(constraints.max, values.type)), constraints.range
+    if constraints.choices:
+        allowed = pc.is_in(values, pa.array(constraints.choices, values.type))
+        yield pc.or_(allowed, pc.is_null(values)), constraints.chosen
+    if constraints.pattern is not None:
+        yield pc.match_substring_regex(values, constraints.anchored), constraints.matching
+
+
+def positions(mask: pa.Array) -> list[int]:
+    """Where `mask` is true; null counts as false."""
+    found: list[int] = pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist()
+    return found
