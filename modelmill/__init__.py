@@ -1,10 +1,11 @@
 """Modelmill keeps scikit-learn models on tabular data alive in production."""
 
+from modelmill.aggregates import Aggregate
 from modelmill.constraints import Expect, column
 from modelmill.declarations import Entity, Model, Source, feature
 from modelmill.schedules import cron, every
 
-__all__ = ["Client", "Entity", "Expect", "Model", "Source", "column", "cron", "every", "feature"]
+__all__ = ["Aggregate", "Client", "Entity", "Expect", "Model", "Source", "column", "cron", "every", "feature"]
 
 
 def __getattr__(name: str) -> object:

@@ -121,8 +121,8 @@ class Declared:
 
     name: str
 
-    def __init__(self, kind: str, name: str) -> None:
-        self.name = _named(kind, name)
+    def __init__(self, kind: str, name: str, *, reserved: bool = False) -> None:
+        self.name = _named(kind, name, reserved=reserved)
         self.kind = kind
         self.line = _calling_line()
         if (collected := _collected.get()) is not None:
@@ -380,8 +380,8 @@ def _expect(owner: str, expect: Expect | None, known: Sequence[str]) -> Expect:
 
 
 def _calling_line() -> int:
-    """The line of the first caller outside this module."""
+    """The line of the first caller outside this package."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("modelmill."):
         frame = frame.f_back
     return frame.f_lineno

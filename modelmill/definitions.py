@@ -13,9 +13,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from modelmill.aggregates import Aggregate
 from modelmill.code_version import code_version
 from modelmill.declarations import Column, Declared, Entity, Feature, Model, Source, collecting
 from modelmill.errors import DefinitionsError, UnknownName, did_you_mean
+from modelmill.tiles import FUNCTIONS, TileGroup
 
 T = TypeVar("T")
 
@@ -29,7 +31,10 @@ class FeatureRef:
     source: str
     column: Column
     field: str
-    """The name of the column in the source's history, and of the field in the entity's hash."""
+    """The name of the column in the source's history, and of the field in the entity's hash;
+    an aggregate has neither, so it is its name."""
+    aggregate: Aggregate | None = None
+    """For what is read from tiles: how."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class Definitions:
     features: dict[str, dict[str, Feature]] = field(repr=False)
     """Derived features, by source and name."""
     models: dict[str, Model]
+    aggregates: dict[str, dict[str, Aggregate]] = field(default_factory=dict, repr=False)
+    """Windowed aggregates, by entity and name."""
 
     def entity(self, name: str) -> Entity:
         """The entity of this name, or `UnknownName`."""
@@ -68,14 +75,34 @@ class Definitions:
         return {f.field: f for f in self.features.get(source, {}).values()}
 
     def features_of(self, entity: str) -> dict[str, FeatureRef]:
-        """The online features of an entity by name: columns and derived features of each of its own sources."""
-        return {
+        """The online features of an entity by name.
+
+        They are the columns and derived features of each of its own sources, and the aggregates of any source's rows
+        about it.
+        """
+        own = {
             name: FeatureRef(name, entity, source.name, column, derived[name].field if name in derived else name)
             for source in self.sources.values()
             if source.entity is not None and source.entity.name == entity
             for derived in [self.features[source.name]]
             for name, column in self.columns(source).items()
         }
+        aggregates = self.aggregates.get(entity, {}).items()
+        return own | {name: FeatureRef(name, entity, a.source.name, a.column, name, a) for name, a in aggregates}
+
+    def tile_groups(self, source: Source) -> list[TileGroup]:
+        """The tiles that rows of `source` are added to, one group for each entity and hop of its aggregates."""
+        together: dict[tuple[str, int], list[Aggregate]] = {}
+        for aggregates in self.aggregates.values():
+            for aggregate in aggregates.values():
+                if aggregate.source is source:
+                    together.setdefault((aggregate.entity.name, aggregate.reading.hop), []).append(aggregate)
+        return [_tile_group(aggregates) for aggregates in together.values()]
+
+    def tile_group(self, aggregate: Aggregate) -> TileGroup:
+        """The tiles that `aggregate` is read from."""
+        wanted = (aggregate.entity.name, aggregate.reading.hop)
+        return next(g for g in self.tile_groups(aggregate.source) if (g.entity, g.hop) == wanted)
 
     def resolve(self, entities: Sequence[str], features: Sequence[str]) -> list[FeatureRef]:
         """Where each of `features` (plain or `entity.feature`) of these entities is stored.
@@ -163,10 +190,10 @@ def _run(path: Path, text: bytes) -> ast.Module:
 
 def _checked(path: Path, text: bytes, tree: ast.Module, declared: Sequence[Declared]) -> Definitions:
     named: dict[type[Declared], dict[str, Any]] = {Entity: {}, Source: {}, Model: {}}
-    derived: list[Feature] = []
+    derived = [item for item in declared if isinstance(item, Feature)]
+    aggregates = [item for item in declared if isinstance(item, Aggregate)]
     for item in declared:
-        if isinstance(item, Feature):
-            derived.append(item)
+        if isinstance(item, Feature | Aggregate):
             continue
         same = named[type(item)]
         if item.name in same:
@@ -183,13 +210,15 @@ def _checked(path: Path, text: bytes, tree: ast.Module, declared: Sequence[Decla
         by_source,
         named[Model],
     )
-    for item in (*derived, *named[Source].values(), *named[Model].values()):
+    for item in (*derived, *named[Source].values(), *aggregates, *named[Model].values()):
         try:
             if isinstance(item, Feature):
                 item.version = code_version(tree, item.function, str(item.column))
                 _place(definitions, item)
             elif isinstance(item, Source):
                 _check_source(definitions, item)
+            elif isinstance(item, Aggregate):
+                _place_aggregate(definitions, item)
             else:
                 _check_model(definitions, item)
         except (ValueError, UnknownName) as error:
@@ -225,6 +254,31 @@ def _check_source(definitions: Definitions, source: Source) -> None:
             shared = definitions.columns(source).keys() & definitions.columns(other).keys()
             if shared:
                 raise ValueError(f"shares {', '.join(sorted(shared))} with source {other.name!r} of the same entity")
+
+
+def _place_aggregate(definitions: Definitions, aggregate: Aggregate) -> None:
+    """Put an aggregate among the features of its entity."""
+    source, entity = aggregate.source, aggregate.entity
+    _require_declared(definitions.sources, source)
+    own = [s for s in definitions.sources.values() if s.entity is entity]
+    if aggregate.name in (entity.key, *(s.event_time for s in own), *definitions.features_of(entity.name)):
+        raise ValueError(f"entity {entity.name!r} has a column or feature of this name already; add name=")
+    definitions.aggregates.setdefault(entity.name, {})[aggregate.name] = aggregate
+
+
+def _tile_group(aggregates: Sequence[Aggregate]) -> TileGroup:
+    """The group of aggregates of one source, entity and hop."""
+    first, readings = aggregates[0], [aggregate.reading for aggregate in aggregates]
+    statistics = {(reading.column, statistic) for reading in readings for statistic in FUNCTIONS[reading.function]}
+    return TileGroup(
+        first.source.name,
+        first.entity.name,
+        first.entity.key,
+        first.reading.hop,
+        max(reading.window + reading.available_after for reading in readings),
+        tuple(sorted(statistics)),
+        tuple(sorted({(reading.column, reading.dtype) for reading in readings})),
+    )
 
 
 def _check_model(definitions: Definitions, model: Model) -> None:

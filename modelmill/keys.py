@@ -82,6 +82,21 @@ def definitions_text(fingerprint: str) -> str:
     return f"definitions:{fingerprint}"
 
 
+def tiles(group: str, key: str) -> str:
+    """Hash: what one entity's rows sum up to per hop: tile start, `2013-01-31T05:00Z`, to the tile's JSON.
+
+    `group` names source, entity, hop and, by a hash, the content. Bounded: a tile that makes it longer than twice what
+    its aggregates reach back over, and 64, deletes the oldest until that reach is left; tiles of event times in the
+    future, which a source limits, come on top.
+    """
+    return f"tiles:{group}:{key}"
+
+
+def tiles_field(group: str) -> str:
+    """Field of the journal hash of an ingest: how many chunks of its rows the tiles of `group` hold."""
+    return f"tiles.{group}"
+
+
 def entity(name: str) -> str:
     """Hash: an entity as registered: its join key."""
     return f"entity:{name}"

@@ -10,12 +10,13 @@ import pytest
 
 from modelmill.definitions import Definitions, load
 from modelmill.errors import DefinitionsError, UnknownName
+from modelmill.tiles import Reading
 from tests.conftest import USERS_MILL
 
 Load = Callable[[str], Definitions]
 
 PRELUDE = """\
-from modelmill import Entity, Model, Source, cron, every, feature
+from modelmill import Aggregate, Entity, Model, Source, cron, every, feature
 user = Entity("user", key="user_id")
 item = Entity("item", key="item_id")
 users = Source("users", entity=user, columns={"a": float, "b": float | None, "target": int})
@@ -84,6 +85,66 @@ def test_a_feature_may_be_declared_before_another_source_of_its_entity(load_text
     assert definitions.columns(definitions.source("visits"))["pages_twice"].dtype == "int"
 
 
+AGGREGATES = """
+    Aggregate(visits, "pages", "mean", window="2h")
+    Aggregate(visits, "pages", "std", window="1h", hop="5m", available_after="30m")
+    Aggregate(visits, None, "count", window="30d")
+    Aggregate(clicks, "clicked", "last", window="2h", by=("item_id",), name="clicked_last")
+    Aggregate(clicks, "hour", "max", window="2h", by=user)
+"""
+
+
+def test_aggregates_are_features_of_their_entity(load_text: Load) -> None:
+    definitions = load_text(AGGREGATES)
+    columns = ["a", "b", "target", "pages"]
+    aggregates = ["pages_mean_2h", "pages_std_1h", "visits_count_30d", "hour_max_2h"]
+    assert list(definitions.features_of("user")) == [*columns, *aggregates]
+    ref = definitions.features_of("item")["clicked_last"]
+    assert (ref.source, str(ref.column)) == ("clicks", "bool?")
+    assert ref.aggregate is not None
+    assert ref.aggregate.reading == Reading("last", "clicked", "bool", 7200, 300, 0)
+
+
+def test_a_model_may_name_an_aggregate(load_text: Load) -> None:
+    definitions = load_text(
+        AGGREGATES
+        + """
+    Model("m", entities=[user, item], features=["user.hour_max_2h", "clicked_last"], label="clicked", source=clicks,
+          estimator=None)
+    """
+    )
+    refs = definitions.resolve(["user", "item"], definitions.model("m").features)
+    assert [ref.aggregate and ref.aggregate.name for ref in refs] == ["hour_max_2h", "clicked_last"]
+
+
+def test_aggregates_of_one_source_entity_and_hop_share_their_tiles(load_text: Load) -> None:
+    definitions = load_text(AGGREGATES)
+    shared, daily = definitions.tile_groups(definitions.source("visits"))
+    assert (shared.source, shared.entity, shared.key, shared.hop, shared.reach) == (
+        "visits",
+        "user",
+        "user_id",
+        300,
+        7200,
+    )
+    assert shared.statistics == (("pages", "count"), ("pages", "squares"), ("pages", "sum"))
+    assert (daily.hop, daily.statistics) == (86_400, (("_rows", "count"),))
+    assert {group.entity for group in definitions.tile_groups(definitions.source("clicks"))} == {"item", "user"}
+    assert definitions.tile_groups(definitions.source("items")) == []
+    assert definitions.tile_group(definitions.aggregates["user"]["pages_std_1h"]) == shared
+
+
+def test_tiles_that_would_hold_something_else_are_another_group(load_text: Load) -> None:
+    def name(text: str) -> str:
+        definitions = load_text(text)
+        return definitions.tile_groups(definitions.source("visits"))[0].name
+
+    one = 'Aggregate(visits, "pages", "sum", window="2h")\n'
+    assert name(one) == name(one.replace(")", ', name="other", owner="me")'))
+    assert name(one) == name(one + 'Aggregate(visits, "pages", "sum", window="1h", hop="5m")\n')
+    assert len({name(one), name(one.replace("sum", "min")), name(one.replace(")", ', available_after="1h")'))}) == 3
+
+
 @pytest.mark.parametrize("kind", ["entity", "source", "model"])
 def test_an_unknown_name_is_answered_with_the_nearest(kind: str, load_text: Load) -> None:
     definitions = load_text('Model("users", entities=[user], features=["a"], label="target", estimator=None)')
@@ -101,6 +162,12 @@ MODEL = 'Model("m", entities=[user], features={features}, label="{label}", estim
 
 def model(features: str = '["a"]', label: str = "target", more: str = "") -> str:
     return MODEL.format(features=features, label=label, more=more and f", {more}")
+
+
+def aggregate(
+    source: str = "visits", column: str = '"pages"', function: str = "sum", window: str = "2h", more: str = ""
+) -> str:
+    return f'Aggregate({source}, {column}, "{function}", window="{window}"{more and ", " + more})  # here'
 
 
 MISTAKES = {
@@ -192,6 +259,60 @@ MISTAKES = {
         "@feature(users, dtype=complex)  # here\ndef x(row): return 1.0",
         "column 'x' has type <class 'complex'>",
     ),
+    "aggregate of a text": (
+        'Aggregate("visits", "pages", "sum", window="2h")  # here',
+        "Aggregate('visits'): expected a Source",
+    ),
+    "aggregate of an unknown column": (
+        aggregate(column='"pagez"'),
+        "aggregate 'pagez_sum_2h': 'pagez' is not a column of source 'visits'; did you mean 'pages'?",
+    ),
+    "aggregate of texts": (
+        'notes = Source("notes", entity=user, columns={"x": str})\n' + aggregate("notes", '"x"'),
+        "aggregate 'x_sum_2h': sum of 'x', which is str; expected a column of float, int or bool",
+    ),
+    "aggregate by an unknown function": (
+        aggregate(function="median"),
+        "function 'median' is not one of count, sum, mean, min, max, std, last, count_distinct",
+    ),
+    "sum of no column": (aggregate(column="None"), "sum needs a column of source 'visits'; only count goes without"),
+    "window without unit": (aggregate(window="120"), "window='120' is no length of time"),
+    "no window": ('Aggregate(visits, "pages", "sum", window=None)  # here', "window=None is no length of time"),
+    "hop without unit": (aggregate(more='hop="5"'), "hop='5' is no length of time"),
+    "delay without unit": (aggregate(more="available_after=0"), "available_after=0 is no length of time"),
+    "window shorter than its hop": (aggregate(more='hop="3h"'), "window 2h is shorter than hop 3h"),
+    "bad hop": (aggregate(more='hop="7m"'), "hop is 7m; expected whole minutes that divide a day, or whole days"),
+    "aggregate by which entity?": (
+        aggregate(source="clicks", column='"hour"'),
+        "source 'clicks' is about several entities; add by=(key,), one of user_id, item_id",
+    ),
+    "aggregate by another's entity": (
+        aggregate(more="by=item"),
+        "entity 'item' is not one of source 'visits', whose keys are user_id",
+    ),
+    "aggregate by another's key": (
+        aggregate(more='by=("item_id",)'),
+        "by=('item_id',) is not a join key of source 'visits'",
+    ),
+    "aggregate by nothing": (aggregate(more="by=()"), "by=() is not a join key of source 'visits'; known: user_id"),
+    "aggregate by two keys": (
+        aggregate(source="clicks", column='"hour"', more='by=("user_id", "item_id")'),
+        "by=('user_id', 'item_id') names several keys; expected one: declare an entity for the pair",
+    ),
+    "aggregate twice": (
+        'Aggregate(visits, "pages", "sum", window="2h")\n' + aggregate(),
+        "aggregate 'pages_sum_2h': entity 'user' has a column or feature of this name already; add name=",
+    ),
+    "aggregate named as a column": (
+        aggregate(more='name="target"'),
+        "aggregate 'target': entity 'user' has a column or feature of this name already; add name=",
+    ),
+    "aggregate named as the key": (aggregate(more='name="user_id"'), "has a column or feature of this name already"),
+    "aggregate named as a feature": (
+        aggregate(more='name="twice"') + "\n@feature(visits, dtype=int)\ndef twice(row): return row['pages'] * 2",
+        "entity 'user' has a column or feature of this name already",
+    ),
+    "reserved aggregate": (aggregate(more='name="_rows"'), "names that start with _ are Modelmill's own"),
     "nothing to predict from": (model("[]"), "model 'm': expected at least one feature or input"),
     "unknown feature": (model('["aa", "pagez"]'), "model 'm': feature 'aa' is not known"),
     "near feature": (model('["pagez"]'), "feature 'pagez' is not known; did you mean 'pages'?"),

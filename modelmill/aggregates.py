@@ -1,0 +1,119 @@
+"""Windowed aggregates as a definitions file declares them: features made of a source's rows in a window before now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modelmill import durations, hops
+from modelmill.declarations import About, Column, Declared, Entity, Source
+from modelmill.errors import did_you_mean
+from modelmill.tiles import FUNCTIONS, ROWS, Reading
+
+NUMERIC = frozenset({"sum", "mean", "std", "min", "max"})
+"""Functions of an aggregate that need a column of numbers."""
+
+
+class Aggregate(Declared):
+    """A feature of an entity made of a source's rows in a window before now, such as the mean delay of two hours.
+
+    Args:
+        source: whose rows are aggregated.
+        column: of the source; None, with `count`, counts rows. Missing values are left out.
+        function: `count`, `sum`, `mean`, `min`, `max`, `std` (of a sample), `last` or `count_distinct` (exact below 256
+            distinct values, above it an estimate with a standard error of 6 %).
+        window: how long the window is: `15m`, `2h`, `30d`; 90 days at most.
+        by: the entity, or a tuple with its join key; may be left out where the source is about one entity.
+        hop: by how much the window's edges move at a time; without it, so that a window has 24 hops or more.
+        available_after: how long after its event time a row can be known, such as a flight's delay when it has landed;
+            the window ends so much before now.
+        name: of the feature; otherwise `{column}_{function}_{window}`, or `{source}_count_{window}`.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        column: str | None,
+        function: str,
+        *,
+        window: str,
+        by: Entity | Sequence[str] | None = None,
+        hop: str | None = None,
+        available_after: str | None = None,
+        name: str | None = None,
+        description: str = "",
+        owner: str = "",
+        tags: Sequence[str] = (),
+    ) -> None:
+        if not isinstance(source, Source):
+            raise ValueError(f"Aggregate({source!r}): expected a Source; write Aggregate(visits, 'pages', 'sum', ...)")
+        name = f"{column or source.name}_{function}_{window}" if name is None else name
+        what = f"aggregate {name!r}"
+        self.source = source
+        self.entity = _aggregated_by(what, source, by)
+        of = _aggregated_column(what, source, column, function)
+        length, delay = _seconds(what, "window", window), 0
+        if available_after is not None:
+            delay = _seconds(what, "available_after", available_after)
+        given_hop = None if hop is None else _seconds(what, "hop", hop)
+        try:
+            chosen_hop = hops.checked_hop(length, given_hop, delay)
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from None
+        self.reading = Reading(function, of.name, of.dtype, length, chosen_hop, delay)
+        self.about = About.of(what, description, owner, tags)
+        super().__init__("aggregate", name, reserved=True)
+        self.column = Column(self.name, _result_dtype(function, of.dtype), function not in ("count", "count_distinct"))
+
+
+def _aggregated_by(owner: str, source: Source, by: Entity | Sequence[str] | None) -> Entity:
+    """The entity of `source` that an aggregate is about."""
+    own = {entity.key: entity for entity in source.entities}
+    keys = ", ".join(own)
+    if by is None:
+        if source.entity is None:
+            raise ValueError(f"{owner}: source {source.name!r} is about several entities; add by=(key,), one of {keys}")
+        return source.entity
+    if isinstance(by, Entity):
+        if by not in source.entities:
+            raise ValueError(f"{owner}: entity {by.name!r} is not one of source {source.name!r}, whose keys are {keys}")
+        return by
+    wanted = (by,) if isinstance(by, str) else tuple(by)
+    if len(wanted) > 1:
+        raise ValueError(
+            f"{owner}: by={wanted!r} names several keys; expected one: declare an entity for the pair, with a key of"
+            " its own as a column of the rows"
+        )
+    if not wanted or wanted[0] not in own:
+        near = did_you_mean(str(wanted[0]), own) if wanted else f"; known: {keys}"
+        raise ValueError(f"{owner}: by={wanted!r} is not a join key of source {source.name!r}{near}")
+    return own[wanted[0]]
+
+
+def _aggregated_column(owner: str, source: Source, column: str | None, function: str) -> Column:
+    """The column that an aggregate is of; `ROWS` for rows."""
+    if function not in FUNCTIONS:
+        raise ValueError(f"{owner}: function {function!r} is not one of {', '.join(FUNCTIONS)}")
+    if column is None:
+        if function != "count":
+            raise ValueError(f"{owner}: {function} needs a column of source {source.name!r}; only count goes without")
+        return Column(ROWS, "int", False)
+    if column not in source.columns:
+        near = did_you_mean(str(column), source.columns)
+        raise ValueError(f"{owner}: {column!r} is not a column of source {source.name!r}{near}")
+    of = source.columns[column]
+    if of.dtype == "str" and function in NUMERIC:
+        raise ValueError(f"{owner}: {function} of {column!r}, which is str; expected a column of float, int or bool")
+    return of
+
+
+def _result_dtype(function: str, dtype: str) -> str:
+    if function in ("count", "count_distinct") or (function == "sum" and dtype != "float"):
+        return "int"
+    return "float" if function in ("sum", "mean", "std") else dtype
+
+
+def _seconds(owner: str, what: str, text: str) -> int:
+    try:
+        return durations.seconds(text)
+    except ValueError as error:
+        raise ValueError(f"{owner}: {what}={error}") from None
