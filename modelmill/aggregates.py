@@ -64,6 +64,13 @@ class Aggregate(Declared):
         super().__init__("aggregate", name, reserved=True)
         self.column = Column(self.name, _result_dtype(function, of.dtype), function not in ("count", "count_distinct"))
 
+    def __str__(self) -> str:
+        """As it is registered: `mean(arr_delay) 2h hop 5m after 2h`."""
+        reading = self.reading
+        of = "*" if reading.column == ROWS else reading.column
+        after = f" after {durations.text(reading.available_after)}" if reading.available_after else ""
+        return f"{reading.function}({of}) {durations.text(reading.window)} hop {durations.text(reading.hop)}{after}"
+
 
 def _aggregated_by(owner: str, source: Source, by: Entity | Sequence[str] | None) -> Entity:
     """The entity of `source` that an aggregate is about."""

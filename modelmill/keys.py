@@ -92,6 +92,12 @@ def tiles(group: str, key: str) -> str:
     return f"tiles:{group}:{key}"
 
 
+def tile_group(group: str) -> str:
+    """Hash: a group of tiles: `start`, the ingest time (microseconds since 1970) from which on rows are added as they
+    come; and how far the filling with earlier ones is: `rows`, in the end `filled`."""
+    return f"tilegroup:{group}"
+
+
 def tiles_field(group: str) -> str:
     """Field of the journal hash of an ingest: how many chunks of its rows the tiles of `group` hold."""
     return f"tiles.{group}"

@@ -19,6 +19,7 @@ import orjson
 
 from modelmill.errors import PackageError
 from modelmill.storage import Storage
+from modelmill.tiles import Reading
 
 MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
@@ -42,6 +43,10 @@ class Input:
     """Name of the field in the entity's hash."""
     source: str | None = None
     """The source that the field comes from, whose event time says how fresh it is."""
+    tiles: str | None = None
+    """For a windowed aggregate: the group of tiles that it is read from, instead of a field."""
+    reading: Reading | None = None
+    """And how it is read from them."""
     has_default: bool = False
     default: float | int | str | bool | None = None
     """Taken where the entity is not there at all, if `has_default`."""
@@ -89,7 +94,12 @@ class Manifest:
         del raw[SEAL]
         if raw["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"schema_version {raw['schema_version']!r}, expected {SCHEMA_VERSION}")
-        return cls(**{**raw, "inputs": [Input(**item) for item in raw["inputs"]]})
+        return cls(**{**raw, "inputs": [_input(item) for item in raw["inputs"]]})
+
+
+def _input(raw: Mapping[str, Any]) -> Input:
+    reading = raw.get("reading")
+    return Input(**{**raw, "reading": Reading(**reading) if reading else None})
 
 
 def _sealed(content: Mapping[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ functions of its own definitions until no alias needs them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,7 +29,8 @@ from modelmill.errors import Conflict, DefinitionsError, ModelmillError
 from modelmill.events import DefinitionsApplied, ModelPromoted
 from modelmill.registry import Registry
 from modelmill.storage import Storage
-from services.feature import history, online
+from modelmill.tiles import TileGroup
+from services.feature import history, online, tile_groups
 from services.feature.backfill import Computed, Failures, Tell, backfill, failures, put_online
 from services.feature.costs import warnings
 from services.feature.locks import alone
@@ -65,6 +66,8 @@ class InForce:
     """Fingerprint of the definitions that are being applied, or of those in force."""
     computed: Computed
     """What is computed from each new row: for the definitions in force, those being applied, and live versions."""
+    groups: Mapping[str, Mapping[TileGroup, int | None]]
+    """Source to the tile groups that its rows are added to, each with its start; for the same three."""
 
 
 class Catalogue:
@@ -90,10 +93,12 @@ class Catalogue:
         """The number of history files that would have to be computed before the file could be in force."""
         definitions = self._load(fingerprint)
         return sum(
-            not fields.keys() <= set(history.stored_columns(self.storage, name))
-            for source in definitions.sources
-            if (fields := definitions.derived(source))
-            for name in history.names(self.storage, source)
+            not fields.keys() <= set(history.stored_columns(self.storage, name)) or unfilled
+            for source in definitions.sources.values()
+            for fields in [definitions.derived(source.name)]
+            for unfilled in [not all(tile_groups.is_filled(self.redis, g) for g in definitions.tile_groups(source))]
+            if fields or unfilled
+            for name in history.names(self.storage, source.name)
         )
 
     def apply(self, fingerprint: str | None = None) -> Applied:
@@ -139,9 +144,9 @@ class Catalogue:
         before = self.definitions
         for one in (before, definitions):
             applied.keep(self.redis, one)
-        known = self._read(before, before.fingerprint).computed
+        known = self._read(before, before.fingerprint)
         self._announce(definitions)
-        announced = self.state.computed
+        announced = self.state
         try:
             rows = self._compute(definitions, known, tell)
             failed = self._require_few_failures(definitions, before) if rows else {}
@@ -157,6 +162,8 @@ class Catalogue:
 
     def _announce(self, definitions: Definitions) -> None:
         """Let new rows be computed for these definitions too, here and, soon, in other processes."""
+        for source in definitions.sources.values():
+            tile_groups.announce(self.redis, definitions.tile_groups(source))
         self.redis.hset(keys.DEFINITIONS, "applying", definitions.fingerprint)
         self._refresh()
 
@@ -194,21 +201,31 @@ class Catalogue:
 
     def serve_live_versions(self) -> None:
         """Compute what live versions need and stored rows lack, and remove what nothing needs any more."""
-        before = self.state.computed
+        before = self.state
         self._refresh()
-        self._compute(self.definitions, before, lambda *_: None)
+        missing = [g for groups in self.state.groups.values() for g, start in groups.items() if start is None]
+        if missing:
+            tile_groups.announce(self.redis, missing)
+            self._refresh()
+        with alone(self.redis, keys.DEFINITIONS_LOCK, "applying definitions", patience=PATIENCE):
+            self._compute(self.definitions, before, lambda *_: None)
         self._remove_unneeded(before)
 
-    def _compute(self, definitions: Definitions, known: Computed, tell: Tell) -> int:
+    def _compute(self, definitions: Definitions, known: InForce, tell: Tell) -> int:
         """Compute for stored rows what they lack, and bring online what is not `known` to be; return the rows."""
         for source in definitions.sources.values():
-            if new := self.state.computed.get(source.name, {}).keys() - known.get(source.name, {}).keys():
+            if new := self.state.computed.get(source.name, {}).keys() - known.computed.get(source.name, {}).keys():
                 put_online(self.redis, self.storage, source, new)
+            for group in self.state.groups.get(source.name, {}):
+                tile_groups.fill(self.redis, self.storage, definitions, group, lambda rows: tell(rows, rows))
         return backfill(self.redis, self.storage, definitions, self.state.computed, tell)
 
-    def _remove_unneeded(self, before: Computed) -> None:
-        """Remove the fields from the online store that were computed before and are no more."""
-        for source, fields in before.items():
+    def _remove_unneeded(self, before: InForce) -> None:
+        """Remove from the online store what was computed before and is no more."""
+        for source, groups in before.groups.items():
+            for group in groups.keys() - self.state.groups.get(source, {}).keys():
+                tile_groups.remove(self.redis, group.name)
+        for source, fields in before.computed.items():
             gone = fields.keys() - self.state.computed.get(source, {}).keys()
             declared = self.definitions.sources.get(source)
             if gone and declared is not None and declared.entity is not None:
@@ -222,23 +239,35 @@ class Catalogue:
         """What holds with these definitions in force, while those that Redis names, or `applying`, are applied."""
         applying = applying or self.redis.hget(keys.DEFINITIONS, "applying") or definitions.fingerprint
         computed: dict[str, dict[str, Feature]] = {name: definitions.derived(name) for name in definitions.sources}
+        groups = {source.name: set(definitions.tile_groups(source)) for source in definitions.sources.values()}
         if applying != definitions.fingerprint:
             coming = applied.load(self.redis, applying)
-            for source in coming.sources:
-                computed[source] = computed.get(source, {}) | coming.derived(source)
-        for source, name, feature in self._pinned(computed):
-            computed[source][name] = feature
-        return InForce(definitions, applying, computed)
+            for source in coming.sources.values():
+                computed[source.name] = computed.get(source.name, {}) | coming.derived(source.name)
+                groups.setdefault(source.name, set()).update(coming.tile_groups(source))
+        for name, pinned in self._pinned(computed, groups):
+            if isinstance(pinned, TileGroup):
+                groups[name].add(pinned)
+            else:
+                computed[name][pinned.field] = pinned
+        starts = {name: {g: tile_groups.start(self.redis, g) for g in found} for name, found in groups.items()}
+        return InForce(definitions, applying, computed, starts)
 
-    def _pinned(self, computed: Mapping[str, Mapping[str, Feature]]) -> Iterator[tuple[str, str, Feature]]:
-        """The fields that live versions are served from and that `computed` lacks, with their own functions."""
+    def _pinned(
+        self, computed: Mapping[str, Mapping[str, Feature]], groups: Mapping[str, Collection[TileGroup]]
+    ) -> Iterator[tuple[str, Feature | TileGroup]]:
+        """What live versions are served from and these lack, as their own definitions declare it, with its source."""
         for version in Registry(self.redis).live_versions():
             for pinned in version.fields:
-                source, _, field = pinned.partition(".")
-                if "@" not in field or source not in computed or field in computed[source]:
+                source, _, name = pinned.partition(".")
+                if "@" not in name or source not in computed or name in computed[source]:
+                    continue
+                if any(group.name == name for group in groups[source]):
                     continue
                 try:
-                    yield source, field, applied.load(self.redis, version.definitions).derived(source)[field]
+                    own = applied.load(self.redis, version.definitions)
+                    declared = own.derived(source) | {g.name: g for g in own.tile_groups(own.source(source))}
+                    yield source, declared[name]
                 except (ModelmillError, KeyError) as error:
                     log.error("%s, which %s is served from, cannot be computed: %s", pinned, version.model, error)
 

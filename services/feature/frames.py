@@ -18,6 +18,7 @@ from modelmill.declarations import Model
 from modelmill.definitions import Definitions, FeatureRef
 from modelmill.errors import InvalidRequest
 from modelmill.storage import Storage
+from services.feature.aggregated import Aggregated
 from services.feature.joins import Join, status_of
 from services.feature.spines import Spine, labelled
 from services.feature.validate import EVENT_TIME
@@ -128,8 +129,9 @@ def _joined(storage: Storage, definitions: Definitions, spine: Spine, wanted: Wa
         if twice := [name for name in names if names.count(name) > 1]:
             raise InvalidRequest(f"column {twice[0]!r} would be in the frame twice; rename it", column=twice[0])
         parts: list[Part] = []
-        for refs in _by_source(wanted.refs):
-            part = Join(storage, definitions, refs, spine, as_of=wanted.as_of, detail=wanted.detail)
+        for refs in _together(wanted.refs):
+            kind = Join if refs[0].aggregate is None else Aggregated
+            part = kind(storage, definitions, refs, spine, as_of=wanted.as_of, detail=wanted.detail)
             stack.callback(part.close)
             parts.append(part)
         frame = Frame(spine, parts, names)
@@ -137,6 +139,11 @@ def _joined(storage: Storage, definitions: Definitions, spine: Spine, wanted: Wa
     return frame
 
 
-def _by_source(refs: Sequence[FeatureRef]) -> Iterator[list[FeatureRef]]:
-    for source in dict.fromkeys(ref.source for ref in refs):
-        yield [ref for ref in refs if ref.source == source]
+def _together(refs: Sequence[FeatureRef]) -> Iterator[list[FeatureRef]]:
+    """The features that are read from the same rows: columns of a source, or aggregates of it by one entity."""
+
+    def rows(ref: FeatureRef) -> tuple[str, str | None]:
+        return ref.source, ref.entity if ref.aggregate else None
+
+    for found in dict.fromkeys(map(rows, refs)):
+        yield [ref for ref in refs if rows(ref) == found]

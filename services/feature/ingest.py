@@ -19,7 +19,7 @@ from modelmill.declarations import Source
 from modelmill.errors import InvalidRows, Rejection, Unavailable
 from modelmill.events import RowsIngested, iso
 from modelmill.storage import Storage
-from services.feature import expectations, history, journal, online, quarantine
+from services.feature import expectations, history, journal, online, quarantine, tile_groups
 from services.feature.backfill import add_fields
 from services.feature.catalogue import Catalogue, InForce
 from services.feature.decode import RawRows
@@ -107,9 +107,11 @@ def finish(catalogue: Catalogue, state: InForce, source: Source, entry: Entry, n
     """Bring a request to its end whose rows, `table`, are in the history file `name`."""
     redis = catalogue.redis
     late = _write_online(redis, source, table)
+    _add_to_tiles(redis, state, entry, table)
     catalogue.catch_up()
     if catalogue.state is not state and (now := catalogue.definitions.sources.get(source.name)) is not None:
         add_fields(redis, catalogue.storage, now, name, catalogue.state.computed[now.name])
+        _add_to_tiles(redis, catalogue.state, entry, table)
     draft = entry.draft
     answer = {**draft, "late": late, "file": name, "ingest_time": iso(entry.ingested)}
     journal.finish(redis, entry, answer, _event(source, answer))
@@ -142,6 +144,12 @@ def _complete(rows: pa.Table, derived: Derived, state: InForce, source: Source, 
         rows = rows.append_column(field, values)
     fields = [(field, feature.column) for field, feature in state.computed[source.name].items()]
     return rows.append_column(FAILED, derived.failed).select(history.schema(state.definitions, source, fields).names)
+
+
+def _add_to_tiles(redis: Redis, state: InForce, entry: Entry, table: pa.Table) -> None:
+    """Add the rows to the tiles of the aggregates that are made of them."""
+    for group, start in state.groups[entry.source].items():
+        tile_groups.add_rows(redis, group, start, entry.key, table, journal.micros(entry.ingested))
 
 
 def _write_online(redis: Redis, source: Source, table: pa.Table) -> int:

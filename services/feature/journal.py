@@ -50,6 +50,18 @@ return {time, 0, ARGV[3], ''}
 """
 
 
+TICK = """
+-- KEYS: clock. Returns the next ingest time, which no request will have.
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local last = tonumber(redis.call('GET', KEYS[1]) or '0')
+if now <= last then now = last + 1 end
+local time = string.format('%.0f', now)
+redis.call('SET', KEYS[1], time)
+return time
+"""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A request in the journal."""
@@ -86,6 +98,16 @@ def begin(redis: Redis, source: str, digest: str, draft: Mapping[str, Any]) -> E
     arguments = [digest, BEGUN, orjson.dumps(draft)]
     time, repeated, draft_text, answer = redis.register_script(BEGIN)(keys=[entry, clock, opened], args=arguments)
     return _entry(source, digest, time, bool(repeated), draft_text, answer)
+
+
+def tick(redis: Redis, source: str) -> int:
+    """An ingest time that no request has: those begun before have earlier ones, those to come later ones."""
+    return int(redis.register_script(TICK)(keys=[keys.ingest_clock(source)]))
+
+
+def micros(moment: datetime) -> int:
+    """Microseconds since 1970."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
 
 
 def is_open(redis: Redis, entry: Entry) -> bool:

@@ -149,24 +149,38 @@ class OnlineEntity:
     """Feature whose function failed on that row to its error."""
 
 
-def read(redis: Redis, definitions: Definitions, entity: str, ids: Sequence[str]) -> list[OnlineEntity | None]:
-    """The stored features of each id, in one round trip; None where nothing is stored.
+def read(
+    redis: Redis, definitions: Definitions, entity: str, ids: Sequence[str], now: datetime | None = None
+) -> list[OnlineEntity | None]:
+    """The stored features of each id as of `now`, in one round trip; None where nothing is stored.
 
     Raises:
         CorruptFeature: for a stored text that is no value of the feature's type.
     """
-    refs = definitions.features_of(entity).values()
+    refs = [ref for ref in definitions.features_of(entity).values() if ref.aggregate is None]
     fields = {ref.name: (ref.field, ref.column.dtype) for ref in refs}
     sources = dict.fromkeys(ref.source for ref in refs)
+    windows = Windows(definitions, entity, micros(now or datetime.now(UTC)))
     with redis.pipeline(transaction=False) as pipe:
         for key in ids:
             pipe.hgetall(keys.feature(entity, key))
-        found = pipe.execute()
-    return [_entity(entity, key, one, fields, sources) if one else None for key, one in zip(ids, found, strict=True)]
+            windows.ask(pipe, key)
+        answers = iter(pipe.execute())
+    found: list[OnlineEntity | None] = []
+    for key in ids:
+        stored, aggregates = next(answers), windows.values(key, answers)
+        there = stored or aggregates.found
+        found.append(_entity(entity, key, stored, fields, sources, aggregates.values) if there else None)
+    return found
 
 
 def _entity(
-    entity: str, key: str, found: Mapping[str, str], fields: Mapping[str, tuple[str, str]], sources: Collection[str]
+    entity: str,
+    key: str,
+    found: Mapping[str, str],
+    fields: Mapping[str, tuple[str, str]],
+    sources: Collection[str],
+    aggregates: Mapping[str, Any],
 ) -> OnlineEntity:
     features: dict[str, Any] = {}
     for name, (field, dtype) in fields.items():
@@ -180,7 +194,7 @@ def _entity(
     for source in sources:
         errors |= orjson.loads(found.get(keys.failed_field(source), "{}"))
     return OnlineEntity(
-        features,
+        features | aggregates,
         {source: event for source, (event, _) in times.items()},
         {source: ingest for source, (_, ingest) in times.items()},
         {name: errors[field] for name, (field, _) in fields.items() if field in errors},

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from modelmill import bus, durations, keys
 from modelmill.connections import Redis
 from modelmill.declarations import Source
-from modelmill.definitions import Definitions
+from modelmill.definitions import Definitions, FeatureRef
 from modelmill.events import DefinitionsApplied, utc_now
 
 FIXED_FIELDS = ("key", "entities", "event_time")
@@ -37,9 +37,8 @@ def describe(definitions: Definitions) -> Hashes:
     for entity in definitions.entities.values():
         hashes[keys.entity(entity.name)] = {"key": entity.key}
         hashes[keys.features(entity.name)] = {
-            name: f"{ref.column} {ref.source}{f' {derived.version}' if derived else ''}"
+            name: " ".join([str(ref.column), ref.source, *_origin(definitions, ref)])
             for name, ref in definitions.features_of(entity.name).items()
-            for derived in [definitions.features[ref.source].get(name)]
         }
     for source in definitions.sources.values():
         hashes[keys.source(source.name)] = {
@@ -61,6 +60,14 @@ def describe(definitions: Definitions) -> Hashes:
             "train": "; ".join(str(schedule) for schedule in model.train),
         }
     return hashes
+
+
+def _origin(definitions: Definitions, ref: FeatureRef) -> list[str]:
+    """What a feature is made by, beside its source: an aggregate's reading, or the version of a function."""
+    if ref.aggregate is not None:
+        return [str(ref.aggregate)]
+    derived = definitions.features[ref.source].get(ref.column.name)
+    return [derived.version] if derived else []
 
 
 def _described(source: Source) -> dict[str, str]:

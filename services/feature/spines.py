@@ -39,7 +39,7 @@ class Spine:
         try:
             options = pa.ipc.IpcWriteOptions(compression="lz4")
             with pa.ipc.new_file(self._file, schema, options=options) as writer:
-                for batch in _of_size(batches, CHUNK):
+                for batch in of_size(batches, CHUNK):
                     latest = pc.max(batch[time]).cast(pa.int64()).as_py()
                     self.last = latest if self.last is None else max(self.last, latest)
                     self.rows += batch.num_rows
@@ -50,12 +50,20 @@ class Spine:
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """All rows in their order, `CHUNK` at a time; of all columns or only these."""
-        self._file.seek(0)
-        fields = None if columns is None else [self.schema.get_field_index(name) for name in columns]
-        options = pa.ipc.IpcReadOptions(included_fields=fields or [])
-        reader = pa.ipc.open_file(self._file, options=options)
+        reader = self._reader(columns)
         for number in range(reader.num_record_batches):
             yield reader.get_batch(number)
+
+    def table(self, columns: Sequence[str], first: int, chunks: int) -> pa.Table:
+        """`columns` of `chunks` chunks from number `first` on, or of those that there are."""
+        reader = self._reader(columns)
+        last = min(first + chunks, reader.num_record_batches)
+        return pa.Table.from_batches([reader.get_batch(number) for number in range(first, last)])
+
+    def _reader(self, columns: Sequence[str] | None) -> pa.ipc.RecordBatchFileReader:
+        self._file.seek(0)
+        fields = None if columns is None else [self.schema.get_field_index(name) for name in columns]
+        return pa.ipc.open_file(self._file, options=pa.ipc.IpcReadOptions(included_fields=fields or []))
 
     def close(self) -> None:
         """Drop the file."""
@@ -107,7 +115,7 @@ def microseconds(times: pa.Array) -> np.ndarray:
     return found
 
 
-def _of_size(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+def of_size(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
     """The same rows in batches of `rows`, the last one smaller."""
     held: list[pa.RecordBatch] = []
     count = 0

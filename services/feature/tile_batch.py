@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from modelmill.tiles import HUGE, ROWS, SECOND, TileGroup, partials, tile_field, time_text, value_text
 from services.feature.exact import Ints, range_sums, running
+from services.feature.history import INGEST_TIME
 from services.feature.ranges import Ranges, extremes, hashes, numbers, plain, present
 from services.feature.validate import EVENT_TIME
 
@@ -36,8 +37,9 @@ def tile_batch(group: TileGroup, table: pa.Table, ingest_time: int) -> list[Tile
     Tiles that are older than any read from `ingest_time` on may need are left out.
 
     Args:
-        table: the rows with the group's join key and columns and `_event_time`, in the order of their ingest.
-        ingest_time: of all of them; microseconds since 1970.
+        table: the rows with the group's join key and columns, `_event_time` and `_ingest_time`, in the order of their
+            ingest.
+        ingest_time: of the latest of them, or later; microseconds since 1970.
     """
     encoded = table[group.key].combine_chunks().dictionary_encode()
     ids = encoded.dictionary.to_pylist()
@@ -48,7 +50,7 @@ def tile_batch(group: TileGroup, table: pa.Table, ingest_time: int) -> list[Tile
     codes, tiles = codes[order], times[order] // (group.hop * SECOND)
     ranges = _ranges(order, codes, tiles)
     ranges = _needed(group, ranges, codes, tiles, ingest_time)
-    contents = _contents(group, table, times, time_text(ingest_time), ranges)
+    contents = _contents(group, table, times, ranges)
     fields = {tile: tile_field(tile * group.hop * SECOND) for tile in np.unique(tiles[ranges.starts]).tolist()}
     owners = zip(codes[ranges.starts].tolist(), tiles[ranges.starts].tolist(), contents, strict=True)
     return [TileContent(ids[code], fields[tile], orjson.dumps(content).decode()) for code, tile, content in owners]
@@ -72,7 +74,8 @@ def _needed(group: TileGroup, ranges: Ranges, codes: Ints, tiles: Ints, ingest_t
     return Ranges(ranges.order, ranges.tiles, ranges.starts[needed], ranges.ends[needed])
 
 
-def _contents(group: TileGroup, table: pa.Table, times: Ints, ingested: str, ranges: Ranges) -> Listed:
+def _contents(group: TileGroup, table: pa.Table, times: Ints, ranges: Ranges) -> Listed:
+    ingested = table[INGEST_TIME].cast(pa.int64()).to_numpy()
     contents: Listed = [{} for _ in ranges.starts]
     columns: dict[str, list[str]] = {}
     for column, statistic in group.statistics:
@@ -88,7 +91,7 @@ def _contents(group: TileGroup, table: pa.Table, times: Ints, ingested: str, ran
     return contents
 
 
-def _statistics(column: pa.Array, wanted: Sequence[str], times: Ints, ingested: str, ranges: Ranges) -> Listed:
+def _statistics(column: pa.Array, wanted: Sequence[str], times: Ints, ingested: Ints, ranges: Ranges) -> Listed:
     """Of one column, a dict for each range; empty where it has no value."""
     ranges = ranges.where(present(column))
     filled = ranges.counts() > 0
@@ -112,11 +115,11 @@ def _add(rows: Listed, statistic: str, values: Sequence[Any]) -> None:
         row[statistic] = value
 
 
-def _add_last(rows: Listed, column: pa.Array, times: Ints, ingested: str, ranges: Ranges) -> None:
+def _add_last(rows: Listed, column: pa.Array, times: Ints, ingested: Ints, ranges: Ranges) -> None:
     at = ranges.last()
     values = map(value_text, column.take(at).to_pylist())
-    moments = map(time_text, times[at.to_numpy()].tolist())
-    _add(rows, "last", [[moment, ingested, value] for moment, value in zip(moments, values, strict=True)])
+    moments, ingests = (map(time_text, of[at.to_numpy()].tolist()) for of in (times, ingested))
+    _add(rows, "last", [list(one) for one in zip(moments, ingests, values, strict=True)])
 
 
 def _add_extreme(rows: Listed, statistic: str, column: pa.Array, ranges: Ranges) -> None:

@@ -130,13 +130,16 @@ return chunk + 1
 """
 
 
-def add(redis: Redis, group: TileGroup, journal: str, batch: Sequence[TileContent], ingest_time: int) -> bool:
+def add(
+    redis: Redis, group: TileGroup, journal: str, marker: str, batch: Sequence[TileContent], ingest_time: int
+) -> bool:
     """Add what `tile_batch` made of one ingest to the tiles, each chunk of it once, in one round trip a chunk.
 
     Whoever else adds the same batch, before, after or at the same time, adds none of it twice.
 
     Args:
-        journal: the key of a hash that is there as long as anyone may still add this batch; it counts the chunks.
+        journal: the key of a hash that is there as long as anyone may still add this batch.
+        marker: the field of that hash that counts the chunks.
         ingest_time: that the batch was made with.
 
     Returns:
@@ -144,7 +147,6 @@ def add(redis: Redis, group: TileGroup, journal: str, batch: Sequence[TileConten
     """
     script = redis.register_script(ADD)
     present = tile_field(ingest_time // (group.hop * SECOND) * group.hop * SECOND)
-    head = [keys.tiles_field(group.name)]
     settings = [group.kept, group.limit, present, SMALLEST]
     chunks, done = -(-len(batch) // CHUNK), 0
     while 0 <= done < chunks:
@@ -152,7 +154,7 @@ def add(redis: Redis, group: TileGroup, journal: str, batch: Sequence[TileConten
         tiles: list[str | int] = []
         for tile in batch[done * CHUNK : (done + 1) * CHUNK]:
             tiles += [numbers.setdefault(keys.tiles(group.name, tile.key), len(numbers) + 2), tile.field, tile.content]
-        done = int(script(keys=[journal, *numbers], args=[*head, done, *settings, *tiles]))
+        done = int(script(keys=[journal, *numbers], args=[marker, done, *settings, *tiles]))
     return done >= chunks
 
 

@@ -93,7 +93,7 @@ def _train(
     inputs = packaging.signature(definitions, recipe)
     label = definitions.label_source(recipe).columns[recipe.label]
     with record.stage("frame"):
-        record.note(fields=[f"{item.source}.{item.field}" for item in inputs if item.entity])
+        record.note(fields=packaging.fields(inputs))
         estimator = make_estimator(recipe)
         task = task_of(estimator)
         require_metric(recipe.metric)

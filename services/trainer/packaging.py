@@ -26,12 +26,19 @@ def signature(definitions: Definitions, recipe: Model) -> list[Input]:
             entity=ref.entity,
             field=ref.field,
             source=ref.source,
+            tiles=definitions.tile_group(ref.aggregate).name if ref.aggregate else None,
+            reading=ref.aggregate.reading if ref.aggregate else None,
             has_default=ref.name in recipe.defaults,
             default=recipe.defaults.get(ref.name),
         )
         for ref in refs
     ]
     return features + [Input(c.name, c.dtype, c.nullable) for c in recipe.inputs.values()]
+
+
+def fields(inputs: list[Input]) -> list[str]:
+    """What the feature store has to go on computing for a model with these inputs: source and field, or tile group."""
+    return list(dict.fromkeys(f"{item.source}.{item.tiles or item.field}" for item in inputs if item.entity))
 
 
 def manifest(

@@ -12,6 +12,7 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from modelmill.tiles import FUNCTIONS, ROWS, Reading, Scalar, TileGroup, hashed, value_text
+from services.feature.history import INGEST_TIME
 from services.feature.validate import ARROW, EVENT_TIME, TIME
 from services.feature.windows import Rows, Spine
 
@@ -159,6 +160,7 @@ def table_of(rows: Sequence[Row], dtype: str) -> pa.Table:
         {
             "k": pa.array([row.key for row in rows], pa.string()),
             EVENT_TIME: pa.array([row.event_time for row in rows], TIME),
+            INGEST_TIME: pa.array([row.ingest_time for row in rows], TIME),
             "x": pa.array([row.value for row in rows], ARROW[dtype]),
         }
     )

@@ -41,7 +41,7 @@ def add(redis: Redis, reading: Reading, rows: list[Row]) -> bool:
     time, group = rows[0].ingest_time, group_of(reading)
     journal = f"ingest:s:{time}"
     redis.hset(journal, "state", "begun")
-    return tile_store.add(redis, group, journal, tile_batch(group, table_of(rows, reading.dtype), time), time)
+    return tile_store.add(redis, group, journal, "tiles", tile_batch(group, table_of(rows, reading.dtype), time), time)
 
 
 def value(redis: Redis, reading: Reading, key: str, t: int) -> object:
@@ -117,7 +117,7 @@ def test_a_group_is_named_by_source_entity_hop_and_content() -> None:
 
 def test_a_batch_whose_ingest_has_been_closed_is_not_added(fake_redis: Redis) -> None:
     batch = tile_batch(GROUP, table_of(rows(1.0), "float"), START)
-    assert not tile_store.add(fake_redis, GROUP, "ingest:s:gone", batch, START)
+    assert not tile_store.add(fake_redis, GROUP, "ingest:s:gone", "tiles", batch, START)
     assert not fake_redis.keys("*")
 
 
@@ -126,10 +126,10 @@ def test_half_a_batch_is_finished_by_whoever_tries_again(fake_redis: Redis, monk
     some = [*rows(1.0), *rows(2.0, minutes=6), *rows(4.0, minutes=7, key="b")]
     batch = tile_batch(GROUP, table_of(some, "float"), START)
     fake_redis.hset("ingest:s:1", "state", "begun")
-    assert tile_store.add(fake_redis, GROUP, "ingest:s:1", batch[:2], START)
+    assert tile_store.add(fake_redis, GROUP, "ingest:s:1", "tiles", batch[:2], START)
     assert fake_redis.hget("ingest:s:1", keys.tiles_field(GROUP.name)) == "2"
     for _ in range(2):
-        assert tile_store.add(fake_redis, GROUP, "ingest:s:1", batch, START)
+        assert tile_store.add(fake_redis, GROUP, "ingest:s:1", "tiles", batch, START)
     assert [value(fake_redis, READING, key, START + 10 * MINUTE) for key in "ab"] == [3.0, 4.0]
 
 
