@@ -45,6 +45,8 @@ class Input:
     has_default: bool = False
     default: float | int | str | bool | None = None
     """Taken where the entity is not there at all, if `has_default`."""
+    max_age: int | None = None
+    """Seconds after its event time at which a row of that source is still used; None for ever."""
 
 
 @dataclass(frozen=True)

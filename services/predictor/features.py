@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NoReturn
 
-from modelmill import keys
+from modelmill import durations, expiry, keys
 from modelmill.errors import CorruptFeature, InvalidRequest, MissingEntity
 from services.predictor.instances import EXPECTED, Instance
 from services.predictor.online import OnlineStore, Stored
@@ -17,6 +18,8 @@ EVENT_TIME = slice(27)
 
 Lookup = tuple[int, str]
 """An entity, by its position in the signature, and its key."""
+Cutoffs = Sequence[Sequence[str]]
+"""Of each entity of the signature, the earliest event time of each source that is not expired; empty where none is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,18 @@ def read(store: OnlineStore, signature: Signature, wanted: Sequence[Lookup]) -> 
     return dict(zip(wanted, store.read(asked), strict=True))
 
 
-def row(instance: Instance, signature: Signature, stored: Mapping[Lookup, Stored]) -> Row:
+def cutoffs(signature: Signature, now: datetime) -> Cutoffs:
+    """Which event times are too old at `now`."""
+    return [
+        [expiry.cutoff(now, age) for age in entity.max_ages] if any(entity.max_ages) else ()
+        for entity in signature.entities
+    ]
+
+
+def row(instance: Instance, signature: Signature, stored: Mapping[Lookup, Stored], oldest: Cutoffs) -> Row:
     """The values of all inputs for `instance`: given, else stored, else the default of an entity that is not there.
+
+    What is older than `oldest` counts as missing.
 
     Raises:
         MissingEntity: for an entity that is not there, where a feature of it is neither given nor has a default.
@@ -66,7 +79,7 @@ def row(instance: Instance, signature: Signature, stored: Mapping[Lookup, Stored
             found = stored[number, key]
             times = found[len(entity.inputs) :]
             if any(times):
-                _decode(entity, key, found, times, instance, values)
+                _decode(entity, key, found, times, _expired(times, oldest[number]), instance, values)
                 event_times[entity.name] = min(time[EVENT_TIME] for time in times if time)
             else:
                 _defaults(entity, key, instance, signature, values)
@@ -76,25 +89,43 @@ def row(instance: Instance, signature: Signature, stored: Mapping[Lookup, Stored
     return Row(values, event_times)
 
 
+def _expired(times: Stored, oldest: Sequence[str]) -> Sequence[int]:
+    """The sources whose row is too old."""
+    if not oldest:
+        return ()
+    return [source for source, time in enumerate(times) if time is not None and time < oldest[source]]
+
+
 def _decode(
-    entity: EntitySignature, key: str, found: Stored, times: Stored, instance: Instance, values: list[Value]
+    entity: EntitySignature,
+    key: str,
+    found: Stored,
+    times: Stored,
+    expired: Sequence[int],
+    instance: Instance,
+    values: list[Value],
 ) -> None:
     for item, text in zip(entity.inputs, found, strict=False):
         if item.position in instance.given:
             continue
-        if text is not None:
+        if text is not None and item.source not in expired:
             try:
                 values[item.position] = item.decode(text)
             except (ValueError, KeyError):
                 raise CorruptFeature(entity.name, key, item.field, text, EXPECTED[item.dtype]) from None
         elif not item.nullable:
-            _refuse_missing(entity, key, item, times)
+            _refuse_missing(entity, key, item, times, expired)
 
 
-def _refuse_missing(entity: EntitySignature, key: str, item: StoredInput, times: Stored) -> NoReturn:
-    source = entity.sources[item.source]
-    if times[item.source] is None:
+def _refuse_missing(
+    entity: EntitySignature, key: str, item: StoredInput, times: Stored, expired: Sequence[int]
+) -> NoReturn:
+    source, time = entity.sources[item.source], times[item.source]
+    if time is None:
         reason = f"no row of source {source!r} has arrived"
+    elif item.source in expired:
+        limit = durations.text(entity.max_ages[item.source] or 0)
+        reason = f"it is expired, since its newest row of source {source!r} is of {time[EVENT_TIME]}, over {limit} ago"
     else:
         reason = "its feature function failed, or its newest row had no value"
     raise InvalidRequest(

@@ -45,6 +45,8 @@ class EntitySignature:
     """Name of the join key in requests."""
     inputs: tuple[StoredInput, ...]
     sources: tuple[str, ...]
+    max_ages: tuple[int | None, ...]
+    """Of each source, the seconds after its event time at which a row is still used; None for ever."""
     positions: frozenset[int] = field(init=False)
     """Of its inputs among the model's."""
     fields: list[str] = field(init=False)
@@ -103,7 +105,8 @@ class Signature:
 
 def _entity(name: str, key: str, inputs: tuple[Input, ...]) -> EntitySignature:
     own = [(position, item) for position, item in enumerate(inputs) if item.entity == name]
-    sources = tuple(dict.fromkeys(_stated(item, "source") for _, item in own))
+    ages = {_stated(item, "source"): item.max_age for _, item in own}
+    sources = tuple(ages)
     stored = (
         StoredInput(
             position,
@@ -116,7 +119,7 @@ def _entity(name: str, key: str, inputs: tuple[Input, ...]) -> EntitySignature:
         )
         for position, item in own
     )
-    return EntitySignature(name, key, tuple(stored), sources)
+    return EntitySignature(name, key, tuple(stored), sources, tuple(ages.values()))
 
 
 def _stated(item: Input, attribute: str) -> str:

@@ -28,6 +28,7 @@ def signature(definitions: Definitions, recipe: Model) -> list[Input]:
             source=ref.source,
             has_default=ref.name in recipe.defaults,
             default=recipe.defaults.get(ref.name),
+            max_age=definitions.source(ref.source).max_age,
         )
         for ref in refs
     ]
