@@ -275,13 +275,23 @@ def statistics(source: str, column: str | None, start: str | None, end: str | No
 @main.command()
 @click.argument("entity", required=False)
 @click.argument("key", required=False)
+@click.option("--detail", is_flag=True, help="Why each value is there or not, and how old it is.")
 @json_option
-def features(entity: str | None, key: str | None, as_json: bool) -> None:
+def features(entity: str | None, key: str | None, detail: bool, as_json: bool) -> None:
     """List all features, or show those stored of one ENTITY by its KEY."""
     if entity and key:
-        found = client().entity(entity, key)
-        show.as_json(found) if as_json else show.facts(found)
+        found = client().entity(entity, key, detail=detail)
+        if as_json:
+            show.as_json(found)
+        elif detail:
+            rows = [{"feature": name, **value} for name, value in found["features"].items()]
+            columns = ["feature", "value", "status", "age_seconds", "event_time", "ingest_time", "source", "error"]
+            show.table(rows, columns, empty="No features.")
+        else:
+            show.facts(found)
         return
+    if detail:
+        raise click.UsageError("--detail is about one entity; name ENTITY and KEY")
     rows = client().features()
     if entity is not None:
         known = {row["entity"] for row in rows}

@@ -145,9 +145,10 @@ class Client:
         """Every declared feature, with how fresh and how complete it is."""
         return list(self._call("GET", f"{self.settings.feature_url}/features", timeout=LONG)["features"])
 
-    def entity(self, entity: str, key: str) -> Json:
-        """The stored features of one entity."""
-        return self._call("GET", f"{self.settings.feature_url}/entities/{entity}/{quote(key, safe='')}")
+    def entity(self, entity: str, key: str, *, detail: bool = False) -> Json:
+        """The stored features of one entity; with `detail` each with its status, age, times and source."""
+        params = {"detail": "true"} if detail else {}
+        return self._call("GET", f"{self.settings.feature_url}/entities/{entity}/{quote(key, safe='')}", params=params)
 
     def training_frame(
         self,

@@ -165,7 +165,10 @@ class RowsIngested(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionServed(Event):
-    """One predict request was answered; `id` is the prediction's id."""
+    """One predict request was answered; `id` is the prediction's id.
+
+    `time` is when its features were read, by which their ages count.
+    """
 
     type: ClassVar[str] = "prediction.served"
     stream: ClassVar[str] = keys.EVENTS_PREDICTIONS
@@ -180,6 +183,11 @@ class PredictionServed(Event):
     """Model input to its values, one a row, as they went into the model."""
     predictions: list[Any]
     """The answers, one a row."""
+    keys: dict[str, list[str | None]] = field(default_factory=dict)
+    """Entity to the keys that were looked up, one a row, null where none was; without entities of which nothing was."""
+    given: list[list[str]] = field(default_factory=list)
+    """Names of the features that the caller gave, a list a row; empty where no row had any. Request inputs, which
+    always come with the request, are not listed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,13 +43,15 @@ class Input:
     """Name of the field in the entity's hash."""
     source: str | None = None
     """The source that the field comes from, whose event time says how fresh it is."""
+    has_default: bool = False
+    default: float | int | str | bool | None = None
+    """Taken where the entity is not there at all, if `has_default`."""
+    max_age: int | None = None
+    """Seconds after its event time at which a row of that source is still used; None for ever."""
     tiles: str | None = None
     """For a windowed aggregate: the group of tiles that it is read from, instead of a field."""
     reading: Reading | None = None
     """And how it is read from them."""
-    has_default: bool = False
-    default: float | int | str | bool | None = None
-    """Taken where the entity is not there at all, if `has_default`."""
 
 
 @dataclass(frozen=True)

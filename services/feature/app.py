@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import date
+from datetime import UTC, date, datetime
+from typing import Any
 
 from flask import Flask, Response, request
 from prometheus_client import Counter
@@ -19,8 +20,9 @@ from modelmill.web import create_app, json_object, redis_answers, reply, spooled
 from services.feature import online, quarantine
 from services.feature.catalogue import Catalogue
 from services.feature.decode import decode
+from services.feature.details import details
 from services.feature.encode import ARROW_STREAM, PARQUET, encoded
-from services.feature.frame_requests import frame_of_model, frame_of_spine, moment
+from services.feature.frame_requests import flag, frame_of_model, frame_of_spine, moment, query_flag
 from services.feature.ingest import ingest
 from services.feature.journal import digest_of
 from services.feature.overview import features_overview
@@ -116,26 +118,30 @@ def feature_app(catalogue: Catalogue, settings: Settings, statistics_files: Stat
 
     @app.get("/entities/<entity>/<path:key>")
     def entity(entity: str, key: str) -> Response:
-        """The stored features of one entity, with the event time of each source."""
-        definitions = catalogue.definitions
-        definitions.entity(entity)
-        found = online.read(redis, definitions, entity, [key])[0]
+        """The stored features of one entity, with event and ingest time of each source's row; expired ones are null.
+
+        `?detail=true` tells of each value its status (present, missing, expired, failed), age, times and source.
+        """
+        detail = query_flag(request.args, "detail")
+        found = _entities(catalogue, entity, [key], detail)[0]
         if found is None:
             raise MissingEntity(entity, key)
-        return reply({"entity": entity, "key": key, **asdict(found)})
+        return reply({"entity": entity, "key": key, **found})
 
     @app.post("/entities/<entity>/lookup")
     def lookup(entity: str) -> Response:
-        """The stored features of several entities: `{"keys": [...]}`; null for one that is not there."""
-        definitions = catalogue.definitions
-        definitions.entity(entity)
-        ids = json_object().get("keys")
+        """The stored features of several entities: `{"keys": [...]}`; null for one that is not there.
+
+        With `"detail": true` each value comes with its status, age, times and source.
+        """
+        catalogue.definitions.entity(entity)
+        body = json_object()
+        ids, detail = body.get("keys"), flag(body, "detail")
         if not isinstance(ids, list) or not all(isinstance(key, str) for key in ids):
             raise InvalidRequest(f"keys is {ids!r}; expected a list of texts")
         if len(ids) > MAX_LOOKUP:
             raise TooLarge("keys", len(ids), MAX_LOOKUP)
-        found = online.read(redis, definitions, entity, ids)
-        return reply({"entities": {key: asdict(e) if e else None for key, e in zip(ids, found, strict=True)}})
+        return reply({"entities": dict(zip(ids, _entities(catalogue, entity, ids, detail), strict=True))})
 
     @app.get("/features")
     def features() -> Response:
@@ -196,6 +202,17 @@ def feature_app(catalogue: Catalogue, settings: Settings, statistics_files: Stat
         return response
 
     return app
+
+
+def _entities(catalogue: Catalogue, entity: str, ids: Sequence[str], detail: bool) -> list[dict[str, Any] | None]:
+    """What is told of each entity; None for one that is not there."""
+    definitions, now = catalogue.definitions, datetime.now(UTC)
+    definitions.entity(entity)
+    found = online.read(catalogue.redis, definitions, entity, ids, now)
+    if not detail:
+        return [None if one is None else one.answer() for one in found]
+    refs = list(definitions.features_of(entity).values())
+    return [None if one is None else {"features": details(one, refs, now)} for one in found]
 
 
 def _digest(source: Source, body: bytes, kind: str, on_error: str) -> str:

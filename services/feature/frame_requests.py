@@ -32,9 +32,7 @@ def frame_of_model(storage: Storage, definitions: Definitions, body: Mapping[str
     name = body.get("model")
     if not isinstance(name, str):
         raise InvalidRequest(f"model is {name!r}; expected a text")
-    detail = body.get("detail", False)
-    if not isinstance(detail, bool):
-        raise InvalidRequest(f"detail is {detail!r}; expected true or false")
+    detail = flag(body, "detail")
     model = definitions.model(name)
     start, end = moment(body, "start"), moment(body, "end")
     as_of = _as_of(body.get("as_of", "event"))
@@ -57,10 +55,7 @@ def frame_of_spine(
     for name in query:
         if name not in QUERY:
             raise InvalidRequest(f"query parameter {name!r} is not taken with a spine{did_you_mean(name, QUERY)}")
-    detail = FLAGS.get(text := query.get("detail", "false").lower())
-    if detail is None:
-        raise InvalidRequest(f"detail={text!r}; expected true or false")
-    wanted = _wanted(definitions, query, _as_of(query.get("as_of", "event")), detail)
+    wanted = _wanted(definitions, query, _as_of(query.get("as_of", "event")), query_flag(query, "detail"))
     keys = list(dict.fromkeys(definitions.entity(ref.entity).key for ref in wanted.refs))
     spine = uploaded(file, content_type, keys=keys, time=query.get("time", "event_time"))
     return spine_frame(storage, definitions, spine, wanted)
@@ -108,6 +103,30 @@ def _as_of(value: Any) -> AsOf:
         raise InvalidRequest(f"as_of is {value!r}; expected {' or '.join(get_args(AsOf))}")
     found: AsOf = value
     return found
+
+
+def flag(body: Mapping[str, Any], name: str) -> bool:
+    """The truth value under `name` of a JSON body, false where there is none.
+
+    Raises:
+        InvalidRequest: for anything else.
+    """
+    value = body.get(name, False)
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{name} is {value!r}; expected true or false")
+    return value
+
+
+def query_flag(query: Mapping[str, str], name: str) -> bool:
+    """The truth value of a query parameter, false where there is none.
+
+    Raises:
+        InvalidRequest: for anything else.
+    """
+    value = FLAGS.get(text := query.get(name, "false").lower())
+    if value is None:
+        raise InvalidRequest(f"{name}={text!r}; expected true or false")
+    return value
 
 
 def moment(body: Mapping[str, Any], name: str) -> datetime | None:

@@ -7,8 +7,9 @@ the order in which they arrive.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,14 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill import keys
+from modelmill import expiry, keys
+from modelmill.aggregates import Aggregate
 from modelmill.connections import Redis
 from modelmill.declarations import Source
-from modelmill.definitions import Definitions
+from modelmill.definitions import Definitions, FeatureRef
 from modelmill.errors import CorruptFeature
+from modelmill.tile_reading import TileReader
+from modelmill.tiles import micros
 from services.feature.derive import FAILED
 from services.feature.history import INGEST_TIME
 from services.feature.validate import EVENT_TIME, EXPECTED
@@ -135,70 +139,147 @@ def _remove(redis: Redis, step: deque[str], fields: Collection[str]) -> None:
         pipe.execute()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OnlineEntity:
     """What is stored online of one entity."""
 
     features: dict[str, Any]
-    """Every feature that its sources declare; None where the value is missing."""
+    """Every feature that its sources declare; None where the value is missing or expired."""
     event_times: dict[str, str]
     """Source to the event time of the row that its values come from."""
     ingest_times: dict[str, str]
     """Source to the ingest time of that row."""
     failed: dict[str, str]
-    """Feature whose function failed on that row to its error."""
+    """Feature whose function failed on that row to its error; without those of expired rows."""
+    expired: list[str]
+    """Sources whose row is older than they allow."""
+
+    def answer(self) -> dict[str, Any]:
+        """What a request without `detail` is told."""
+        return {
+            "features": self.features,
+            "event_times": self.event_times,
+            "ingest_times": self.ingest_times,
+            "failed": self.failed,
+        }
 
 
 def read(
-    redis: Redis, definitions: Definitions, entity: str, ids: Sequence[str], now: datetime | None = None
+    redis: Redis, definitions: Definitions, entity: str, ids: Sequence[str], now: datetime
 ) -> list[OnlineEntity | None]:
-    """The stored features of each id as of `now`, in one round trip; None where nothing is stored.
+    """The stored features of each id as `now` sees them, in one round trip; None where no row has arrived.
 
     Raises:
-        CorruptFeature: for a stored text that is no value of the feature's type.
+        CorruptFeature: for a stored text that is no value of the feature's type, or no tile.
     """
-    refs = [ref for ref in definitions.features_of(entity).values() if ref.aggregate is None]
-    fields = {ref.name: (ref.field, ref.column.dtype) for ref in refs}
-    sources = dict.fromkeys(ref.source for ref in refs)
-    windows = Windows(definitions, entity, micros(now or datetime.now(UTC)))
-    with redis.pipeline(transaction=False) as pipe:
-        for key in ids:
-            pipe.hgetall(keys.feature(entity, key))
-            windows.ask(pipe, key)
-        answers = iter(pipe.execute())
-    found: list[OnlineEntity | None] = []
+    sources = [_Reader.of(definitions, name, refs, now) for name, refs in _by_source(definitions, entity).items()]
+    fields = [field for source in sources for field in source.fields]
+    aggregates = _Aggregates(definitions, entity, now)
+    commands: list[tuple[str, ...]] = []
     for key in ids:
-        stored, aggregates = next(answers), windows.values(key, answers)
-        there = stored or aggregates.found
-        found.append(_entity(entity, key, stored, fields, sources, aggregates.values) if there else None)
+        commands += [("HMGET", keys.feature(entity, key), *fields)] if fields else []
+        commands += aggregates.commands(key)
+    answers = iter(_ask(redis, commands))
+    found = []
+    for key in ids:
+        read = _entity(entity, key, next(answers) if fields else [], sources)
+        there = aggregates.add(read, key, answers)
+        found.append(read if there or read.event_times else None)
     return found
 
 
-def _entity(
-    entity: str,
-    key: str,
-    found: Mapping[str, str],
-    fields: Mapping[str, tuple[str, str]],
-    sources: Collection[str],
-    aggregates: Mapping[str, Any],
-) -> OnlineEntity:
-    features: dict[str, Any] = {}
-    for name, (field, dtype) in fields.items():
-        text = found.get(field)
-        try:
-            features[name] = None if text is None else READ[dtype](text)
-        except (ValueError, KeyError):
-            raise CorruptFeature(entity, key, field, str(text), EXPECTED[dtype]) from None
-    times = {source: found[field].split(" ") for source in sources if (field := keys.time_field(source)) in found}
-    errors: dict[str, str] = {}
+class _Aggregates:
+    """Reads an entity's windowed aggregates, a command for each group of tiles."""
+
+    def __init__(self, definitions: Definitions, entity: str, now: datetime) -> None:
+        self._entity = entity
+        self._time = micros(now)
+        groups: dict[str, list[Aggregate]] = {}
+        for aggregate in definitions.aggregates.get(entity, {}).values():
+            groups.setdefault(definitions.tile_group(aggregate).name, []).append(aggregate)
+        self._readers = [
+            (TileReader(group, tuple(one.reading for one in found)), [one.name for one in found])
+            for group, found in groups.items()
+        ]
+
+    def commands(self, key: str) -> list[tuple[str, ...]]:
+        return [reader.command(key, self._time) for reader, _ in self._readers]
+
+    def add(self, read: OnlineEntity, key: str, answers: Iterator[list[str | None]]) -> bool:
+        """Add the values to `read`; whether there were any tiles."""
+        there = False
+        for reader, names in self._readers:
+            texts = next(answers)
+            there |= any(texts)
+            try:
+                read.features.update(zip(names, reader.values(texts, self._time), strict=True))
+            except (ValueError, KeyError, TypeError):
+                text = ", ".join(filter(None, texts))
+                raise CorruptFeature(self._entity, key, reader.group, text, "tiles") from None
+        return there
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """What is read of an entity's hash for one source: the times of its row, what failed on it, then its values."""
+
+    source: str
+    cutoff: str
+    values: list[tuple[str, str, Callable[[str], Any], str]]
+    """Name, field, what reads its text, and what that is expected to be."""
+    fields: list[str]
+
+    @classmethod
+    def of(cls, definitions: Definitions, source: str, refs: Sequence[FeatureRef], now: datetime) -> _Reader:
+        values = [(ref.name, ref.field, READ[ref.column.dtype], EXPECTED[ref.column.dtype]) for ref in refs]
+        fields = [keys.time_field(source), keys.failed_field(source), *(ref.field for ref in refs)]
+        return cls(source, expiry.cutoff(now, definitions.source(source).max_age), values, fields)
+
+
+def _by_source(definitions: Definitions, entity: str) -> dict[str, list[FeatureRef]]:
+    found: dict[str, list[FeatureRef]] = {}
+    for ref in definitions.features_of(entity).values():
+        if ref.aggregate is None:
+            found.setdefault(ref.source, []).append(ref)
+    return found
+
+
+def _ask(redis: Redis, commands: Sequence[tuple[str, ...]]) -> list[list[str | None]]:
+    """The answers to `commands`, sent together; redis-py's pipeline would take twice as long for a hundred of them."""
+    pool = redis.connection_pool
+    connection = pool.get_connection()
+    try:
+        connection.send_packed_command(connection.pack_commands(commands))
+        return [connection.read_response() for _ in commands]
+    except BaseException:
+        connection.disconnect()  # answers that were not read would be taken for those to the next question
+        raise
+    finally:
+        pool.release(connection)
+
+
+def _entity(entity: str, key: str, found: Sequence[str | None], sources: Sequence[_Reader]) -> OnlineEntity:
+    read = OnlineEntity({}, {}, {}, {}, [])
+    at = 0
     for source in sources:
-        errors |= orjson.loads(found.get(keys.failed_field(source), "{}"))
-    return OnlineEntity(
-        features | aggregates,
-        {source: event for source, (event, _) in times.items()},
-        {source: ingest for source, (_, ingest) in times.items()},
-        {name: errors[field] for name, (field, _) in fields.items() if field in errors},
-    )
+        times, failed, *texts = found[at : at + len(source.fields)]
+        at += len(source.fields)
+        if times is not None:
+            read.event_times[source.source], _, read.ingest_times[source.source] = times.partition(" ")
+        if times is None or times < source.cutoff:
+            read.features.update(dict.fromkeys([value[0] for value in source.values]))
+            if times is not None:
+                read.expired.append(source.source)
+            continue
+        for (name, field, decode, expected), text in zip(source.values, texts, strict=True):
+            try:
+                read.features[name] = None if text is None else decode(text)
+            except (ValueError, KeyError):
+                raise CorruptFeature(entity, key, field, str(text), expected) from None
+        if failed is not None:
+            errors = orjson.loads(failed)
+            read.failed.update({name: errors[field] for name, field, *_ in source.values if field in errors})
+    return read
 
 
 def _newest_per_key(table: pa.Table, key: str) -> pa.Table:

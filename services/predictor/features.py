@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NoReturn
 
-from modelmill import keys
+from modelmill import durations, expiry, keys
 from modelmill.errors import CorruptFeature, InvalidRequest, MissingEntity
 from services.predictor.instances import EXPECTED, Instance
 from services.predictor.online import OnlineStore, Stored
-from services.predictor.signature import EntitySignature, Signature, StoredInput, Value
+from services.predictor.signature import AggregateInputs, EntitySignature, Signature, StoredInput, Value
 
 EVENT_TIME = slice(27)
 """The event time in the times of a row."""
 
 Lookup = tuple[int, str]
 """An entity, by its position in the signature, and its key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is stored of one entity."""
+
+    stored: Stored
+    """Of its hash: the signature's `fields`."""
+    tiles: list[Stored]
+    """Of each of its aggregates' groups, as their reader asked."""
+
+
+Cutoffs = Sequence[Sequence[str]]
+"""Of each entity of the signature, the earliest event time of each source that is not expired; empty where none is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +54,40 @@ def lookups(instances: Sequence[Instance], signature: Signature) -> list[Lookup]
     return list(wanted)
 
 
-def read(store: OnlineStore, signature: Signature, wanted: Sequence[Lookup]) -> dict[Lookup, Stored]:
-    """What is stored of each entity in `wanted`, in one round trip; where nothing is wanted Redis is not asked."""
+def read(store: OnlineStore, signature: Signature, wanted: Sequence[Lookup], t: int) -> dict[Lookup, Found]:
+    """What is stored of each entity in `wanted` at time t, microseconds since 1970, in one round trip.
+
+    Where nothing is wanted Redis is not asked.
+    """
     if not wanted:
         return {}
-    asked = [
-        (keys.feature(entity.name, key), entity.fields)
-        for entity, key in ((signature.entities[number], key) for number, key in wanted)
+    commands: list[tuple[str, ...]] = []
+    for number, key in wanted:
+        entity = signature.entities[number]
+        if entity.fields:
+            commands.append(("HMGET", keys.feature(entity.name, key), *entity.fields))
+        for aggregates in entity.aggregates:
+            commands.append(aggregates.reader.command(key, t))
+    answers = iter(store.read(commands))
+    return {
+        lookup: Found(next(answers) if entity.fields else [], [next(answers) for _ in entity.aggregates])
+        for lookup in wanted
+        for entity in [signature.entities[lookup[0]]]
+    }
+
+
+def cutoffs(signature: Signature, now: datetime) -> Cutoffs:
+    """Which event times are too old at `now`."""
+    return [
+        [expiry.cutoff(now, age) for age in entity.max_ages] if any(entity.max_ages) else ()
+        for entity in signature.entities
     ]
-    return dict(zip(wanted, store.read(asked), strict=True))
 
 
-def row(instance: Instance, signature: Signature, stored: Mapping[Lookup, Stored]) -> Row:
+def row(instance: Instance, signature: Signature, stored: Mapping[Lookup, Found], oldest: Cutoffs, t: int) -> Row:
     """The values of all inputs for `instance`: given, else stored, else the default of an entity that is not there.
+
+    What is older than `oldest` counts as missing; the windows of aggregates are those of time t.
 
     Raises:
         MissingEntity: for an entity that is not there, where a feature of it is neither given nor has a default.
@@ -64,37 +100,76 @@ def row(instance: Instance, signature: Signature, stored: Mapping[Lookup, Stored
         if instance.needs(number, entity):
             key = str(instance.keys[number])
             found = stored[number, key]
-            times = found[len(entity.inputs) :]
+            times = found.stored[len(entity.inputs) :]
             if any(times):
-                _decode(entity, key, found, times, instance, values)
+                _decode(entity, key, found.stored, times, _expired(times, oldest[number]), instance, values)
                 event_times[entity.name] = min(time[EVENT_TIME] for time in times if time)
             else:
                 _defaults(entity, key, instance, signature, values)
                 event_times[entity.name] = None
+            for aggregates, tiles in zip(entity.aggregates, found.tiles, strict=True):
+                _aggregate(entity, key, aggregates, tiles, signature, values, t)
     for position, value in instance.given.items():
         values[position] = value
     return Row(values, event_times)
 
 
+def _expired(times: Stored, oldest: Sequence[str]) -> Sequence[int]:
+    """The sources whose row is too old."""
+    if not oldest:
+        return ()
+    return [source for source, time in enumerate(times) if time is not None and time < oldest[source]]
+
+
 def _decode(
-    entity: EntitySignature, key: str, found: Stored, times: Stored, instance: Instance, values: list[Value]
+    entity: EntitySignature,
+    key: str,
+    found: Stored,
+    times: Stored,
+    expired: Sequence[int],
+    instance: Instance,
+    values: list[Value],
 ) -> None:
     for item, text in zip(entity.inputs, found, strict=False):
         if item.position in instance.given:
             continue
-        if text is not None:
+        if text is not None and item.source not in expired:
             try:
                 values[item.position] = item.decode(text)
             except (ValueError, KeyError):
                 raise CorruptFeature(entity.name, key, item.field, text, EXPECTED[item.dtype]) from None
         elif not item.nullable:
-            _refuse_missing(entity, key, item, times)
+            _refuse_missing(entity, key, item, times, expired)
 
 
-def _refuse_missing(entity: EntitySignature, key: str, item: StoredInput, times: Stored) -> NoReturn:
-    source = entity.sources[item.source]
-    if times[item.source] is None:
+def _aggregate(
+    entity: EntitySignature,
+    key: str,
+    aggregates: AggregateInputs,
+    tiles: Stored,
+    signature: Signature,
+    values: list[Value],
+    t: int,
+) -> None:
+    there = any(tiles)
+    try:
+        found = aggregates.reader.values(tiles, t)
+    except (ValueError, KeyError, TypeError):
+        raise CorruptFeature(entity.name, key, aggregates.reader.group, str(tiles), "tiles") from None
+    for position, value in zip(aggregates.positions, found, strict=True):
+        item = signature.inputs[position]
+        values[position] = item.default if item.has_default and not there else value
+
+
+def _refuse_missing(
+    entity: EntitySignature, key: str, item: StoredInput, times: Stored, expired: Sequence[int]
+) -> NoReturn:
+    source, time = entity.sources[item.source], times[item.source]
+    if time is None:
         reason = f"no row of source {source!r} has arrived"
+    elif item.source in expired:
+        limit = durations.text(entity.max_ages[item.source] or 0)
+        reason = f"it is expired, since its newest row of source {source!r} is of {time[EVENT_TIME]}, over {limit} ago"
     else:
         reason = "its feature function failed, or its newest row had no value"
     raise InvalidRequest(

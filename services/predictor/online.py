@@ -25,17 +25,17 @@ class OnlineStore:
         self._pool = client.connection_pool
         self._own = threading.local()
 
-    def read(self, asked: Sequence[tuple[str, list[str]]]) -> list[Stored]:
-        """The fields of each hash in `asked`; a connection that went stale is opened again, once.
+    def read(self, commands: Sequence[tuple[str, ...]]) -> list[Stored]:
+        """What the HMGET `commands` answer; a connection that went stale is opened again, once.
 
         Raises:
             redis.exceptions.RedisError: where Redis is away, or a key holds no hash.
         """
         connection = self._connection()
         try:
-            return _ask(connection, asked)
+            return _ask(connection, commands)
         except redis.exceptions.ConnectionError:
-            return _ask(connection, asked)
+            return _ask(connection, commands)
 
     def _connection(self) -> Connection:
         connection = getattr(self._own, "connection", None)
@@ -44,10 +44,10 @@ class OnlineStore:
         return connection
 
 
-def _ask(connection: Connection, asked: Sequence[tuple[str, list[str]]]) -> list[Stored]:
+def _ask(connection: Connection, commands: Sequence[tuple[str, ...]]) -> list[Stored]:
     try:
-        connection.send_packed_command(connection.pack_commands([("HMGET", name, *fields) for name, fields in asked]))
-        return [connection.read_response() for _ in asked]
+        connection.send_packed_command(connection.pack_commands(commands))
+        return [connection.read_response() for _ in commands]
     except BaseException:
         connection.disconnect()  # answers that were not read would be taken for those to the next question
         raise

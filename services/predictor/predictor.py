@@ -13,11 +13,13 @@ from modelmill import web
 from modelmill.errors import Unavailable, UnknownName
 from modelmill.events import PredictionFailed, PredictionServed, iso
 from modelmill.registry import Registry
+from modelmill.tiles import micros
 from services.predictor import features, instances, metrics
 from services.predictor.inference import Answers, infer
 from services.predictor.live import LiveModels, ServedModel
 from services.predictor.online import OnlineStore
 from services.predictor.reports import Report, Reports
+from services.predictor.signature import Signature
 
 SOURCE = "predictor"
 
@@ -72,16 +74,19 @@ class Predictor:
     def _predict(self, model: ServedModel, body: Any, started: float) -> dict[str, Any]:
         signature = model.signature
         asked = instances.parse(body, signature, self.max_instances)
-        stored = features.read(self.store, signature, features.lookups(asked, signature))
-        rows = [features.row(instance, signature, stored) for instance in asked]
+        now = datetime.now(UTC)
+        oldest = features.cutoffs(signature, now)
+        t = micros(now)
+        stored = features.read(self.store, signature, features.lookups(asked, signature), t)
+        rows = [features.row(instance, signature, stored, oldest, t) for instance in asked]
         answers = infer(model, [row.values for row in rows])
         prediction_id = secrets.token_hex(16)
         origin = {"model": model.name, "version": model.version, "prediction_id": prediction_id}
         if instances.is_batch(body):
             answer = {"predictions": _each(answers), **origin}
         else:
-            answer = {**_each(answers)[0], **origin, "features": _freshness(rows[0].event_times)}
-        self._served(model, prediction_id, started, rows, answers)
+            answer = {**_each(answers)[0], **origin, "features": _freshness(rows[0].event_times, now)}
+        self._served(model, prediction_id, started, now, asked, rows, answers)
         return answer
 
     def _failed(self, name: str, version: int, error: Exception, started: float) -> None:
@@ -107,10 +112,12 @@ class Predictor:
         model: ServedModel,
         prediction_id: str,
         started: float,
+        now: datetime,
+        asked: list[instances.Instance],
         rows: list[features.Row],
         answers: Answers,
     ) -> None:
-        latency, now = _milliseconds(started), time.time()
+        latency = _milliseconds(started)
         metrics.PREDICTIONS.labels(model.name, "served").inc()
         self.reports.add(
             Report(
@@ -118,7 +125,7 @@ class Predictor:
                 lambda: PredictionServed(
                     id=prediction_id,
                     source=SOURCE,
-                    time=_iso(now),
+                    time=iso(now),
                     model=model.name,
                     version=model.version,
                     latency_ms=latency,
@@ -128,6 +135,8 @@ class Predictor:
                         for position, item in enumerate(model.signature.inputs)
                     },
                     predictions=answers.predictions,
+                    keys=_keys(model.signature, asked),
+                    given=_given(model.signature, asked),
                 ),
             )
         )
@@ -142,9 +151,26 @@ def _each(answers: Answers) -> list[dict[str, Any]]:
     ]
 
 
-def _freshness(event_times: dict[str, str | None]) -> dict[str, dict[str, Any]]:
+def _keys(signature: Signature, asked: list[instances.Instance]) -> dict[str, list[str | None]]:
+    """Entity to the key that was looked up for each instance; entities of which nothing was read are left out."""
+    found = {
+        entity.name: [one.keys[number] if one.needs(number, entity) else None for one in asked]
+        for number, entity in enumerate(signature.entities)
+    }
+    return {entity: keys for entity, keys in found.items() if any(keys)}
+
+
+def _given(signature: Signature, asked: list[instances.Instance]) -> list[list[str]]:
+    """The features that came with each instance; nothing at all where none did."""
+    requested = set(signature.requested)
+    if all(one.given.keys() <= requested for one in asked):
+        return []
+    names = [item.name for item in signature.inputs]
+    return [[names[position] for position in sorted(one.given.keys() - requested)] for one in asked]
+
+
+def _freshness(event_times: dict[str, str | None], now: datetime) -> dict[str, dict[str, Any]]:
     """How old the features of each entity are that was read; absent values where defaults stood for it."""
-    now = datetime.now(UTC)
     return {
         entity: {
             "event_time": time,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from modelmill import keys
 from modelmill.package import Input, Manifest
+from modelmill.tile_reading import TileReader
+from modelmill.tiles import Reading
 
 Value = float | int | bool | str | None
 """A model input's value; None is a missing one, which only nullable inputs may have."""
@@ -37,6 +39,15 @@ class StoredInput:
 
 
 @dataclass(frozen=True)
+class AggregateInputs:
+    """The model inputs that are read from the tiles of one group, in the order of the reader's values."""
+
+    reader: TileReader
+    positions: tuple[int, ...]
+    """Among the model's inputs."""
+
+
+@dataclass(frozen=True)
 class EntitySignature:
     """What a model needs of one entity."""
 
@@ -45,14 +56,18 @@ class EntitySignature:
     """Name of the join key in requests."""
     inputs: tuple[StoredInput, ...]
     sources: tuple[str, ...]
+    max_ages: tuple[int | None, ...]
+    """Of each source, the seconds after its event time at which a row is still used; None for ever."""
+    aggregates: tuple[AggregateInputs, ...]
     positions: frozenset[int] = field(init=False)
-    """Of its inputs among the model's."""
+    """Of its inputs and aggregates among the model's."""
     fields: list[str] = field(init=False)
     """What is read of the entity's hash: a field an input, then the times of the row of each source."""
 
     def __post_init__(self) -> None:
         times = [keys.time_field(source) for source in self.sources]
-        object.__setattr__(self, "positions", frozenset(item.position for item in self.inputs))
+        aggregated = (position for one in self.aggregates for position in one.positions)
+        object.__setattr__(self, "positions", frozenset((*(item.position for item in self.inputs), *aggregated)))
         object.__setattr__(self, "fields", [item.field for item in self.inputs] + times)
 
 
@@ -102,8 +117,10 @@ class Signature:
 
 
 def _entity(name: str, key: str, inputs: tuple[Input, ...]) -> EntitySignature:
-    own = [(position, item) for position, item in enumerate(inputs) if item.entity == name]
-    sources = tuple(dict.fromkeys(_stated(item, "source") for _, item in own))
+    of_entity = [(position, item) for position, item in enumerate(inputs) if item.entity == name]
+    own = [(position, item) for position, item in of_entity if item.tiles is None]
+    ages = {_stated(item, "source"): item.max_age for _, item in own}
+    sources = tuple(ages)
     stored = (
         StoredInput(
             position,
@@ -116,7 +133,22 @@ def _entity(name: str, key: str, inputs: tuple[Input, ...]) -> EntitySignature:
         )
         for position, item in own
     )
-    return EntitySignature(name, key, tuple(stored), sources)
+    aggregates = _aggregates([(position, item) for position, item in of_entity if item.tiles is not None])
+    return EntitySignature(name, key, tuple(stored), sources, tuple(ages.values()), aggregates)
+
+
+def _aggregates(own: Sequence[tuple[int, Input]]) -> tuple[AggregateInputs, ...]:
+    groups: dict[str, list[tuple[int, Reading]]] = {}
+    for position, item in own:
+        if item.reading is None:
+            raise ValueError(f"input {item.name!r} names tiles, but not how they are read")
+        groups.setdefault(_stated(item, "tiles"), []).append((position, item.reading))
+    return tuple(
+        AggregateInputs(
+            TileReader(group, tuple(reading for _, reading in found)), tuple(position for position, _ in found)
+        )
+        for group, found in groups.items()
+    )
 
 
 def _stated(item: Input, attribute: str) -> str:

@@ -30,6 +30,7 @@ def signature(definitions: Definitions, recipe: Model) -> list[Input]:
             reading=ref.aggregate.reading if ref.aggregate else None,
             has_default=ref.name in recipe.defaults,
             default=recipe.defaults.get(ref.name),
+            max_age=definitions.source(ref.source).max_age,
         )
         for ref in refs
     ]

@@ -222,6 +222,72 @@ def test_too_many_keys_are_refused(users: Room) -> None:
     )
 
 
+AGING = """
+    from modelmill import Entity, Source, feature
+    user = Entity("user", key="user_id")
+    visits = Source("visits", entity=user, event_time="at", max_age="1h", columns={"pages": int, "note": str | None})
+    users = Source("users", entity=user, event_time="at", columns={"x": float})
+
+    @feature(users, dtype=float)
+    def inverse(row):
+        return 1 / row["x"]
+
+    Source("orders", entity=user, columns={"total": float})
+"""
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def aging(open_room: OpenRoom) -> Room:
+    """Users of which `u` was seen an hour and a minute ago, and `v` half an hour ago."""
+    room, now = open_room(AGING), datetime.now(UTC)
+    ago = {"u": now - HOUR - timedelta(minutes=1), "v": now - HOUR / 2}
+    room.ingest("visits", [{"user_id": key, "pages": 3, "at": time.isoformat()} for key, time in ago.items()])
+    room.ingest("users", [{"user_id": "u", "x": 0.0, "at": now.isoformat()}])
+    return room
+
+
+def test_expired_values_are_null(aging: Room) -> None:
+    features = [aging.http.get(f"/entities/user/{key}").get_json()["features"]["pages"] for key in "uv"]
+    assert features == [None, 3]
+
+
+def test_detail_tells_why_each_value_is_there_or_not(aging: Room) -> None:
+    of_u, of_v = (aging.http.get(f"/entities/user/{key}?detail=true").get_json()["features"] for key in "uv")
+    statuses = {name: value["status"] for name, value in of_u.items()}
+    assert statuses == {"pages": "expired", "note": "expired", "x": "present", "inverse": "failed", "total": "missing"}
+    assert of_u["inverse"]["error"] == "ZeroDivisionError: float division by zero"
+    assert [of_v[name]["status"] for name in ("pages", "note", "x")] == ["present", "missing", "missing"]
+
+
+def test_detail_tells_age_times_and_source_of_each_value(aging: Room) -> None:
+    pages = aging.http.get("/entities/user/v?detail=true").get_json()["features"]["pages"]
+    assert pages.keys() == {"value", "status", "age_seconds", "event_time", "ingest_time", "source", "error"}
+    assert (pages["value"], pages["source"], pages["error"]) == (3, "visits", None)
+    assert 1800 <= pages["age_seconds"] < 1860
+    assert pages["event_time"] < pages["ingest_time"]
+    nothing = aging.http.get("/entities/user/v?detail=true").get_json()["features"]["total"]
+    assert [nothing[name] for name in ("value", "age_seconds", "event_time", "ingest_time")] == [None] * 4
+    assert nothing["source"] == "orders"
+
+
+def test_a_lookup_tells_the_same_details(aging: Room) -> None:
+    body = {"keys": ["u", "nobody"], "detail": True}
+    found = aging.http.post("/entities/user/lookup", json=body).get_json()["entities"]
+    alone = aging.http.get("/entities/user/u?detail=true").get_json()["features"]
+    for one in (*alone.values(), *found["u"]["features"].values()):
+        one.pop("age_seconds")
+    assert found == {"u": {"features": alone}, "nobody": None}
+    assert aging.http.get("/entities/user/nobody?detail=true").status_code == 404
+
+
+def test_detail_is_true_or_false(users: Room) -> None:
+    answer = users.http.get("/entities/user/u?detail=much")
+    assert (answer.status_code, answer.get_json()["detail"]) == (422, "detail='much'; expected true or false")
+    answer = users.http.post("/entities/user/lookup", json={"keys": [], "detail": 1})
+    assert (answer.status_code, answer.get_json()["detail"]) == (422, "detail is 1; expected true or false")
+
+
 # --- definitions
 
 

@@ -175,3 +175,37 @@ def test_a_text_that_was_never_applied_is_not_run(room: Room) -> None:
     room.redis.hset(keys.DEFINITIONS, "applying", "0" * 64)
     with pytest.raises(UnknownName, match=r"definitions .0+. is not known"):
         Catalogue(room.redis, room.catalogue.storage, room.catalogue.path)
+
+
+AGGREGATED = MILL.replace("import Entity", "import Aggregate, Entity").replace(
+    "Model(", 'Aggregate(users, "x", "sum", window="1d", hop="1h", name="total")\n\nModel('
+)
+
+
+def train_on_total(room: Room) -> str:
+    """Register a version that is served from the aggregate, as champion; the group of its tiles."""
+    [group] = room.catalogue.definitions.tile_groups(room.source("users"))
+    registry = Registry(room.redis)
+    run = Run(
+        id=new_run_id(),
+        model="m",
+        started="2026-11-25T12:00:00.000000Z",
+        fields=[f"users.{group.name}"],
+        definitions=room.catalogue.definitions.fingerprint,
+    )
+    registry.start_run(run)
+    registry.register(run, "packages/m", promote=True, champion=registry.aliases("m").get("champion"))
+    return group.name
+
+
+def test_tiles_of_a_live_version_go_on_being_filled_after_its_aggregate_has_changed(open_room: OpenRoom) -> None:
+    room = open_room(AGGREGATED)
+    room.ingest("users", [row()])
+    group = train_on_total(room)
+    room.define(AGGREGATED.replace('hop="1h"', 'hop="2h"'))
+    room.ingest("users", [row("new", x=7.0)])
+    assert '"7.0"' in room.redis.hvals(keys.tiles(group, "new"))[0]
+    room.define(MILL)
+    room.ingest("users", [row("later", x=8.0)])
+    assert '"8.0"' in room.redis.hvals(keys.tiles(group, "later"))[0]
+    assert len({key.split(":")[1] for key in room.redis.scan_iter("tiles:*")}) == 1

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis.exceptions import ResponseError
 
 from modelmill.connections import Redis
 from modelmill.declarations import Source
@@ -142,7 +143,7 @@ def test_sources_of_an_entity_keep_their_own_times(redis: Redis, users: Source, 
     schema = pa.schema([SCHEMA.field(name) for name in ("user_id", EVENT_TIME, INGEST_TIME, FAILED)])
     visits = pa.Table.from_pylist([row()], schema).append_column("pages", [[3]])
     online.write(redis, definitions.source("visits"), ["pages"], visits)
-    [entity] = online.read(redis, definitions, "user", ["u"])
+    [entity] = online.read(redis, definitions, "user", ["u"], NOON)
     assert entity is not None
     assert entity.features == {"x": 1.0, "n": None, "flag": None, "name": None, "pages": 3}
     assert entity.event_times == {"users": "2013-01-31T12:00:09.000000Z", "visits": "2013-01-31T12:00:00.000000Z"}
@@ -168,22 +169,57 @@ def test_the_late_ones_of_several_batches_are_counted(
 @pytest.mark.parametrize("key", ["a:b", "with space", "ü", "{a}", "x" * 1024, '"', "\\", "\n"])
 def test_any_key_is_read_as_it_was_written(key: str, redis: Redis, users: Source, definitions: Definitions) -> None:
     write(redis, users, row(key, x=1.0))
-    [entity] = online.read(redis, definitions, "user", [key])
+    [entity] = online.read(redis, definitions, "user", [key], NOON)
     assert entity is not None
     assert entity.features["x"] == 1.0
 
 
 def test_what_is_not_there_is_none_in_its_place(redis: Redis, users: Source, definitions: Definitions) -> None:
     write(redis, users, row("a", x=1.0), row("c", x=3.0))
-    found = online.read(redis, definitions, "user", ["a", "b", "c", "a"])
+    found = online.read(redis, definitions, "user", ["a", "b", "c", "a"], NOON)
     assert [entity and entity.features["x"] for entity in found] == [1.0, None, 3.0, 1.0]
 
 
 @pytest.mark.parametrize(("field", "text"), [("x", "much"), ("n", "1.5"), ("flag", "yes")])
-def test_a_text_that_is_no_value_is_told_by_name(field: str, text: str, redis: Redis, definitions: Definitions) -> None:
+def test_a_text_that_is_no_value_is_told_by_name(
+    field: str, text: str, redis: Redis, users: Source, definitions: Definitions
+) -> None:
+    write(redis, users, row())
     redis.hset("feature:user:u", field, text)
     with pytest.raises(CorruptFeature, match=f"feature '{field}' of user 'u' is stored as '{text}'; expected"):
-        online.read(redis, definitions, "user", ["u"])
+        online.read(redis, definitions, "user", ["u"], NOON)
+
+
+AGING = MILL.replace('"users", entity=user,', '"users", entity=user, max_age="1h",')
+
+
+@pytest.mark.parametrize(("age", "expired"), [(0, False), (3600, False), (3600.000001, True), (-5, False)])
+def test_a_row_is_expired_once_its_age_is_over_what_its_source_allows(
+    age: float, expired: bool, redis: Redis, users: Source, tmp_path: Path
+) -> None:
+    (tmp_path / "mill.py").write_text(AGING)
+    write(redis, users, row(x=1.0, **{FAILED: '{"n":"ValueError: no"}'}))
+    [entity] = online.read(redis, load(tmp_path / "mill.py"), "user", ["u"], NOON + timedelta(seconds=age))
+    assert entity is not None
+    assert entity.features["x"] == (None if expired else 1.0)
+    assert entity.failed == ({} if expired else {"n": "ValueError: no"})
+    assert entity.expired == (["users"] if expired else [])
+    assert entity.event_times == {"users": "2013-01-31T12:00:00.000000Z"}
+
+
+def test_an_entity_of_which_only_other_fields_are_left_is_not_there(redis: Redis, definitions: Definitions) -> None:
+    redis.hset("feature:user:u", "former", "1.0")
+    assert online.read(redis, definitions, "user", ["u"], NOON) == [None]
+
+
+def test_an_error_leaves_the_next_answer_whole(redis: Redis, users: Source, definitions: Definitions) -> None:
+    redis.set("feature:user:text", "no hash")
+    write(redis, users, row(x=1.0))
+    with pytest.raises(ResponseError):
+        online.read(redis, definitions, "user", ["text", "u"], NOON)
+    [entity] = online.read(redis, definitions, "user", ["u"], NOON)
+    assert entity is not None
+    assert entity.features["x"] == 1.0
 
 
 ANY = {
@@ -202,7 +238,7 @@ def test_values_are_read_bit_for_bit_as_they_were_written(
 ) -> None:
     redis.delete("feature:user:u")
     write(redis, users, row(**values))
-    [entity] = online.read(redis, definitions, "user", ["u"])
+    [entity] = online.read(redis, definitions, "user", ["u"], NOON)
     assert entity is not None
     features = {name: entity.features[name] for name in values}
     assert repr(features) == repr(values)

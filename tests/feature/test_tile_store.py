@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelmill import keys, redis_server
+from modelmill import redis_server
 from modelmill.connections import Redis
 from modelmill.tiles import SECOND, SMALLEST, Reading, finish, hashed, parse
 from services.feature import tile_store
@@ -127,7 +127,7 @@ def test_half_a_batch_is_finished_by_whoever_tries_again(fake_redis: Redis, monk
     batch = tile_batch(GROUP, table_of(some, "float"), START)
     fake_redis.hset("ingest:s:1", "state", "begun")
     assert tile_store.add(fake_redis, GROUP, "ingest:s:1", "tiles", batch[:2], START)
-    assert fake_redis.hget("ingest:s:1", keys.tiles_field(GROUP.name)) == "2"
+    assert fake_redis.hget("ingest:s:1", "tiles") == "2"
     for _ in range(2):
         assert tile_store.add(fake_redis, GROUP, "ingest:s:1", "tiles", batch, START)
     assert [value(fake_redis, READING, key, START + 10 * MINUTE) for key in "ab"] == [3.0, 4.0]

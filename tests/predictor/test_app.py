@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -65,6 +66,43 @@ def test_a_prediction_by_values_reads_nothing(client: FlaskClient, monkeypatch: 
     body = predict(client, {"feature_1": 3.0, "feature_2": 0.5, "clicks": 3}).get_json()
     assert body["prediction"] == 1
     assert body["features"] == {}
+
+
+def test_a_report_tells_which_keys_were_looked_up_and_what_was_given(
+    client: FlaskClient, fake_redis: Redis, reports: Reports
+) -> None:
+    given = {"feature_1": 3.0, "feature_2": 0.5, "clicks": 3}
+    predict(client, {"instances": [{"user_id": "u1"}, {"user_id": "u2", "clicks": 1}, given]})
+    event = newest_event(fake_redis, reports)
+    assert event.keys == {"user": ["u1", "u2", None]}
+    assert event.given == [[], ["clicks"], ["feature_1", "feature_2", "clicks"]]
+
+
+def test_a_report_is_silent_about_what_was_not_given_or_not_looked_up(
+    client: FlaskClient, fake_redis: Redis, reports: Reports
+) -> None:
+    predict(client, {"user_id": "u1"})
+    assert newest_event(fake_redis, reports).given == []
+    predict(client, {"feature_1": 3.0, "feature_2": 0.5, "clicks": 3})
+    assert newest_event(fake_redis, reports).keys == {}
+
+
+def test_request_inputs_are_not_told_as_given(
+    client: FlaskClient, fake_redis: Redis, storage: Storage, reconciler: Reconciler, reports: Reports
+) -> None:
+    inputs = [*packages.USER_INPUTS[:2], package.Input("clicks", "int", nullable=True)]
+    publish(fake_redis, storage, manifest(inputs=inputs), packages.classifier())
+    reconciler.reconcile()
+    predict(client, {"user_id": "u1", "clicks": 3})
+    assert newest_event(fake_redis, reports).given == []
+
+
+def test_a_prediction_is_reported_at_the_moment_by_which_ages_count(
+    client: FlaskClient, fake_redis: Redis, reports: Reports
+) -> None:
+    answer = predict(client, {"user_id": "u1"}).get_json()["features"]["user"]
+    moment = datetime.fromisoformat(newest_event(fake_redis, reports).time)
+    assert answer["age_seconds"] == round((moment - datetime.fromisoformat(EVENT_TIME)).total_seconds(), 3)
 
 
 def test_both_ways_give_the_same_answer(client: FlaskClient) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 
 from modelmill.connections import Redis
 from modelmill.errors import CorruptFeature, InvalidRequest, MissingEntity
 from modelmill.package import Input
+from modelmill.tiles import micros
 from services.predictor import features
 from services.predictor.features import Row
 from services.predictor.instances import parse
@@ -20,10 +22,14 @@ SIGNATURE = Signature.of(manifest())
 OLDER = "2026-11-23T20:00:00.000000Z"
 
 
-def rows(redis: Redis, *bodies: dict[str, object], signature: Signature = SIGNATURE) -> list[Row]:
+NOW = datetime.fromisoformat(EVENT_TIME) + timedelta(hours=1)
+
+
+def rows(redis: Redis, *bodies: dict[str, object], signature: Signature = SIGNATURE, now: datetime = NOW) -> list[Row]:
     asked = parse({"instances": list(bodies)}, signature, 100)
-    stored = features.read(OnlineStore(redis), signature, features.lookups(asked, signature))
-    return [features.row(instance, signature, stored) for instance in asked]
+    stored = features.read(OnlineStore(redis), signature, features.lookups(asked, signature), micros(now))
+    oldest = features.cutoffs(signature, now)
+    return [features.row(instance, signature, stored, oldest, micros(now)) for instance in asked]
 
 
 def test_stored_features_come_in_the_models_order(fake_redis: Redis) -> None:
@@ -106,6 +112,28 @@ def test_a_source_without_a_row_is_named(fake_redis: Redis) -> None:
     put_user(fake_redis, "u1", {"feature_1": "1.0"}, {"users": EVENT_TIME})
     with pytest.raises(InvalidRequest, match="'clicks' of user 'u1' is missing: no row of source 'visits' has arrived"):
         rows(fake_redis, {"user_id": "u1"})
+
+
+AGING = Signature.of(manifest(inputs=[replace(item, max_age=3600) for item in USER_INPUTS[:2]] + USER_INPUTS[2:]))
+LATER = NOW + timedelta(microseconds=1)
+
+
+def test_a_row_is_used_until_its_age_is_over_what_its_source_allows(fake_redis: Redis) -> None:
+    put_complete_user(fake_redis, "u1")
+    assert rows(fake_redis, {"user_id": "u1"}, signature=AGING)[0].values == [2.0, 0.5, 3]
+
+
+def test_an_expired_feature_that_is_needed_is_named_with_the_time_of_its_row(fake_redis: Redis) -> None:
+    put_complete_user(fake_redis, "u1")
+    reason = f"'feature_1' of user 'u1' is missing: it is expired, .* 'users' is of {EVENT_TIME}, over 1h ago"
+    with pytest.raises(InvalidRequest, match=reason):
+        rows(fake_redis, {"user_id": "u1"}, signature=AGING, now=LATER)
+
+
+def test_an_expired_feature_is_missing_where_it_may_lack(fake_redis: Redis) -> None:
+    put_complete_user(fake_redis, "u1")
+    body = {"user_id": "u1", "feature_1": 7.0}
+    assert rows(fake_redis, body, signature=AGING, now=LATER)[0].values == [7.0, None, 3]
 
 
 def test_a_needed_feature_that_lacks_may_be_given(fake_redis: Redis) -> None:

@@ -12,7 +12,7 @@ from tests.conftest import RedisServer
 
 def test_fields_that_are_not_there_are_none(fake_redis: Redis) -> None:
     fake_redis.hset("a", mapping={"x": "1"})
-    assert OnlineStore(fake_redis).read([("a", ["x", "y"]), ("b", ["z"])]) == [["1", None], [None]]
+    assert OnlineStore(fake_redis).read([("HMGET", "a", "x", "y"), ("HMGET", "b", "z")]) == [["1", None], [None]]
 
 
 @pytest.mark.redis
@@ -20,9 +20,9 @@ def test_a_connection_that_went_stale_is_opened_again(real_redis: RedisServer) -
     client = real_redis.client()
     client.hset("a", "x", "1")
     store = OnlineStore(client)
-    store.read([("a", ["x"])])
+    store.read([("HMGET", "a", "x")])
     client.client_kill_filter(_type="normal", skipme=False)
-    assert store.read([("a", ["x"])]) == [["1"]]
+    assert store.read([("HMGET", "a", "x")]) == [["1"]]
 
 
 @pytest.mark.redis
@@ -33,8 +33,8 @@ def test_answers_stay_with_their_questions_after_an_error(real_redis: RedisServe
     client.hset("b", "x", "2")
     store = OnlineStore(client)
     with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
-        store.read([("text", ["x"]), ("b", ["x"])])
-    assert store.read([("a", ["x"])]) == [["1"]]
+        store.read([("HMGET", "text", "x"), ("HMGET", "b", "x")])
+    assert store.read([("HMGET", "a", "x")]) == [["1"]]
 
 
 @pytest.mark.redis
@@ -42,9 +42,9 @@ def test_a_redis_that_is_away_is_said_and_comes_back(real_redis: RedisServer) ->
     client = real_redis.client()
     client.hset("a", "x", "1")
     store = OnlineStore(client)
-    store.read([("a", ["x"])])
+    store.read([("HMGET", "a", "x")])
     real_redis.stop()
     with pytest.raises(redis.exceptions.ConnectionError):
-        store.read([("a", ["x"])])
+        store.read([("HMGET", "a", "x")])
     real_redis.start()
-    assert store.read([("a", ["x"])]) == [["1"]]
+    assert store.read([("HMGET", "a", "x")]) == [["1"]]

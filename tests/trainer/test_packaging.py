@@ -15,7 +15,7 @@ MILL = """
 from modelmill import Entity, Model, Source, feature
 carrier = Entity("carrier", key="carrier_id")
 origin = Entity("origin", key="origin_id")
-carriers = Source("carriers", entity=carrier, columns={"delay": float | None})
+carriers = Source("carriers", entity=carrier, max_age="30d", columns={"delay": float | None})
 weather = Source("weather", entity=origin, columns={"wind": float, "delay": float})
 flights = Source("flights", entities=[carrier, origin], columns={"late": bool, "hour": int, "tail": str | None})
 Model("late", entities=[carrier, origin], features=["carrier.delay", "origin.delay", "wind"], label="late",
@@ -28,7 +28,7 @@ def test_inputs_are_features_then_request_inputs_each_with_where_it_is_stored(tm
     path.write_text(MILL)
     definitions = load(path)
     assert signature(definitions, definitions.model("late")) == [
-        Input("carrier.delay", "float", True, "carrier", "delay", "carriers"),
+        Input("carrier.delay", "float", True, "carrier", "delay", "carriers", max_age=2_592_000),
         Input("origin.delay", "float", False, "origin", "delay", "weather"),
         Input("wind", "float", False, "origin", "wind", "weather", True, 3.5),
         Input("hour", "int", False),
