@@ -14,6 +14,7 @@ from modelmill import keys
 from modelmill.connections import Redis
 from modelmill.declarations import Feature, Source
 from modelmill.definitions import Definitions
+from modelmill.errors import Conflict
 from modelmill.storage import Storage
 from services.feature import history, online
 from services.feature.derive import FAILED, derive
@@ -119,6 +120,31 @@ def inputs_of(table: pa.Table, source: Source) -> pa.Table:
         if column.name not in table.column_names:
             table = table.append_column(column, pa.nulls(table.num_rows, column.type))
     return table.select(wanted.names)
+
+
+def require_few_failures(storage: Storage, definitions: Definitions, before: Definitions) -> dict[str, int]:
+    """Feature that `before` lacks to the number of stored rows on which it fails, if any.
+
+    Raises:
+        Conflict: where one fails on a greater share of them than it declares.
+    """
+    found: dict[str, int] = {}
+    refusals: list[str] = []
+    for source in definitions.sources:
+        new = {name: f for name, f in definitions.derived(source).items() if name not in before.derived(source)}
+        counted = failures(storage, source, new) if new else Failures()
+        for name, feature in new.items():
+            count = counted.counts[name]
+            found |= {feature.name: count} if count else {}
+            if count > feature.max_failed * counted.rows:
+                refusals.append(
+                    f"feature {feature.name!r} fails on {count} of {counted.rows} stored rows, for instance with"
+                    f" {counted.examples[name]!r}; its max_failed is {feature.max_failed:g}, so the former definitions"
+                    " stay in force"
+                )
+    if refusals:
+        raise Conflict("; ".join(refusals), reasons=refusals)
+    return found
 
 
 def failures(storage: Storage, source: str, fields: Mapping[str, Feature]) -> Failures:

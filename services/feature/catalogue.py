@@ -14,7 +14,6 @@ functions of its own definitions until no alias needs them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,16 +22,15 @@ from threading import Thread
 
 from modelmill import applied, bus, keys
 from modelmill.connections import AWAY, Redis
-from modelmill.declarations import Feature
 from modelmill.definitions import Definitions, load
 from modelmill.errors import Conflict, DefinitionsError, ModelmillError
 from modelmill.events import DefinitionsApplied, ModelPromoted
 from modelmill.registry import Registry
 from modelmill.storage import Storage
-from modelmill.tiles import TileGroup
-from services.feature import history, online, tile_groups
-from services.feature.backfill import Computed, Failures, Tell, backfill, failures, put_online
+from services.feature import history, in_force, online, tile_groups
+from services.feature.backfill import Tell, backfill, put_online, require_few_failures
 from services.feature.costs import warnings
+from services.feature.in_force import InForce
 from services.feature.locks import alone
 from services.feature.plan import Plan, describe, plan, register, registered
 from services.feature.progress import Progress
@@ -57,19 +55,6 @@ class Applied:
     """What works, but costs more than one may expect."""
 
 
-@dataclass(frozen=True)
-class InForce:
-    """What holds in this process now; replaced as a whole."""
-
-    definitions: Definitions
-    applying: str
-    """Fingerprint of the definitions that are being applied, or of those in force."""
-    computed: Computed
-    """What is computed from each new row: for the definitions in force, those being applied, and live versions."""
-    groups: Mapping[str, Mapping[TileGroup, int | None]]
-    """Source to the tile groups that its rows are added to, each with its start; for the same three."""
-
-
 class Catalogue:
     """Reads the definitions in force from Redis, where there are any, otherwise from the file at `path`."""
 
@@ -78,7 +63,7 @@ class Catalogue:
         self.storage = storage
         self.path = path
         self.progress = Progress(redis)
-        self.state = self._read(applied.in_force(redis) or load(path))
+        self.state = in_force.read(redis, applied.in_force(redis) or load(path))
 
     @property
     def definitions(self) -> Definitions:
@@ -144,12 +129,12 @@ class Catalogue:
         before = self.definitions
         for one in (before, definitions):
             applied.keep(self.redis, one)
-        known = self._read(before, before.fingerprint)
+        known = in_force.read(self.redis, before, before.fingerprint)
         self._announce(definitions)
         announced = self.state
         try:
             rows = self._compute(definitions, known, tell)
-            failed = self._require_few_failures(definitions, before) if rows else {}
+            failed = require_few_failures(self.storage, definitions, before) if rows else {}
         except ModelmillError:
             self._announce(before)
             self._remove_unneeded(announced)
@@ -207,14 +192,15 @@ class Catalogue:
         if missing:
             tile_groups.announce(self.redis, missing)
             self._refresh()
-        with alone(self.redis, keys.DEFINITIONS_LOCK, "applying definitions", patience=PATIENCE):
-            self._compute(self.definitions, before, lambda *_: None)
+        if missing or self.state.adds_to(before):
+            with alone(self.redis, keys.DEFINITIONS_LOCK, "applying definitions", patience=PATIENCE):
+                self._compute(self.definitions, before, lambda *_: None)
         self._remove_unneeded(before)
 
     def _compute(self, definitions: Definitions, known: InForce, tell: Tell) -> int:
         """Compute for stored rows what they lack, and bring online what is not `known` to be; return the rows."""
         for source in definitions.sources.values():
-            if new := self.state.computed.get(source.name, {}).keys() - known.computed.get(source.name, {}).keys():
+            if new := self.state.fields(source.name) - known.fields(source.name):
                 put_online(self.redis, self.storage, source, new)
             for group in self.state.groups.get(source.name, {}):
                 tile_groups.fill(self.redis, self.storage, definitions, group, lambda rows: tell(rows, rows))
@@ -226,50 +212,14 @@ class Catalogue:
             for group in groups.keys() - self.state.groups.get(source, {}).keys():
                 tile_groups.remove(self.redis, group.name)
         for source, fields in before.computed.items():
-            gone = fields.keys() - self.state.computed.get(source, {}).keys()
+            gone = fields.keys() - self.state.fields(source)
             declared = self.definitions.sources.get(source)
             if gone and declared is not None and declared.entity is not None:
                 online.remove(self.redis, declared.entity.name, gone)
                 log.info("removed %s, which nothing needs any more", ", ".join(sorted(gone)))
 
     def _refresh(self) -> None:
-        self.state = self._read(applied.in_force(self.redis) or self.definitions)
-
-    def _read(self, definitions: Definitions, applying: str | None = None) -> InForce:
-        """What holds with these definitions in force, while those that Redis names, or `applying`, are applied."""
-        applying = applying or self.redis.hget(keys.DEFINITIONS, "applying") or definitions.fingerprint
-        computed: dict[str, dict[str, Feature]] = {name: definitions.derived(name) for name in definitions.sources}
-        groups = {source.name: set(definitions.tile_groups(source)) for source in definitions.sources.values()}
-        if applying != definitions.fingerprint:
-            coming = applied.load(self.redis, applying)
-            for source in coming.sources.values():
-                computed[source.name] = computed.get(source.name, {}) | coming.derived(source.name)
-                groups.setdefault(source.name, set()).update(coming.tile_groups(source))
-        for name, pinned in self._pinned(computed, groups):
-            if isinstance(pinned, TileGroup):
-                groups[name].add(pinned)
-            else:
-                computed[name][pinned.field] = pinned
-        starts = {name: {g: tile_groups.start(self.redis, g) for g in found} for name, found in groups.items()}
-        return InForce(definitions, applying, computed, starts)
-
-    def _pinned(
-        self, computed: Mapping[str, Mapping[str, Feature]], groups: Mapping[str, Collection[TileGroup]]
-    ) -> Iterator[tuple[str, Feature | TileGroup]]:
-        """What live versions are served from and these lack, as their own definitions declare it, with its source."""
-        for version in Registry(self.redis).live_versions():
-            for pinned in version.fields:
-                source, _, name = pinned.partition(".")
-                if "@" not in name or source not in computed or name in computed[source]:
-                    continue
-                if any(group.name == name for group in groups[source]):
-                    continue
-                try:
-                    own = applied.load(self.redis, version.definitions)
-                    declared = own.derived(source) | {g.name: g for g in own.tile_groups(own.source(source))}
-                    yield source, declared[name]
-                except (ModelmillError, KeyError) as error:
-                    log.error("%s, which %s is served from, cannot be computed: %s", pinned, version.model, error)
+        self.state = in_force.read(self.redis, applied.in_force(self.redis) or self.definitions)
 
     def _load(self, fingerprint: str | None) -> Definitions:
         definitions = load(self.path)
@@ -282,7 +232,12 @@ class Catalogue:
 
     def _plan(self, definitions: Definitions) -> Plan:
         with_rows = {name for name in definitions.sources if history.names(self.storage, name)}
-        compared = plan(registered(self.redis), describe(definitions), with_rows)
+        served = {
+            name: f"{version.model} version {version.version}"
+            for version in Registry(self.redis).live_versions()
+            for name in version.fields
+        }
+        compared = plan(registered(self.redis), describe(definitions), with_rows, served)
         return replace(compared, warnings=warnings(definitions))
 
     def _try_out(self, definitions: Definitions) -> None:
@@ -291,29 +246,3 @@ class Catalogue:
             for feature in definitions.features[source.name].values():
                 if reason := try_out(feature, rows):
                     raise DefinitionsError(str(self.path), feature.line, f"feature {feature.name!r}: {reason}")
-
-    def _require_few_failures(self, definitions: Definitions, before: Definitions) -> dict[str, int]:
-        """New feature to the number of stored rows on which it fails.
-
-        Raises:
-            Conflict: where one fails on a greater share of them than it declares.
-        """
-        found: dict[str, int] = {}
-        refusals: list[str] = []
-        for source in definitions.sources:
-            new = {f: x for f, x in definitions.derived(source).items() if f not in before.derived(source)}
-            if not new:
-                continue
-            counted: Failures = failures(self.storage, source, new)
-            for name, feature in new.items():
-                count = counted.counts[name]
-                found |= {feature.name: count} if count else {}
-                if count > feature.max_failed * counted.rows:
-                    refusals.append(
-                        f"feature {feature.name!r} fails on {count} of {counted.rows} stored rows, for instance with"
-                        f" {counted.examples[name]!r}; its max_failed is {feature.max_failed:g}, so the former"
-                        " definitions stay in force"
-                    )
-        if refusals:
-            raise Conflict("; ".join(refusals), reasons=refusals)
-        return found

@@ -21,9 +21,10 @@ from modelmill.events import RowsIngested, iso
 from modelmill.storage import Storage
 from services.feature import expectations, history, journal, online, quarantine, tile_groups
 from services.feature.backfill import add_fields
-from services.feature.catalogue import Catalogue, InForce
+from services.feature.catalogue import Catalogue
 from services.feature.decode import RawRows
 from services.feature.derive import FAILED, Derived, derive
+from services.feature.in_force import InForce
 from services.feature.journal import Entry
 from services.feature.validate import EVENT_TIME, TIME, validate
 

@@ -6,6 +6,7 @@ The catalogue in Redis is a few hashes: `entity:{name}`, `source:{name}`, `featu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from modelmill import bus, durations, keys
@@ -98,8 +99,13 @@ def registered(redis: Redis) -> Hashes:
         return {key: found for key, found in zip(wanted, pipe.execute(), strict=True) if found}
 
 
-def plan(now: Hashes, declared: Hashes, with_rows: set[str]) -> Plan:
-    """Compare what is registered with what is declared; `with_rows` are the sources that have history."""
+def plan(now: Hashes, declared: Hashes, with_rows: set[str], served: Mapping[str, str]) -> Plan:
+    """Compare what is registered with what is declared.
+
+    Args:
+        with_rows: the sources that have history.
+        served: column, as `users.feature_1`, to a live version that is served from it.
+    """
     changes, refusals = [], []
     guarded = {keys.source(name) for name in with_rows} & now.keys()
     if guarded:
@@ -111,9 +117,17 @@ def plan(now: Hashes, declared: Hashes, with_rows: set[str]) -> Plan:
             if change is None:
                 continue
             changes.append(change)
-            if key in guarded and after and (reason := _refusal(name, before.get(name), after.get(name))):
+            reason = _refusal(name, before.get(name), after.get(name)) if key in guarded and after else None
+            if name not in after and (version := served.get(_column(key, name))):
+                reason = f"{version} is served from it; keep it until no alias needs that version"
+            if reason:
                 refusals.append(f"{change}: {reason}")
     return Plan(changes, refusals)
+
+
+def _column(key: str, name: str) -> str:
+    """A source's column as a version names it, of the field `name` of the hash `key`."""
+    return f"{key.removeprefix(keys.source(''))}.{name.removeprefix('column.')}"
 
 
 def _change(key: str, name: str, before: str | None, after: str | None) -> str | None:

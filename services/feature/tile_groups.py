@@ -42,6 +42,7 @@ def announce(redis: Redis, groups: Iterable[TileGroup]) -> None:
     """Give each group its start, unless it has one."""
     for group in groups:
         if not redis.hexists(keys.tile_group(group.name), "start"):
+            remove(redis, group.name)  # what a process left that had not heard that nothing reads it any more
             redis.hsetnx(keys.tile_group(group.name), "start", journal.tick(redis, group.source))
 
 

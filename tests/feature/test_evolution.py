@@ -171,6 +171,13 @@ def test_a_killed_application_is_brought_to_its_end_by_the_next_start(
     assert another.catalogue.progress.read()["state"] == "done"
 
 
+@pytest.mark.parametrize("text", ["", MILL.replace('"x": float, ', "").split("@feature")[0]])
+def test_a_column_that_a_live_version_is_served_from_cannot_go(text: str, room: Room) -> None:
+    train(room)
+    with pytest.raises(Conflict, match=r"column.x: removed: m version 1 is served from it; keep it until no alias"):
+        room.define(text)
+
+
 def test_a_text_that_was_never_applied_is_not_run(room: Room) -> None:
     room.redis.hset(keys.DEFINITIONS, "applying", "0" * 64)
     with pytest.raises(UnknownName, match=r"definitions .0+. is not known"):
