@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import frames, ingest, memory, predict, servers, swap
+from benchmarks import aggregates, frames, ingest, memory, predict, servers, swap
 from benchmarks.effort import QUICK, Effort
 from benchmarks.report import Machine, Table, save
 
 BENCHMARKS = {
     "servers": servers.measure,
     "predict": predict.measure,
+    "aggregates": aggregates.measure,
     "swap": swap.measure,
     "ingest": ingest.measure,
     "frames": frames.measure,

@@ -25,6 +25,15 @@ def users() -> pd.DataFrame:
     return frame
 
 
+def visits() -> pd.DataFrame:
+    """Rows of source `visits`: 24 of each user with a request body, five minutes apart, up to now."""
+    random = np.random.default_rng(SEED)
+    now = pd.Timestamp.now("UTC")
+    times = [now - pd.Timedelta(minutes=5 * n + 2) for n in range(24)]
+    rows = pd.DataFrame({"user_id": np.repeat([user_id(n) for n in range(BODIES)], 24), "at": times * BODIES})
+    return rows.assign(pages=random.normal(size=len(rows)))
+
+
 def user_id(number: int) -> str:
     """The key of a user."""
     return f"user-{number:06d}"

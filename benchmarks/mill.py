@@ -1,11 +1,16 @@
-"""What the benchmarks declare: two models on ten numbers about a user, and a source that is only ever written."""
+"""What the benchmarks declare: models on numbers about a user and on aggregates, and a source that is only written."""
 
-from modelmill import Entity, Model, Source
+from modelmill import Aggregate, Entity, Model, Source
 
 FEATURES = [f"feature_{number}" for number in range(1, 11)]
 
 user = Entity("user", key="user_id")
 Source("users", entity=user, columns={**dict.fromkeys(FEATURES, float), "target": int})
+
+visits = Source("visits", entity=user, event_time="at", columns={"pages": float})
+AGGREGATES = ["pages_mean_2h", "pages_max_2h", "pages_sum_2h", "visits_count_2h"]
+for column, function in (("pages", "mean"), ("pages", "max"), ("pages", "sum"), (None, "count")):
+    Aggregate(visits, column, function, window="2h", hop="5m")
 
 sensor = Entity("sensor", key="sensor_id")
 Source("readings", entity=sensor, columns=dict.fromkeys(FEATURES, float))
@@ -25,13 +30,18 @@ def forest():
     return RandomForestClassifier(n_estimators=100, random_state=0)
 
 
-for recipe in (logistic, forest):
+def boosted():  # takes missing values
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    return HistGradientBoostingClassifier(max_iter=20, random_state=0)
+
+
+for name, recipe, features in (
+    ("logistic", logistic, FEATURES),
+    ("forest", forest, FEATURES),
+    ("four_columns", boosted, FEATURES[:4]),
+    ("four_aggregates", boosted, AGGREGATES),
+):
     Model(
-        recipe.__name__,
-        entities=[user],
-        features=FEATURES,
-        label="target",
-        estimator=recipe,
-        metric="accuracy",
-        promote="always",
+        name, entities=[user], features=features, label="target", estimator=recipe, metric="accuracy", promote="always"
     )
