@@ -3,9 +3,22 @@
 from modelmill.aggregates import Aggregate
 from modelmill.constraints import Expect, column
 from modelmill.declarations import Entity, Model, Source, feature
+from modelmill.request_features import request_feature
 from modelmill.schedules import cron, every
 
-__all__ = ["Aggregate", "Client", "Entity", "Expect", "Model", "Source", "column", "cron", "every", "feature"]
+__all__ = [
+    "Aggregate",
+    "Client",
+    "Entity",
+    "Expect",
+    "Model",
+    "Source",
+    "column",
+    "cron",
+    "every",
+    "feature",
+    "request_feature",
+]
 
 
 def __getattr__(name: str) -> object:

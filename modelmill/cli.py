@@ -294,7 +294,7 @@ def features(entity: str | None, key: str | None, detail: bool, as_json: bool) -
         raise click.UsageError("--detail is about one entity; name ENTITY and KEY")
     rows = client().features()
     if entity is not None:
-        known = {row["entity"] for row in rows}
+        known = {row["entity"] for row in rows if row["entity"]}
         if entity not in known:
             raise UnknownName("entity", entity, known)
         rows = [row for row in rows if row["entity"] == entity]

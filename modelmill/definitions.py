@@ -17,6 +17,8 @@ from modelmill.aggregates import Aggregate
 from modelmill.code_version import code_version
 from modelmill.declarations import Column, Declared, Entity, Feature, Model, Source, collecting
 from modelmill.errors import DefinitionsError, UnknownName, did_you_mean
+from modelmill.model_features import model_features
+from modelmill.request_features import RequestFeature
 from modelmill.tiles import FUNCTIONS, TileGroup
 
 T = TypeVar("T")
@@ -53,6 +55,8 @@ class Definitions:
     models: dict[str, Model]
     aggregates: dict[str, dict[str, Aggregate]] = field(default_factory=dict, repr=False)
     """Windowed aggregates, by entity and name."""
+    request_features: dict[str, RequestFeature] = field(default_factory=dict, repr=False)
+    """Features that are computed at request time."""
 
     def entity(self, name: str) -> Entity:
         """The entity of this name, or `UnknownName`."""
@@ -193,7 +197,7 @@ def _checked(path: Path, text: bytes, tree: ast.Module, declared: Sequence[Decla
     derived = [item for item in declared if isinstance(item, Feature)]
     aggregates = [item for item in declared if isinstance(item, Aggregate)]
     for item in declared:
-        if isinstance(item, Feature | Aggregate):
+        if isinstance(item, Feature | Aggregate | RequestFeature):
             continue
         same = named[type(item)]
         if item.name in same:
@@ -210,7 +214,8 @@ def _checked(path: Path, text: bytes, tree: ast.Module, declared: Sequence[Decla
         by_source,
         named[Model],
     )
-    for item in (*derived, *named[Source].values(), *aggregates, *named[Model].values()):
+    computed = [item for item in declared if isinstance(item, RequestFeature)]
+    for item in (*derived, *named[Source].values(), *aggregates, *computed, *named[Model].values()):
         try:
             if isinstance(item, Feature):
                 item.version = code_version(tree, item.function, str(item.column))
@@ -219,6 +224,9 @@ def _checked(path: Path, text: bytes, tree: ast.Module, declared: Sequence[Decla
                 _check_source(definitions, item)
             elif isinstance(item, Aggregate):
                 _place_aggregate(definitions, item)
+            elif isinstance(item, RequestFeature):
+                item.version = code_version(tree, item.function, f"{item.column} of {' '.join(item.needs)}")
+                _place_request_feature(definitions, item, [other.name for other in computed])
             else:
                 _check_model(definitions, item)
         except (ValueError, UnknownName) as error:
@@ -281,10 +289,29 @@ def _tile_group(aggregates: Sequence[Aggregate]) -> TileGroup:
     )
 
 
+def _place_request_feature(definitions: Definitions, feature: RequestFeature, all_names: Sequence[str]) -> None:
+    """Put a request-time feature among the others, where no feature or join key has its name and its needs exist."""
+    known = {name for model in definitions.models.values() for name in model.inputs}
+    for entity in definitions.entities.values():
+        features = definitions.features_of(entity.name)
+        if feature.name in (entity.key, *features):
+            raise ValueError(f"entity {entity.name!r} has a feature or key of this name already")
+        known |= {name for plain in features for name in (plain, f"{entity.name}.{plain}")}
+    if feature.name in definitions.request_features:
+        raise ValueError("another one of this name is declared already")
+    for need in feature.needs:
+        if need in all_names:
+            raise ValueError(f"needs {need!r}, a request feature too; expected inputs and stored features alone")
+        if need not in known:
+            raise ValueError(f"needs {need!r}, no feature and no input of any model{did_you_mean(need, known)}")
+    definitions.request_features[feature.name] = feature
+
+
 def _check_model(definitions: Definitions, model: Model) -> None:
     for entity in model.entities:
         _require_declared(definitions.entities, entity)
-    refs = definitions.resolve([entity.name for entity in model.entities], model.features)
+    features = model_features(definitions, model)
+    refs = [*features.stored, *features.auxiliary]
     source = definitions.label_source(model)
     _require_declared(definitions.sources, source)
     for entity in model.entities:
@@ -299,7 +326,7 @@ def _check_model(definitions: Definitions, model: Model) -> None:
             raise ValueError(f"input {name!r} is {column.dtype} here, but {stored.dtype} in source {source.name!r}")
     taken = (*model.features, *model.inputs)
     if model.label in taken or any(r.column.name == model.label and r.source == source.name for r in refs):
-        raise ValueError(f"label {model.label!r} is also a feature or an input")
+        raise ValueError(f"label {model.label!r} is also a feature or an input, or what one is computed from")
     if repeated := {name for name in taken if taken.count(name) > 1}:
         raise ValueError(f"{', '.join(sorted(repeated))} is named twice among features and inputs")
     _check_defaults(model, {ref.name: ref.column for ref in refs})

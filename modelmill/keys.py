@@ -31,6 +31,8 @@ ENTITIES = "entities"
 """Set of the names of all registered entities."""
 SOURCES = "sources"
 """Set of the names of all registered sources."""
+REQUEST_FEATURES = "request_features"
+"""Hash: request-time feature to its type, version and needs."""
 MODELS = "models"
 """Set of the names of all models that were declared or trained."""
 

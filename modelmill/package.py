@@ -31,7 +31,10 @@ SEAL = "sha256"
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a model: a stored feature where `entity` is set, otherwise given with the request."""
+    """One input of a model.
+
+    A stored feature where `entity` is set, computed at request time where `needs` is, otherwise given with the request.
+    """
 
     name: str
     dtype: str
@@ -52,6 +55,11 @@ class Input:
     """For a windowed aggregate: the group of tiles that it is read from, instead of a field."""
     reading: Reading | None = None
     """And how it is read from them."""
+    needs: dict[str, str] | None = None
+    """What the function of this name is computed from: under which name it gets it, to the name of the model's input,
+    or auxiliary one, that it is."""
+    version: str | None = None
+    """Of that function."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,10 @@ class Manifest:
     metrics: dict[str, float]
     example: dict[str, Any]
     """One row of input values, by name, with which the predictor warms up."""
+    auxiliary: list[Input] = field(default_factory=list)
+    """Stored features that are read only to compute inputs."""
+    definitions: str = ""
+    """SHA-256 of the definitions file with the functions of computed inputs."""
     files: dict[str, str] = field(default_factory=dict)
     """File name to SHA-256, in hexadecimal."""
     schema_version: int = SCHEMA_VERSION
@@ -96,7 +108,8 @@ class Manifest:
         del raw[SEAL]
         if raw["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"schema_version {raw['schema_version']!r}, expected {SCHEMA_VERSION}")
-        return cls(**{**raw, "inputs": [_input(item) for item in raw["inputs"]]})
+        lists = {name: [_input(item) for item in raw.get(name, [])] for name in ("inputs", "auxiliary")}
+        return cls(**{**raw, **lists})
 
 
 def _input(raw: Mapping[str, Any]) -> Input:

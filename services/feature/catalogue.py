@@ -25,6 +25,7 @@ from modelmill.connections import AWAY, Redis
 from modelmill.definitions import Definitions, load
 from modelmill.errors import Conflict, DefinitionsError, ModelmillError
 from modelmill.events import DefinitionsApplied, ModelPromoted
+from modelmill.model_features import model_features
 from modelmill.registry import Registry
 from modelmill.storage import Storage
 from services.feature import history, in_force, online, tile_groups
@@ -34,7 +35,7 @@ from services.feature.in_force import InForce
 from services.feature.locks import alone
 from services.feature.plan import Plan, describe, plan, register, registered
 from services.feature.progress import Progress
-from services.feature.trial import made_up_rows, try_out
+from services.feature.trial import made_up_rows, try_out, try_out_computed
 
 log = logging.getLogger(__name__)
 
@@ -246,3 +247,8 @@ class Catalogue:
             for feature in definitions.features[source.name].values():
                 if reason := try_out(feature, rows):
                     raise DefinitionsError(str(self.path), feature.line, f"feature {feature.name!r}: {reason}")
+        for model in definitions.models.values():
+            for ref in model_features(definitions, model).computed:
+                if reason := try_out_computed(ref):
+                    what = f"{ref.feature.kind} {ref.feature.name!r}"
+                    raise DefinitionsError(str(self.path), ref.feature.line, f"{what}: {reason}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modelmill.declarations import Column, Feature
-from services.feature.validate import ARROW, EXPECTED, INT_LIMIT
+from modelmill.values import checked, sentence
+from services.feature.validate import ARROW
 
 FAILED = "_failed"
 """History column: the fields of features that failed on the row with their errors, as JSON, or null."""
-
-ERROR_LENGTH = 200
-"""Characters of an error that are kept."""
-TYPES: dict[str, Any] = {"float": float | int, "int": int, "bool": bool, "str": str}
 
 Values = list[Any]
 Errors = dict[int, str]
@@ -96,37 +92,10 @@ def _collect(count: int, compute: Callable[[int], Any], column: Column) -> tuple
             values.append(checked(compute(position), column))
         except Exception as error:  # the user's code may raise anything
             values.append(None)
-            errors[position] = _sentence(error)
+            errors[position] = sentence(error)
     return values, errors
-
-
-def checked(value: Any, column: Column) -> Any:
-    """`value` as what the feature declares.
-
-    Raises:
-        TypeError, ValueError: where it is something else.
-    """
-    if hasattr(value, "item"):  # a NumPy scalar
-        value = value.item()
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        if column.nullable:
-            return None
-        raise ValueError(f"returned {value}; expected {column.dtype} (declare dtype={column.dtype} | None to allow it)")
-    dtype = column.dtype
-    if not isinstance(value, TYPES[dtype]) or (dtype != "bool" and isinstance(value, bool)):
-        raise TypeError(f"returned {value!r}; expected {dtype}")
-    if dtype == "str":
-        value.encode()  # raises for a lone surrogate, which is no text
-    elif (dtype == "float" and math.isinf(value := float(value))) or (dtype == "int" and abs(value) >= INT_LIMIT):
-        raise ValueError(f"returned {value}; expected {EXPECTED[dtype]}")
-    return value
 
 
 def failed(errors: pa.ChunkedArray, field: str) -> pa.ChunkedArray:
     """On which rows the feature stored as `field` failed, as their `_failed` texts say."""
     return pc.fill_null(pc.match_substring(errors, f'"{field}":'), False)
-
-
-def _sentence(error: Exception) -> str:
-    """The error, short enough to be kept with every row."""
-    return f"{type(error).__name__}: {error}"[:ERROR_LENGTH].encode(errors="replace").decode()

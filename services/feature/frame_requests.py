@@ -56,7 +56,7 @@ def frame_of_spine(
         if name not in QUERY:
             raise InvalidRequest(f"query parameter {name!r} is not taken with a spine{did_you_mean(name, QUERY)}")
     wanted = _wanted(definitions, query, _as_of(query.get("as_of", "event")), query_flag(query, "detail"))
-    keys = list(dict.fromkeys(definitions.entity(ref.entity).key for ref in wanted.refs))
+    keys = list(dict.fromkeys(definitions.entity(ref.entity).key for ref in (*wanted.refs, *wanted.auxiliary)))
     spine = uploaded(file, content_type, keys=keys, time=query.get("time", "event_time"))
     return spine_frame(storage, definitions, spine, wanted)
 
@@ -70,7 +70,11 @@ class _Names:
 
 
 def _wanted(definitions: Definitions, query: Mapping[str, str], as_of: AsOf, detail: bool) -> Wanted:
-    names = _names(definitions, query)
+    if ("model" in query) == ("features" in query):
+        raise InvalidRequest("expected with a spine either model=NAME or features=user.feature_1,user.feature_2")
+    if "model" in query:
+        return Wanted.by(definitions, definitions.model(query["model"]), as_of, detail=detail)
+    names = _names(definitions, query["features"].split(","), query.get("entities"))
     if twice := [name for name in names.features if names.features.count(name) > 1]:
         raise InvalidRequest(f"features: {twice[0]!r} is named twice")
     try:
@@ -83,15 +87,11 @@ def _wanted(definitions: Definitions, query: Mapping[str, str], as_of: AsOf, det
         raise InvalidRequest(str(error)) from None
 
 
-def _names(definitions: Definitions, query: Mapping[str, str]) -> _Names:
-    if ("model" in query) == ("features" in query):
-        raise InvalidRequest("expected with a spine either model=NAME or features=user.feature_1,user.feature_2")
-    if "model" in query:
-        model = definitions.model(query["model"])
-        return _Names(list(model.features), [entity.name for entity in model.entities])
-    features = query["features"].split(",")
-    if "entities" in query:
-        return _Names(features, query["entities"].split(","))
+def _names(definitions: Definitions, features: list[str], entities: str | None) -> _Names:
+    if computed := [name for name in features if name in definitions.request_features]:
+        raise InvalidRequest(f"feature {computed[0]!r} is computed from inputs of a model; ask with model=NAME")
+    if entities is not None:
+        return _Names(features, entities.split(","))
     owners = [name.rpartition(".")[0] for name in features]
     if "" in owners:
         raise InvalidRequest(f"feature {features[owners.index('')]!r}: whose? write user.NAME, or add entities=user")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol, Self
 
@@ -17,8 +17,10 @@ import pyarrow as pa
 from modelmill.declarations import Model
 from modelmill.definitions import Definitions, FeatureRef
 from modelmill.errors import InvalidRequest
+from modelmill.model_features import ComputedRef, model_features
 from modelmill.storage import Storage
 from services.feature.aggregated import Aggregated
+from services.feature.computed import AUXILIARY, Computed, check_given
 from services.feature.joins import Join, status_of
 from services.feature.spines import Spine, labelled
 from services.feature.validate import EVENT_TIME
@@ -48,21 +50,38 @@ class Wanted:
     as_of: AsOf = "event"
     detail: bool = False
     """Whether a column `{feature}.status` follows each feature."""
+    computed: Sequence[ComputedRef] = ()
+    """The features that are computed from others and from columns of the spine."""
+    auxiliary: Sequence[FeatureRef] = ()
+    """What only these need."""
+    order: Sequence[str] = ()
+    """The names of all features in the order of their columns, where it is not that of `refs`."""
+
+    @classmethod
+    def by(cls, definitions: Definitions, model: Model, as_of: AsOf = "event", *, detail: bool = False) -> Self:
+        """The features of a model."""
+        features = model_features(definitions, model)
+        return cls(features.stored, as_of, detail, features.computed, features.auxiliary, model.features)
 
     @property
     def names(self) -> list[str]:
         """The columns in their order."""
-        return [name for ref in self.refs for name in (ref.name, *([status_of(ref.name)] if self.detail else []))]
+        features = self.order or [ref.name for ref in self.refs]
+        return [name for one in features for name in (one, *([status_of(one)] if self.detail else []))]
 
 
 class Frame:
     """A frame that is ready to be read, chunk by chunk; it owns its parts and its spine."""
 
-    def __init__(self, spine: Spine, parts: Sequence[Part], names: Sequence[str]) -> None:
+    def __init__(
+        self, spine: Spine, parts: Sequence[Part], names: Sequence[str], computed: Sequence[Computed] = ()
+    ) -> None:
         self._spine = spine
         self._parts = parts
+        self._computed = computed
         fields = {field.name: field for field in spine.schema}
         fields |= {field.name: field for part in parts for field in part.fields}
+        fields |= {field.name: field for one in computed for field in one.fields}
         self.schema = pa.schema([fields[name] for name in names])
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -72,6 +91,8 @@ class Frame:
             columns = dict(zip(rows.schema.names, rows.columns, strict=True))
             for part in self._parts:
                 columns |= part.columns(first, rows.num_rows)
+            for one in self._computed:
+                columns |= one.columns(columns)
             yield pa.record_batch([columns[name] for name in self.schema.names], self.schema)
             first += rows.num_rows
 
@@ -109,7 +130,7 @@ def model_frame(
     Raises:
         Conflict: where there are no such rows.
     """
-    wanted = Wanted(definitions.resolve([e.name for e in model.entities], model.features), as_of, detail)
+    wanted = Wanted.by(definitions, model, as_of, detail=detail)
     spine = labelled(storage, definitions, model, start=start, end=end)
     return _joined(storage, definitions, spine, wanted, [EVENT_TIME, *wanted.names, *model.inputs, model.label])
 
@@ -118,7 +139,8 @@ def spine_frame(storage: Storage, definitions: Definitions, spine: Spine, wanted
     """All columns of `spine`, then the features. The frame closes the spine.
 
     Raises:
-        InvalidRequest: where the spine has a column of the name of a feature.
+        InvalidRequest: where the spine has a column of the name of a feature, or lacks one that a feature is computed
+            from.
     """
     return _joined(storage, definitions, spine, wanted, [*spine.schema.names, *wanted.names])
 
@@ -128,15 +150,29 @@ def _joined(storage: Storage, definitions: Definitions, spine: Spine, wanted: Wa
         stack.enter_context(spine)
         if twice := [name for name in names if names.count(name) > 1]:
             raise InvalidRequest(f"column {twice[0]!r} would be in the frame twice; rename it", column=twice[0])
+        for one in wanted.computed:
+            check_given(spine, one)
+        auxiliary = [replace(ref, name=f"{AUXILIARY}{ref.name}") for ref in wanted.auxiliary]
         parts: list[Part] = []
-        for refs in _together(wanted.refs):
+        for refs in _together([*wanted.refs, *auxiliary]):
             kind = Join if refs[0].aggregate is None else Aggregated
             part = kind(storage, definitions, refs, spine, as_of=wanted.as_of, detail=wanted.detail)
             stack.callback(part.close)
             parts.append(part)
-        frame = Frame(spine, parts, names)
+        frame = Frame(spine, parts, names, _computed(wanted, auxiliary))
         stack.pop_all()
     return frame
+
+
+def _computed(wanted: Wanted, auxiliary: Sequence[FeatureRef]) -> list[Computed]:
+    joined = {ref.name: ref.name for ref in wanted.refs}
+    joined |= {ref.name: own.name for ref, own in zip(wanted.auxiliary, auxiliary, strict=True)}
+    return [
+        Computed(
+            ref, {need.name: joined.get(need.name, need.name) for need in ref.needs.values()}, detail=wanted.detail
+        )
+        for ref in wanted.computed
+    ]
 
 
 def _together(refs: Sequence[FeatureRef]) -> Iterator[list[FeatureRef]]:

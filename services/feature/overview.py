@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 
 from modelmill.declarations import About, Feature, Source
 from modelmill.definitions import Definitions, FeatureRef
+from modelmill.model_features import model_features
 from services.feature.statistics import FileStatistics
 
 
@@ -16,7 +17,8 @@ def features_overview(
 ) -> list[Mapping[str, object]]:
     """Every online feature with its type, origin, version, the models that use it, and what its source's rows show.
 
-    `statistics` gives those of a source; it is asked once for each.
+    After them come those that are computed at request time, which belong to no entity and have `needs`. `statistics`
+    gives those of a source; it is asked once for each.
     """
     uses = _uses(definitions)
     known = {name: statistics(source) for name, source in definitions.sources.items() if source.entity is not None}
@@ -37,6 +39,27 @@ def features_overview(
         for entity in definitions.entities
         for name, ref in definitions.features_of(entity).items()
         for derived in [definitions.features[ref.source].get(name)]
+    ] + _computed(definitions)
+
+
+def _computed(definitions: Definitions) -> list[Mapping[str, object]]:
+    """The features that are computed at request time; nothing of them is stored."""
+    return [
+        {
+            "entity": None,
+            "name": name,
+            "dtype": feature.column.dtype,
+            "nullable": feature.column.nullable,
+            "source": None,
+            "kind": "request",
+            "version": feature.version,
+            "models": [model.name for model in definitions.models.values() if name in model.features],
+            "needs": list(feature.needs),
+            **asdict(replace(feature.about, description=_described(feature.about, feature.function))),
+            "newest": None,
+            "null_share": None,
+        }
+        for name, feature in definitions.request_features.items()
     ]
 
 
@@ -44,7 +67,8 @@ def _uses(definitions: Definitions) -> dict[tuple[str, str], list[str]]:
     """Entity and feature to the models that read it."""
     uses: dict[tuple[str, str], list[str]] = {}
     for model in definitions.models.values():
-        for ref in definitions.resolve([entity.name for entity in model.entities], model.features):
+        features = model_features(definitions, model)
+        for ref in (*features.stored, *features.auxiliary):
             uses.setdefault((ref.entity, ref.column.name), []).append(model.name)
     return uses
 
@@ -55,10 +79,14 @@ def _about(source: Source, ref: FeatureRef, derived: Feature | None) -> About:
         return replace(source.about, description=ref.column.description)
     own = derived.about
     return About(
-        own.description or (inspect.getdoc(derived.function) or "").partition("\n")[0],
+        _described(own, derived.function),
         own.owner or source.about.owner,
         own.tags or source.about.tags,
     )
+
+
+def _described(about: About, function: Callable[..., object]) -> str:
+    return about.description or (inspect.getdoc(function) or "").partition("\n")[0]
 
 
 def _null_share(statistics: FileStatistics, name: str, derived: Feature | None) -> float | None:

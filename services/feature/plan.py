@@ -49,6 +49,11 @@ def describe(definitions: Definitions) -> Hashes:
             **{f"constraints.{name}": str(c.constraints) for name, c in source.columns.items() if c.constraints},
             **_described(source),
         }
+    if definitions.request_features:
+        hashes[keys.REQUEST_FEATURES] = {
+            name: f"{feature.column} {feature.version} of {', '.join(feature.needs)}"
+            for name, feature in definitions.request_features.items()
+        }
     for model in definitions.models.values():
         hashes[keys.model(model.name)] = {
             "entities": " ".join(entity.name for entity in model.entities),
@@ -92,6 +97,7 @@ def registered(redis: Redis) -> Hashes:
         *(key for entity in entities for key in (keys.entity(entity), keys.features(entity))),
         *(keys.source(name) for name in sources),
         *(keys.model(name) for name in models),
+        keys.REQUEST_FEATURES,
     ]
     with redis.pipeline(transaction=False) as pipe:
         for key in wanted:

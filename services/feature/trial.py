@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
 import pyarrow as pa
 
 from modelmill.declarations import Column, Feature, Source
-from services.feature.derive import call_batch, checked
+from modelmill.model_features import ComputedRef
+from modelmill.values import checked
+from services.feature.derive import call_batch
 from services.feature.validate import ARROW
 
 ROWS = 32
@@ -45,17 +49,32 @@ def try_out(feature: Feature, rows: pa.Table) -> str | None:
 
 
 def _wrong_type(feature: Feature, row: pa.Table) -> str | None:
+    if feature.batch:
+        return _wrong(feature.column, lambda: call_batch(feature, row)[0])
+    return _wrong(feature.column, lambda: feature.function(row.to_pylist()[0]))
+
+
+def _wrong(column: Column, compute: Callable[[], Any]) -> str | None:
+    """In what way the value that is computed is none of `column`; None also where computing it fails."""
     try:
-        value = call_batch(feature, row)[0] if feature.batch else feature.function(row.to_pylist()[0])
+        value = compute()
     except Exception:  # the user's code may raise anything; what it returns is what counts here
         return None
     try:
-        checked(value, feature.column)
+        checked(value, column)
     except TypeError as error:
         return str(error)
     except ValueError:
         return None
     return None
+
+
+def try_out_computed(ref: ComputedRef) -> str | None:
+    """Why a request-time feature cannot be put in force, or None; refused as `try_out` does."""
+    needs = {need: _made_up(needed.column) for need, needed in ref.needs.items()}
+    rows = pa.table(needs).to_pylist()
+    reasons = [_wrong(ref.feature.column, partial(ref.feature.function, row)) for row in rows]
+    return reasons[0] if all(reasons) else None
 
 
 def _differs(feature: Feature, rows: pa.Table) -> str | None:

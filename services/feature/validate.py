@@ -11,8 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from modelmill import values
 from modelmill.declarations import Column, Source
 from modelmill.errors import InvalidRequest, Rejection, did_you_mean
+from modelmill.values import INT_LIMIT
 from services.feature.checks import (
     LAST_TIME,
     constraint_breaches,
@@ -28,17 +30,13 @@ TIME = pa.timestamp("us", "UTC")
 ARROW = {"float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "str": pa.string()}
 """Column type to how Arrow holds it."""
 EXPECTED = {
-    "float": "a finite number",
-    "int": "a whole number of at most 18 digits",
-    "bool": "true or false",
-    "str": "text",
+    **values.EXPECTED,
     "time": "a time such as 2013-01-31T05:00:00Z, or seconds since 1970",
 }
 FIRST_TIME = datetime(1000, 1, 1, tzinfo=UTC)
 """Event times lie after it: they have a year of four digits, in any time zone."""
 SECONDS = re.compile(r"\d{9,}(\.\d+)?")
 """Seconds since 1970 in a text; fewer digits could be a date such as 20130131."""
-INT_LIMIT = 10**18
 LISTED = 20
 """Rejected rows that an answer lists; the others are counted."""
 REMEMBERED = 10_000

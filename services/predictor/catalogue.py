@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from modelmill.package import Input
 from services.predictor.live import LiveModels
 
 
@@ -21,11 +22,8 @@ def describe(live: LiveModels, name: str) -> dict[str, Any]:
             "label": manifest.label,
             "classes": manifest.classes,
             "entities": manifest.entities,
-            "inputs": [
-                {"name": item.name, "dtype": item.dtype, "nullable": item.nullable, "entity": item.entity}
-                | ({"default": item.default} if item.has_default else {})
-                for item in manifest.inputs
-            ],
+            "inputs": [_described(item) for item in manifest.inputs],
+            "auxiliary": [_described(item) for item in manifest.auxiliary],
             "metrics": manifest.metrics,
             "example": manifest.example,
         }
@@ -34,4 +32,13 @@ def describe(live: LiveModels, name: str) -> dict[str, Any]:
         "reason": problem.reason,
         "since": problem.since,
     }
+    return about
+
+
+def _described(item: Input) -> dict[str, Any]:
+    about: dict[str, Any] = {"name": item.name, "dtype": item.dtype, "nullable": item.nullable, "entity": item.entity}
+    if item.has_default:
+        about["default"] = item.default
+    if item.needs is not None:
+        about |= {"needs": list(item.needs.values()), "version": item.version}
     return about

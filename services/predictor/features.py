@@ -9,9 +9,17 @@ from typing import NoReturn
 
 from modelmill import durations, expiry, keys
 from modelmill.errors import CorruptFeature, InvalidRequest, MissingEntity
+from modelmill.values import sentence
 from services.predictor.instances import EXPECTED, Instance
 from services.predictor.online import OnlineStore, Stored
-from services.predictor.signature import AggregateInputs, EntitySignature, Signature, StoredInput, Value
+from services.predictor.signature import (
+    AggregateInputs,
+    ComputedInput,
+    EntitySignature,
+    Signature,
+    StoredInput,
+    Value,
+)
 
 EVENT_TIME = slice(27)
 """The event time in the times of a row."""
@@ -87,14 +95,16 @@ def cutoffs(signature: Signature, now: datetime) -> Cutoffs:
 def row(instance: Instance, signature: Signature, stored: Mapping[Lookup, Found], oldest: Cutoffs, t: int) -> Row:
     """The values of all inputs for `instance`: given, else stored, else the default of an entity that is not there.
 
-    What is older than `oldest` counts as missing; the windows of aggregates are those of time t.
+    Inputs that are computed from others come last. What is older than `oldest` counts as missing; the windows of
+    aggregates are those of time t.
 
     Raises:
         MissingEntity: for an entity that is not there, where a feature of it is neither given nor has a default.
         InvalidRequest: for a feature without a value that the model needs.
         CorruptFeature: for a stored text that is no value of the feature's type.
     """
-    values: list[Value] = [None] * len(signature.inputs)
+    fed = len(signature.inputs)
+    values: list[Value] = [None] * (fed + len(signature.auxiliary))
     event_times: dict[str, str | None] = {}
     for number, entity in enumerate(signature.entities):
         if instance.needs(number, entity):
@@ -111,7 +121,31 @@ def row(instance: Instance, signature: Signature, stored: Mapping[Lookup, Found]
                 _aggregate(entity, key, aggregates, tiles, signature, values, t)
     for position, value in instance.given.items():
         values[position] = value
-    return Row(values, event_times)
+    for computed in signature.computed:
+        if computed.position not in instance.given:
+            values[computed.position] = _compute(computed, values)
+    return Row(values[:fed] if signature.auxiliary else values, event_times)
+
+
+def _compute(computed: ComputedInput, values: Sequence[Value]) -> Value:
+    """The value of a computed input; None where its function fails and the model takes a missing value.
+
+    A training frame has null there too.
+    """
+    needs = {need: values[position] for need, position in computed.needs}
+    feature = computed.feature
+    try:
+        value: Value = feature.compute(needs)
+        return value
+    except Exception as error:  # the user's code may raise anything
+        if feature.column.nullable:
+            return None
+        shown = ", ".join(f"{name}={value!r:.80}" for name, value in needs.items())
+        raise InvalidRequest(
+            f"{feature.kind} {feature.name!r} failed on {shown}: {sentence(error)}."
+            f" Give other values, or that of {feature.name!r}",
+            field=feature.name,
+        ) from None
 
 
 def _expired(times: Stored, oldest: Sequence[str]) -> Sequence[int]:
@@ -157,7 +191,7 @@ def _aggregate(
     except (ValueError, KeyError, TypeError):
         raise CorruptFeature(entity.name, key, aggregates.reader.group, str(tiles), "tiles") from None
     for position, value in zip(aggregates.positions, found, strict=True):
-        item = signature.inputs[position]
+        item = signature.input(position)
         values[position] = item.default if item.has_default and not there else value
 
 
@@ -183,7 +217,7 @@ def _refuse_missing(
 
 def _defaults(entity: EntitySignature, key: str, instance: Instance, signature: Signature, values: list[Value]) -> None:
     for item in entity.inputs:
-        declared = signature.inputs[item.position]
+        declared = signature.input(item.position)
         if declared.has_default:
             values[item.position] = declared.default
         elif item.position not in instance.given:

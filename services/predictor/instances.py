@@ -74,7 +74,10 @@ def _instance(content: Any, signature: Signature, number: int | None) -> Instanc
         position = signature.positions.get(name)
         if position is None:
             raise _invalid(f"field {name!r} is not known{did_you_mean(name, signature.names)}", number, name)
-        instance.given[position] = _value(signature.inputs[position], value, number)
+        instance.given[position] = _value(signature.input(position), value, number)
+    for position, dependents in signature.spare.items():
+        if dependents <= instance.given.keys():
+            instance.given.setdefault(position, None)
     _check_complete(instance, signature, number)
     return instance
 

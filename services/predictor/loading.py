@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from modelmill import package
+from modelmill import applied, package
+from modelmill.connections import AWAY, Redis
 from modelmill.errors import PackageError
 from modelmill.events import utc_now
 from modelmill.package import Manifest
 from modelmill.registry import Registry
+from modelmill.request_features import RequestFeature
 from modelmill.storage import Storage
 from services.predictor.inference import infer
 from services.predictor.live import ServedModel
-from services.predictor.signature import Signature
+from services.predictor.signature import NO_FUNCTIONS, Signature
 
 TENSORS: dict[str, Any] = {
     "tensor(float)": np.float32,
@@ -30,19 +32,49 @@ def load(registry: Registry, storage: Storage, model: str, version: int) -> Serv
     """Load a version of `model`.
 
     Raises:
-        PackageError: for a package with a missing or altered file, or whose graph is not what its manifest says.
+        PackageError: for a package with a missing or altered file, or whose graph or functions are not what its
+            manifest says.
         UnknownName: for a version that the registry does not have.
     """
     folder = registry.version(model, version).package
     manifest, graph = package.read(storage, folder)
     try:
-        return warmed_up(model, version, manifest, graph)
+        return warmed_up(model, version, manifest, graph, _functions(registry.redis, manifest))
+    except AWAY:
+        raise
     except Exception as error:  # ONNX Runtime's errors have no common root
         reason = f"{type(error).__name__}: {error}"
         raise PackageError(f"package {folder} cannot be served: {reason}", package=folder) from error
 
 
-def warmed_up(name: str, version: int, manifest: Manifest, graph: bytes) -> ServedModel:
+def _functions(redis: Redis, manifest: Manifest) -> Mapping[str, RequestFeature]:
+    """The functions of computed inputs, from the definitions that the version was trained with, as they were applied.
+
+    Raises:
+        UnknownName, DefinitionsError: where these were never applied, or cannot be run here.
+        ValueError: for a function that is not the one that the version was trained with.
+    """
+    computed = [item for item in manifest.inputs if item.needs is not None]
+    if not computed:
+        return {}
+    declared = applied.load(redis, manifest.definitions).request_features
+    for item in computed:
+        found = declared[item.name].version if item.name in declared else None
+        if found != item.version:
+            raise ValueError(
+                f"request feature {item.name!r} of definitions {manifest.definitions[:8]} is version {found}, but the"
+                f" model was trained with {item.version}; train again"
+            )
+    return declared
+
+
+def warmed_up(
+    name: str,
+    version: int,
+    manifest: Manifest,
+    graph: bytes,
+    functions: Mapping[str, RequestFeature] = NO_FUNCTIONS,
+) -> ServedModel:
     """A model that has answered once: its manifest's example."""
     session = onnxruntime.InferenceSession(graph, _options(), providers=["CPUExecutionProvider"])
     outputs = [item.name for item in session.get_outputs()]
@@ -51,7 +83,7 @@ def warmed_up(name: str, version: int, manifest: Manifest, graph: bytes) -> Serv
         name=name,
         version=version,
         manifest=manifest,
-        signature=Signature.of(manifest),
+        signature=Signature.of(manifest, functions),
         session=session,
         tensors=_tensors(manifest, session),
         outputs=outputs,

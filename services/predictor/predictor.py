@@ -165,8 +165,14 @@ def _given(signature: Signature, asked: list[instances.Instance]) -> list[list[s
     requested = set(signature.requested)
     if all(one.given.keys() <= requested for one in asked):
         return []
-    names = [item.name for item in signature.inputs]
-    return [[names[position] for position in sorted(one.given.keys() - requested)] for one in asked]
+    return [
+        [
+            signature.input(position).name
+            for position in sorted(one.given.keys() - requested)
+            if position not in signature.spare or not signature.spare[position] <= one.given.keys()
+        ]
+        for one in asked
+    ]
 
 
 def _freshness(event_times: dict[str, str | None], now: datetime) -> dict[str, dict[str, Any]]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from modelmill import keys
 from modelmill.package import Input, Manifest
+from modelmill.request_features import RequestFeature
 from modelmill.tile_reading import TileReader
 from modelmill.tiles import Reading
 
 Value = float | int | bool | str | None
 """A model input's value; None is a missing one, which only nullable inputs may have."""
+
+NO_FUNCTIONS: Mapping[str, RequestFeature] = MappingProxyType({})
 
 DECODERS: dict[str, Callable[[str], Value]] = {
     "float": float,
@@ -72,13 +76,29 @@ class EntitySignature:
 
 
 @dataclass(frozen=True)
+class ComputedInput:
+    """A model input that is computed for each instance."""
+
+    position: int
+    """Among the model's inputs."""
+    feature: RequestFeature
+    needs: tuple[tuple[str, int], ...]
+    """Name under which its function gets a value, and the value's position."""
+
+
+@dataclass(frozen=True)
 class Signature:
     """What a model takes in a request and reads from the online store."""
 
     inputs: tuple[Input, ...]
     """In the order of the model's columns."""
+    auxiliary: tuple[Input, ...]
+    """What is read only to compute inputs; their positions follow those of the inputs."""
+    computed: tuple[ComputedInput, ...]
+    spare: dict[int, frozenset[int]]
+    """Position of an auxiliary input to those of the inputs that are computed from it: given them, it is not needed."""
     positions: dict[str, int]
-    """Input to its position."""
+    """Input, or auxiliary one, to its position."""
     entities: tuple[EntitySignature, ...]
     """Those of which features are read."""
     keys: dict[str, tuple[int, ...]]
@@ -87,13 +107,20 @@ class Signature:
     """Positions of the inputs that come with the request."""
 
     @classmethod
-    def of(cls, manifest: Manifest) -> Signature:
-        """The signature in `manifest`.
+    def of(cls, manifest: Manifest, functions: Mapping[str, RequestFeature] = NO_FUNCTIONS) -> Signature:
+        """The signature in `manifest`; `functions` are those of its computed inputs.
 
         Raises:
             ValueError, KeyError: for inputs whose entity, source or field the manifest does not name.
         """
-        inputs = tuple(manifest.inputs)
+        fed = len(manifest.inputs)
+        inputs = (*manifest.inputs, *manifest.auxiliary)
+        positions = {item.name: position for position, item in enumerate(inputs)}
+        computed = tuple(
+            ComputedInput(at, functions[item.name], tuple((need, positions[name]) for need, name in item.needs.items()))
+            for at, item in enumerate(inputs)
+            if item.needs is not None
+        )
         named = {item.entity for item in inputs if item.entity is not None}
         entities = tuple(_entity(name, key, inputs) for name, key in manifest.entities.items() if name in named)
         if unknown := named - manifest.entities.keys():
@@ -103,12 +130,23 @@ class Signature:
             for key in manifest.entities.values()
         }
         return cls(
-            inputs,
-            {item.name: position for position, item in enumerate(inputs)},
+            inputs[:fed],
+            inputs[fed:],
+            computed,
+            {
+                at: frozenset(one.position for one in computed if at in dict(one.needs).values())
+                for at in range(fed, len(inputs))
+            },
+            positions,
             entities,
             join_keys,
-            tuple(position for position, item in enumerate(inputs) if item.entity is None),
+            tuple(at for at, item in enumerate(inputs) if item.entity is None and item.needs is None),
         )
+
+    def input(self, position: int) -> Input:
+        """The input, or auxiliary one, at a position."""
+        fed = len(self.inputs)
+        return self.inputs[position] if position < fed else self.auxiliary[position - fed]
 
     @property
     def names(self) -> list[str]:

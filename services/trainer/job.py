@@ -93,7 +93,7 @@ def _train(
     inputs = packaging.signature(definitions, recipe)
     label = definitions.label_source(recipe).columns[recipe.label]
     with record.stage("frame"):
-        record.note(fields=packaging.fields(inputs))
+        record.note(fields=inputs.fields)
         estimator = make_estimator(recipe)
         task = task_of(estimator)
         require_metric(recipe.metric)
@@ -103,7 +103,7 @@ def _train(
                 http, settings.feature_url, recipe.name, definitions.fingerprint, start=start, end=end
             ) as file,
         ):
-            frame = frames.read(file, inputs, label)
+            frame = frames.read(file, inputs.fed, label)
         split = _split(definitions, recipe, frame, classes=task == "classification")
         record.note(
             rows_train=len(split.train),
@@ -123,8 +123,10 @@ def _train(
         metrics = evaluate(estimator, held_out.rows, held_out.label, recipe.metric)
         record.note(metrics=metrics)
     with record.stage("package"):
-        converted = convert(estimator, inputs, held_out.rows)
-        manifest = packaging.manifest(recipe, record.run.id, inputs, estimator, converted, metrics, held_out.rows)
+        converted = convert(estimator, inputs.fed, held_out.rows)
+        manifest = packaging.manifest(
+            recipe, definitions.fingerprint, record.run.id, inputs, estimator, converted, metrics, held_out.rows
+        )
         folder = package.write(storage, manifest, packaging.files(estimator, converted))
         record.note(package=folder, params=record.run.params | {"graph": str(converted)})
     with record.stage("register"):

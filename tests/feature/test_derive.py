@@ -11,7 +11,8 @@ import pytest
 
 from modelmill import Entity
 from modelmill.declarations import About, Batch, Column, Feature
-from services.feature.derive import ERROR_LENGTH, Derived, derive, failed
+from modelmill.values import ERROR_LENGTH
+from services.feature.derive import Derived, derive, failed
 
 USER = Entity("user", key="user_id")
 ROWS = pa.table({"user_id": ["u", "v", "w"], "x": [1.0, 2.0, None]})

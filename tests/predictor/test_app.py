@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from services.predictor.reconcile import Reconciler
 from services.predictor.reports import Reports
 from tests.predictor import packages
 from tests.predictor.packages import EVENT_TIME, manifest, publish, put_complete_user, put_user
+from tests.predictor.test_loading import computing
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +98,31 @@ def test_request_inputs_are_not_told_as_given(
     reconciler.reconcile()
     predict(client, {"user_id": "u1", "clicks": 3})
     assert newest_event(fake_redis, reports).given == []
+
+
+def test_a_computed_input_is_answered_described_and_reported(
+    client: FlaskClient, fake_redis: Redis, storage: Storage, reconciler: Reconciler, reports: Reports, tmp_path: Path
+) -> None:
+    publish(fake_redis, storage, computing(fake_redis, tmp_path), packages.classifier())
+    reconciler.reconcile()
+    predict(client, {"instances": [{"user_id": "u1"}, {"user_id": "u1", "ratio": 7.0}]})
+    event = newest_event(fake_redis, reports)
+    assert event.features == {"ratio": [1.0, 7.0], "feature_2": [0.5, 0.5], "clicks": [3, 3]}
+    assert event.given == [[], ["ratio"]]
+    about = client.get("/models/user_target").get_json()
+    assert about["inputs"][0]["needs"] == ["feature_1", "clicks"]
+    assert re.fullmatch("[0-9a-f]{8}", about["inputs"][0]["version"])
+    assert [item["name"] for item in about["auxiliary"]] == ["feature_1"]
+
+
+def test_a_computed_input_that_fails_is_a_422_with_its_name(
+    client: FlaskClient, fake_redis: Redis, storage: Storage, reconciler: Reconciler, tmp_path: Path
+) -> None:
+    publish(fake_redis, storage, computing(fake_redis, tmp_path), packages.classifier())
+    reconciler.reconcile()
+    answer = predict(client, {"user_id": "u1", "clicks": 0})
+    assert answer.status_code == 422
+    assert answer.get_json()["detail"].startswith("request feature 'ratio' failed on feature_1=3.0, clicks=0: ZeroDiv")
 
 
 def test_a_prediction_is_reported_at_the_moment_by_which_ages_count(

@@ -8,8 +8,10 @@ from datetime import datetime, timedelta
 import pytest
 
 from modelmill.connections import Redis
+from modelmill.declarations import About, Column
 from modelmill.errors import CorruptFeature, InvalidRequest, MissingEntity
 from modelmill.package import Input
+from modelmill.request_features import RequestFeature
 from modelmill.tiles import micros
 from services.predictor import features
 from services.predictor.features import Row
@@ -193,3 +195,68 @@ def test_rows_of_several_entities_are_read(fake_redis: Redis) -> None:
     (row,) = rows(fake_redis, {"user_id": "u1", "shop_id": "s1"}, signature=two)
     assert row.values == [1.5, 8]
     assert row.event_times == {"user": EVENT_TIME, "shop": OLDER}
+
+
+def ratio(row: dict[str, float]) -> float:
+    return row["clicks"] / row["user.feature_1"] + row["hour"]
+
+
+def computing(*, nullable: bool = False) -> Signature:
+    needs = {"clicks": "clicks", "user.feature_1": "user.feature_1", "hour": "hour"}
+    auxiliary = replace(USER_INPUTS[0], name="user.feature_1")
+    inputs = [
+        Input("ratio", "float", nullable, needs=needs, version="4f2e1a9c"),
+        USER_INPUTS[2],
+        Input("hour", "int", False),
+    ]
+    function = RequestFeature(ratio, Column("ratio", "float", nullable), list(needs), About())
+    return Signature.of(manifest(inputs=inputs, auxiliary=[auxiliary]), {"ratio": function})
+
+
+def test_an_input_is_computed_from_what_is_stored_and_given_and_what_only_it_needs_is_not_fed(
+    fake_redis: Redis,
+) -> None:
+    put_complete_user(fake_redis, "u1")
+    assert rows(fake_redis, {"user_id": "u1", "hour": 7}, signature=computing())[0].values == [8.5, 3, 7]
+
+
+def test_an_input_is_computed_from_given_values_before_stored_ones(fake_redis: Redis) -> None:
+    put_complete_user(fake_redis, "u1")
+    body = {"user_id": "u1", "hour": 7, "user.feature_1": 6.0}
+    assert rows(fake_redis, body, signature=computing())[0].values == [7.5, 3, 7]
+
+
+def test_a_given_value_goes_before_a_computed_one_and_nothing_that_only_it_needs_is_missing(fake_redis: Redis) -> None:
+    put_user(fake_redis, "u1", {"clicks": "3"}, {"users": EVENT_TIME, "visits": EVENT_TIME})
+    body = {"hour": 7, "ratio": -1.0}
+    assert rows(fake_redis, body | {"user_id": "u1"}, signature=computing())[0].values == [-1.0, 3, 7]
+    assert rows(fake_redis, body | {"clicks": 5}, signature=computing())[0].values == [-1.0, 5, 7]
+
+
+def test_without_a_key_what_is_computed_from_has_to_be_given(fake_redis: Redis) -> None:
+    with pytest.raises(InvalidRequest, match=r"'user_id' is missing; .* a value for each of user\.feature_1"):
+        rows(fake_redis, {"hour": 7, "clicks": 5}, signature=computing())
+    body = {"hour": 7, "clicks": 5, "user.feature_1": 2.0}
+    assert rows(fake_redis, body, signature=computing())[0].values == [9.5, 5, 7]
+
+
+def test_what_is_computed_from_may_not_lack(fake_redis: Redis) -> None:
+    put_user(fake_redis, "u1", {"clicks": "3"}, {"users": EVENT_TIME, "visits": EVENT_TIME})
+    with pytest.raises(InvalidRequest, match=r"feature 'user\.feature_1' of user 'u1' is missing"):
+        rows(fake_redis, {"user_id": "u1", "hour": 7}, signature=computing(nullable=True))
+
+
+def test_a_function_that_fails_is_named_with_its_values_and_its_error(fake_redis: Redis) -> None:
+    put_complete_user(fake_redis, "u1", feature_1=0.0)
+    reason = (
+        "request feature 'ratio' failed on clicks=3, user.feature_1=0.0, hour=7: ZeroDivisionError: float division by"
+        " zero. Give other values, or that of 'ratio'"
+    )
+    with pytest.raises(InvalidRequest) as caught:
+        rows(fake_redis, {"user_id": "u1", "hour": 7}, signature=computing())
+    assert (caught.value.detail, caught.value.fields) == (reason, {"field": "ratio"})
+
+
+def test_a_function_that_fails_gives_a_missing_value_where_the_model_takes_one(fake_redis: Redis) -> None:
+    put_complete_user(fake_redis, "u1", feature_1=0.0)
+    assert rows(fake_redis, {"user_id": "u1", "hour": 7}, signature=computing(nullable=True))[0].values == [None, 3, 7]

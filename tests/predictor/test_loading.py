@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modelmill import package
+from modelmill import applied, keys, package
 from modelmill.connections import Redis
+from modelmill.definitions import load as load_definitions
 from modelmill.errors import PackageError, UnknownName
+from modelmill.package import Input
 from modelmill.registry import Registry
 from modelmill.storage import Storage
 from services.predictor.loading import load
@@ -68,4 +71,73 @@ def test_a_graph_that_is_not_what_the_manifest_says_is_refused(
 def test_what_is_no_graph_is_refused(fake_redis: Redis, storage: Storage) -> None:
     publish(fake_redis, storage, manifest(), b"not a graph")
     with pytest.raises(PackageError, match="cannot be served"):
+        load(Registry(fake_redis), storage, "user_target", 1)
+
+
+MILL = """
+from modelmill import Entity, Model, Source, request_feature
+user = Entity("user", key="user_id")
+users = Source("users", entity=user, columns={"feature_1": float, "feature_2": float | None, "target": int})
+Source("visits", entity=user, columns={"clicks": int})
+
+@request_feature(dtype=float, needs=["feature_1", "clicks"])
+def ratio(row):
+    return row["feature_1"] / row["clicks"]
+"""
+
+
+def computing(redis: Redis, folder: Path, text: str = MILL, **changes: Any) -> package.Manifest:
+    """The manifest of a version with a computed input, whose definitions were applied."""
+    (folder / "mill.py").write_text(text)
+    definitions = load_definitions(folder / "mill.py")
+    applied.keep(redis, definitions)
+    version = definitions.request_features["ratio"].version
+    needs = {name: name for name in ("feature_1", "clicks")}
+    inputs = [Input("ratio", "float", False, needs=needs, version=version), *packages.USER_INPUTS[1:]]
+    fields = {
+        "inputs": inputs,
+        "auxiliary": packages.USER_INPUTS[:1],
+        "definitions": definitions.fingerprint,
+        "example": {"ratio": 0.1, "feature_2": 0.2, "clicks": 3},
+    }
+    return manifest(**(fields | changes))
+
+
+def test_a_computed_input_has_the_function_of_the_definitions_it_was_trained_with(
+    fake_redis: Redis, storage: Storage, tmp_path: Path
+) -> None:
+    publish(fake_redis, storage, computing(fake_redis, tmp_path), packages.classifier())
+    (tmp_path / "mill.py").write_text("raise SystemExit  # what the file holds now is never run")
+    [computed] = load(Registry(fake_redis), storage, "user_target", 1).signature.computed
+    assert computed.feature.compute({"feature_1": 1.0, "clicks": 4}) == 0.25
+
+
+def test_a_computed_input_of_definitions_that_were_never_applied_is_refused(
+    fake_redis: Redis, storage: Storage, tmp_path: Path
+) -> None:
+    publish(fake_redis, storage, computing(fake_redis, tmp_path, definitions="f" * 64), packages.classifier())
+    with pytest.raises(PackageError, match=f"definitions '{'f' * 64}' is not known"):
+        load(Registry(fake_redis), storage, "user_target", 1)
+
+
+def test_a_function_that_is_not_the_one_it_was_trained_with_is_refused_by_name(
+    fake_redis: Redis, storage: Storage, tmp_path: Path
+) -> None:
+    trained = computing(fake_redis, tmp_path)
+    now = computing(fake_redis, tmp_path, MILL.replace(" / ", " // "))
+    version = trained.inputs[0].version
+    changed = manifest(**{**vars(now), "inputs": trained.inputs})
+    publish(fake_redis, storage, changed, packages.classifier())
+    reason = f"request feature 'ratio' .* is version {now.inputs[0].version}, but the model was trained with {version}"
+    with pytest.raises(PackageError, match=reason):
+        load(Registry(fake_redis), storage, "user_target", 1)
+
+
+def test_definitions_that_cannot_be_run_here_are_refused_by_line(
+    fake_redis: Redis, storage: Storage, tmp_path: Path
+) -> None:
+    described = computing(fake_redis, tmp_path)
+    fake_redis.hset(keys.definitions_text(described.definitions), "text", MILL + "import no_such_package\n")
+    publish(fake_redis, storage, described, packages.classifier())
+    with pytest.raises(PackageError, match=r"mill\.py:10: ModuleNotFoundError: No module named 'no_such_package'"):
         load(Registry(fake_redis), storage, "user_target", 1)

@@ -72,7 +72,7 @@ def test_the_package_answers_as_the_estimator_in_it(registry: Registry, tmp_path
     manifest, graph = package.read(storage, folder)
     estimator = skops.io.loads(package.read(storage, folder, package.ESTIMATOR)[1], trusted=[])
     definitions = load(USERS_MILL)
-    inputs = packaging.signature(definitions, definitions.model("user_target"))
+    inputs = packaging.signature(definitions, definitions.model("user_target")).fed
     label = definitions.sources["users"].columns["target"]
     rows = frame.read(io.BytesIO(parquet(users_table(50, seed=7))), inputs, label).inputs
     served = packaged(manifest, graph)

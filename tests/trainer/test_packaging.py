@@ -27,13 +27,36 @@ def test_inputs_are_features_then_request_inputs_each_with_where_it_is_stored(tm
     path = tmp_path / "mill.py"
     path.write_text(MILL)
     definitions = load(path)
-    assert signature(definitions, definitions.model("late")) == [
+    assert signature(definitions, definitions.model("late")).fed == [
         Input("carrier.delay", "float", True, "carrier", "delay", "carriers", max_age=2_592_000),
         Input("origin.delay", "float", False, "origin", "delay", "weather"),
         Input("wind", "float", False, "origin", "wind", "weather", True, 3.5),
         Input("hour", "int", False),
         Input("tail", "str", True),
     ]
+
+
+def test_a_computed_feature_is_packed_with_its_function_s_version_and_what_only_it_reads(tmp_path: Path) -> None:
+    path = tmp_path / "mill.py"
+    path.write_text(
+        MILL.replace('"wind"], label', '"wind", "gusts"], label').replace(
+            '"wind": float,', '"wind": float, "calm": float,'
+        )
+        + """
+from modelmill import request_feature
+
+@request_feature(dtype=float | None, needs=["hour", "wind", "origin.calm", "carrier.delay"])
+def gusts(row):
+    return row["wind"] / row["origin.calm"]
+"""
+    )
+    definitions = load(path)
+    found = signature(definitions, definitions.model("late"))
+    version = definitions.request_features["gusts"].version
+    needs = {"hour": "hour", "wind": "wind", "origin.calm": "origin.calm", "carrier.delay": "carrier.delay"}
+    assert found.fed[3] == Input("gusts", "float", True, needs=needs, version=version)
+    assert found.auxiliary == [Input("origin.calm", "float", False, "origin", "calm", "weather")]
+    assert found.fields == ["carriers.delay", "weather.delay", "weather.wind", "weather.calm"]
 
 
 INPUTS = [Input("x", "float", True), Input("n", "int", False), Input("b", "bool", False), Input("s", "str", True)]

@@ -21,7 +21,7 @@ from modelmill.registry import Registry, Run, Version
 from modelmill.storage import Storage
 from services.trainer.convert import convert
 from services.trainer.evaluate import evaluate
-from services.trainer.packaging import files, manifest
+from services.trainer.packaging import Inputs, files, manifest
 from services.trainer.promotion import Decision
 from services.trainer.registration import TRIES, HeldOut, register
 
@@ -59,9 +59,9 @@ def train(registry: Registry, storage: Storage) -> Train:
 
 
 def packaged(estimator: Any, recipe: Model, run: str, rows: pd.DataFrame) -> Manifest:
-    inputs = [Input(name, "float", False) for name in recipe.features]
+    inputs = Inputs([Input(name, "float", False) for name in recipe.features], [])
     metrics = evaluate(estimator, rows, LABEL, recipe.metric)
-    return manifest(recipe, run, inputs, estimator, convert(estimator, inputs, rows), metrics, rows)
+    return manifest(recipe, "", run, inputs, estimator, convert(estimator, inputs.fed, rows), metrics, rows)
 
 
 def test_the_first_version_becomes_champion(train: Train, registry: Registry) -> None:

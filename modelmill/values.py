@@ -1,0 +1,47 @@
+"""What a feature's function may return, by the declared type: one rule at ingest, in training frames and at serving."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from modelmill.declarations import Column
+
+EXPECTED = {
+    "float": "a finite number",
+    "int": "a whole number of at most 18 digits",
+    "bool": "true or false",
+    "str": "text",
+}
+"""Column type to its values in words."""
+INT_LIMIT = 10**18
+TYPES: dict[str, Any] = {"float": float | int, "int": int, "bool": bool, "str": str}
+ERROR_LENGTH = 200
+"""Characters of an error that are kept."""
+
+
+def checked(value: Any, column: Column) -> Any:
+    """`value` as what the feature declares.
+
+    Raises:
+        TypeError, ValueError: where it is something else.
+    """
+    if hasattr(value, "item"):  # a NumPy scalar
+        value = value.item()
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        if column.nullable:
+            return None
+        raise ValueError(f"returned {value}; expected {column.dtype} (declare dtype={column.dtype} | None to allow it)")
+    dtype = column.dtype
+    if not isinstance(value, TYPES[dtype]) or (dtype != "bool" and isinstance(value, bool)):
+        raise TypeError(f"returned {value!r}; expected {dtype}")
+    if dtype == "str":
+        value.encode()  # raises for a lone surrogate, which is no text
+    elif (dtype == "float" and math.isinf(value := float(value))) or (dtype == "int" and abs(value) >= INT_LIMIT):
+        raise ValueError(f"returned {value}; expected {EXPECTED[dtype]}")
+    return value
+
+
+def sentence(error: Exception) -> str:
+    """What a function raised, short enough to be kept with a row."""
+    return f"{type(error).__name__}: {error}"[:ERROR_LENGTH].encode(errors="replace").decode()
