@@ -128,10 +128,13 @@ def row(instance: Instance, signature: Signature, stored: Mapping[Lookup, Found]
 
 
 def _compute(computed: ComputedInput, values: Sequence[Value]) -> Value:
-    """The value of a computed input; None where its function fails and the model takes a missing value.
+    """The value of a computed input.
 
-    A training frame has null there too.
+    None where a need lacks a value, or its function fails, and the model takes a missing value; a training frame has
+    null there too.
     """
+    if any(values[position] is None for position in computed.required):
+        return None
     needs = {need: values[position] for need, position in computed.needs}
     feature = computed.feature
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -84,6 +84,8 @@ class ComputedInput:
     feature: RequestFeature
     needs: tuple[tuple[str, int], ...]
     """Name under which its function gets a value, and the value's position."""
+    required: tuple[int, ...]
+    """Positions of needs without which the function is not called; its value is then missing."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +119,19 @@ class Signature:
         inputs = (*manifest.inputs, *manifest.auxiliary)
         positions = {item.name: position for position, item in enumerate(inputs)}
         computed = tuple(
-            ComputedInput(at, functions[item.name], tuple((need, positions[name]) for need, name in item.needs.items()))
+            _computed(at, item.needs, functions[item.name], inputs, positions)
             for at, item in enumerate(inputs)
             if item.needs is not None
         )
+        spare = {
+            at: frozenset(one.position for one in computed if at in dict(one.needs).values())
+            for at in range(fed, len(inputs))
+        }
+        # What is read for inputs that may be missing may be missing itself.
+        lenient = {at for at, dependents in spare.items() if all(inputs[one].nullable for one in dependents)}
+        taken = [replace(item, nullable=True) if at in lenient else item for at, item in enumerate(inputs)]
         named = {item.entity for item in inputs if item.entity is not None}
-        entities = tuple(_entity(name, key, inputs) for name, key in manifest.entities.items() if name in named)
+        entities = tuple(_entity(name, key, taken) for name, key in manifest.entities.items() if name in named)
         if unknown := named - manifest.entities.keys():
             raise ValueError(f"inputs of entity {sorted(unknown)}, which has no join key")
         join_keys = {
@@ -133,10 +142,7 @@ class Signature:
             inputs[:fed],
             inputs[fed:],
             computed,
-            {
-                at: frozenset(one.position for one in computed if at in dict(one.needs).values())
-                for at in range(fed, len(inputs))
-            },
+            spare,
             positions,
             entities,
             join_keys,
@@ -154,7 +160,18 @@ class Signature:
         return [*self.keys, *self.positions]
 
 
-def _entity(name: str, key: str, inputs: tuple[Input, ...]) -> EntitySignature:
+def _computed(
+    position: int,
+    needs: Mapping[str, str],
+    feature: RequestFeature,
+    inputs: Sequence[Input],
+    positions: Mapping[str, int],
+) -> ComputedInput:
+    found = tuple((need, positions[name]) for need, name in needs.items())
+    return ComputedInput(position, feature, found, tuple(at for _, at in found if not inputs[at].nullable))
+
+
+def _entity(name: str, key: str, inputs: Sequence[Input]) -> EntitySignature:
     of_entity = [(position, item) for position, item in enumerate(inputs) if item.entity == name]
     own = [(position, item) for position, item in of_entity if item.tiles is None]
     ages = {_stated(item, "source"): item.max_age for _, item in own}

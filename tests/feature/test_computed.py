@@ -14,6 +14,7 @@ import pytest
 from modelmill import applied
 from modelmill.errors import DefinitionsError, InvalidRequest
 from modelmill.package import Manifest
+from modelmill.tiles import micros
 from services.feature.frame_requests import frame_of_model, frame_of_spine
 from services.predictor import features
 from services.predictor.instances import parse
@@ -23,13 +24,15 @@ from services.trainer import packaging
 from tests.feature.conftest import OpenRoom, Room, csv_rows
 
 MILL = """
-from modelmill import Entity, Model, Source, feature, request_feature
+from modelmill import Aggregate, Entity, Model, Source, feature, request_feature
 
 user = Entity("user", key="user_id")
 users = Source("users", entity=user, event_time="at", max_age="30d",
                columns={"mean": float, "factor": float | None, "name": str | None})
 orders = Source("orders", entities=[user, Entity("shop", key="shop_id")], event_time="at",
-                columns={"amount": float, "count": int | None, "bad": bool, "at_home": bool, "text": str})
+                columns={"amount": float, "count": int | None, "bad": bool | None, "at_home": bool, "text": str})
+
+Aggregate(orders, "amount", "mean", window="2h", hop="30m", by=user, name="recent")
 
 @feature(users, dtype=float)
 def doubled(row):
@@ -40,11 +43,15 @@ def ratio(row):
     "How much more than usual."
     return row["amount"] / row["user.mean"] * (row["factor"] or 1.0) * max(row["doubled"], 1.0)
 
+@request_feature(dtype=float | None, needs=["amount", "user.recent"])
+def sudden(row):
+    return row["amount"] / row["user.recent"]
+
 @request_feature(dtype=str, needs=["name", "text", "at_home", "count"], owner="shop", tags=["words"])
 def told(row):
     return f"{row['name']} {row['text']} {row['at_home']} {row['count']}"
 
-Model("bad", entities=[user], source=orders, label="bad", estimator=None, features=["ratio", "doubled", "told"],
+Model("bad", entities=[user], source=orders, label="bad", estimator=None, features=["ratio", "doubled", "told", "sudden"],
       inputs={"amount": float, "count": int | None, "at_home": bool, "text": str})
 """
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -122,9 +129,9 @@ def signature(room: Room) -> Signature:
 
 def served(room: Room, of: Signature, *bodies: dict[str, Any]) -> list[list[Any]]:
     asked = parse({"instances": list(bodies)}, of, len(bodies))
-    stored = features.read(OnlineStore(room.redis), of, features.lookups(asked, of))
-    oldest = features.cutoffs(of, NOW)
-    return [features.row(instance, of, stored, oldest).values for instance in asked]
+    t, oldest = micros(NOW), features.cutoffs(of, NOW)
+    stored = features.read(OnlineStore(room.redis), of, features.lookups(asked, of), t)
+    return [features.row(instance, of, stored, oldest, t).values for instance in asked]
 
 
 def frame(room: Room, **body: Any) -> pa.Table:
@@ -143,19 +150,21 @@ def spine_frame(room: Room, path: Path, rows: list[dict[str, Any]], **query: str
 
 def test_the_value_in_the_frame_is_the_value_that_is_served_bit_for_bit(room: Room) -> None:
     room.ingest("users", users(200))
-    room.ingest("orders", orders(220))
+    earlier = [{**one, "at": (NOW - timedelta(hours=1)).isoformat(), "bad": None} for one in orders(110)]
+    room.ingest("orders", [*orders(220), *({**one, "amount": one["amount"] * 3} for one in earlier)])
     # Of users that are unknown or expired training leaves the row out, and a request is refused.
     both = [
         (row, order)
-        for row, order in zip(frame(room).to_pylist(), orders(220), strict=True)
+        for row, order in zip(frame(room, start=NOW.isoformat()).to_pylist(), orders(220), strict=True)
         if row["doubled"] is not None
     ]
     got = served(room, signature(room), *({name: order[name] for name in ("user_id", *INPUTS)} for _, order in both))
-    wanted = [[row[name] for name in ("ratio", "doubled", "told", *INPUTS)] for row, _ in both]
+    wanted = [[row[name] for name in ("ratio", "doubled", "told", "sudden", *INPUTS)] for row, _ in both]
     assert len(wanted) == 155
     assert [list(map(bits, row)) for row in got] == [list(map(bits, row)) for row in wanted]
     ratios = [row[0] for row in wanted]
     assert 100 < sum(ratio is not None for ratio in ratios) < len(ratios)
+    assert 50 < sum(row[3] is not None for row in wanted) < len(wanted)
 
 
 def test_a_value_is_missing_where_what_it_needs_is_and_failed_where_its_function_did(room: Room) -> None:
@@ -177,6 +186,15 @@ def test_a_function_that_fails_gives_null_where_it_may(room: Room) -> None:
     assert served(room, signature(room), body)[0][0] is None
 
 
+def test_an_expired_need_gives_null_where_it_may_as_in_the_frame(room: Room) -> None:
+    room.define(MILL.replace('features=["ratio", "doubled", "told", "sudden"]', 'features=["ratio"]'))
+    room.ingest("users", [users(2)[1] | {"user_id": "u", "at": (NOW - timedelta(days=31)).isoformat()}])
+    room.ingest("orders", [orders(1)[0] | {"user_id": "u"}])
+    assert frame(room)["ratio"].to_pylist() == [None]
+    body = {"user_id": "u", "amount": 1.0, "at_home": True, "text": "a"}
+    assert served(room, signature(room), body)[0][0] is None
+
+
 def test_an_uploaded_spine_brings_the_inputs_as_text(room: Room, tmp_path: Path) -> None:
     room.ingest("users", users(30))
     room.ingest("orders", orders(30))
@@ -188,7 +206,7 @@ def test_an_uploaded_spine_brings_the_inputs_as_text(room: Room, tmp_path: Path)
     found, expected = spine_frame(room, tmp_path / "spine.csv", spine, model="bad", detail="true"), frame(room)
     for name in ("ratio", "told"):
         assert list(map(bits, found[name].to_pylist())) == list(map(bits, expected[name].to_pylist()))
-    assert found.column_names[-6:] == ["ratio", "ratio.status", "doubled", "doubled.status", "told", "told.status"]
+    assert found.column_names[-8:-2] == ["ratio", "ratio.status", "doubled", "doubled.status", "told", "told.status"]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +232,7 @@ def test_without_a_model_nobody_knows_its_inputs(room: Room, tmp_path: Path) -> 
 
 
 def test_they_are_listed_after_the_stored_ones_with_what_they_need(room: Room) -> None:
-    ratio, told = room.http.get("/features").get_json()["features"][-2:]
+    ratio, _, told = room.http.get("/features").get_json()["features"][-3:]
     assert (ratio["name"], ratio["entity"], ratio["kind"], ratio["models"]) == ("ratio", None, "request", ["bad"])
     assert ratio["needs"] == ["amount", "user.mean", "factor", "doubled"]
     assert ratio["description"] == "How much more than usual."

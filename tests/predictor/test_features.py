@@ -243,7 +243,12 @@ def test_without_a_key_what_is_computed_from_has_to_be_given(fake_redis: Redis) 
 def test_what_is_computed_from_may_not_lack(fake_redis: Redis) -> None:
     put_user(fake_redis, "u1", {"clicks": "3"}, {"users": EVENT_TIME, "visits": EVENT_TIME})
     with pytest.raises(InvalidRequest, match=r"feature 'user\.feature_1' of user 'u1' is missing"):
-        rows(fake_redis, {"user_id": "u1", "hour": 7}, signature=computing(nullable=True))
+        rows(fake_redis, {"user_id": "u1", "hour": 7}, signature=computing())
+
+
+def test_what_is_computed_from_may_lack_where_the_model_takes_a_missing_value(fake_redis: Redis) -> None:
+    put_user(fake_redis, "u1", {"clicks": "3"}, {"users": EVENT_TIME, "visits": EVENT_TIME})
+    assert rows(fake_redis, {"user_id": "u1", "hour": 7}, signature=computing(nullable=True))[0].values == [None, 3, 7]
 
 
 def test_a_function_that_fails_is_named_with_its_values_and_its_error(fake_redis: Redis) -> None:
