@@ -147,8 +147,8 @@ def feature_app(catalogue: Catalogue, settings: Settings, statistics_files: Stat
     def features() -> Response:
         """Every declared feature: type, source, version, owner, the models that use it, freshness and null share.
 
-        `newest` is the newest event time of its source's rows, `null_share` the share of these without a value. A
-        request-time feature has neither, no entity and no source; it says what it `needs`.
+        `newest` is the newest event time of its source's rows, `null_share` the share of these without a value, which
+        an aggregate has not. A request-time feature has neither, no entity and no source; it says what it `needs`.
         """
         return reply({"features": features_overview(catalogue.definitions, files.of)})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -15,7 +15,7 @@ Status = Literal["present", "missing", "expired", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """One feature value. Times and age are those of its source's row, None where none has arrived."""
+    """One feature value; times and age are those of its source's row, None without one and for aggregates."""
 
     value: Any
     status: Status
@@ -34,23 +34,21 @@ def details(found: OnlineEntity, refs: Iterable[FeatureRef], now: datetime) -> d
         source: round((now - datetime.fromisoformat(time)).total_seconds(), 3)
         for source, time in found.event_times.items()
     }
-    return {
-        ref.name: Detail(
-            found.features[ref.name],
-            _status(found, ref),
-            ages.get(ref.source),
-            found.event_times.get(ref.source),
-            found.ingest_times.get(ref.source),
-            ref.source,
-            found.failed.get(ref.name),
-        )
-        for ref in refs
-    }
+    return {ref.name: _of_window(found, ref) if ref.aggregate else _of_row(found, ref, ages) for ref in refs}
 
 
-def _status(found: OnlineEntity, ref: FeatureRef) -> Status:
+def _of_row(found: OnlineEntity, ref: FeatureRef, ages: Mapping[str, float]) -> Detail:
+    value, error = found.features[ref.name], found.failed.get(ref.name)
+    status: Status = "missing" if value is None else "present"
     if ref.source in found.expired:
-        return "expired"
-    if ref.name in found.failed:
-        return "failed"
-    return "missing" if found.features[ref.name] is None else "present"
+        status = "expired"
+    elif error is not None:
+        status = "failed"
+    event_time, ingest_time = found.event_times.get(ref.source), found.ingest_times.get(ref.source)
+    return Detail(value, status, ages.get(ref.source), event_time, ingest_time, ref.source, error)
+
+
+def _of_window(found: OnlineEntity, ref: FeatureRef) -> Detail:
+    """An aggregate is of many rows: it has no time of its own, and its window says what is too old."""
+    value = found.features[ref.name]
+    return Detail(value, "missing" if value is None else "present", None, None, None, ref.source, None)

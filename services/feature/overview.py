@@ -21,24 +21,24 @@ def features_overview(
     gives those of a source; it is asked once for each.
     """
     uses = _uses(definitions)
-    known = {name: statistics(source) for name, source in definitions.sources.items() if source.entity is not None}
+    refs = [ref for entity in definitions.entities for ref in definitions.features_of(entity).values()]
+    known = {name: statistics(definitions.source(name)) for name in dict.fromkeys(ref.source for ref in refs)}
     return [
         {
-            "entity": entity,
-            "name": name,
+            "entity": ref.entity,
+            "name": ref.name,
             "dtype": ref.column.dtype,
             "nullable": ref.column.nullable,
             "source": ref.source,
-            "kind": "function" if derived else "column",
+            "kind": "aggregate" if ref.aggregate else "function" if derived else "column",
             "version": derived.version if derived else None,
-            "models": uses.get((entity, name), []),
+            "models": uses.get((ref.entity, ref.name), []),
             **asdict(_about(definitions.sources[ref.source], ref, derived)),
             "newest": known[ref.source].newest or None,
-            "null_share": _null_share(known[ref.source], name, derived),
+            "null_share": None if ref.aggregate else known[ref.source].null_share(ref.field),
         }
-        for entity in definitions.entities
-        for name, ref in definitions.features_of(entity).items()
-        for derived in [definitions.features[ref.source].get(name)]
+        for ref in refs
+        for derived in [None if ref.aggregate else definitions.features[ref.source].get(ref.name)]
     ] + _computed(definitions)
 
 
@@ -75,6 +75,9 @@ def _uses(definitions: Definitions) -> dict[tuple[str, str], list[str]]:
 
 def _about(source: Source, ref: FeatureRef, derived: Feature | None) -> About:
     """What a feature declares of itself, or else its function's first line, and whoever answers for its source."""
+    if ref.aggregate is not None:
+        own = ref.aggregate.about
+        return About(own.description, own.owner or source.about.owner, own.tags or source.about.tags)
     if derived is None:
         return replace(source.about, description=ref.column.description)
     own = derived.about
@@ -87,7 +90,3 @@ def _about(source: Source, ref: FeatureRef, derived: Feature | None) -> About:
 
 def _described(about: About, function: Callable[..., object]) -> str:
     return about.description or (inspect.getdoc(function) or "").partition("\n")[0]
-
-
-def _null_share(statistics: FileStatistics, name: str, derived: Feature | None) -> float | None:
-    return statistics.null_share(derived.field if derived else name)

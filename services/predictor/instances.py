@@ -91,7 +91,7 @@ def _check_complete(instance: Instance, signature: Signature, number: int | None
             instance.given[position] = None
     for key, entity in zip(instance.keys, signature.entities, strict=True):
         if key is None:
-            missing = [signature.inputs[p].name for p in sorted(entity.positions) if p not in instance.given]
+            missing = [signature.input(p).name for p in sorted(entity.positions) if p not in instance.given]
             if missing:
                 raise _invalid(
                     f"field {entity.key!r} is missing; expected the key of a {entity.name}, or a value for each of"

@@ -271,6 +271,25 @@ def test_detail_tells_age_times_and_source_of_each_value(aging: Room) -> None:
     assert nothing["source"] == "orders"
 
 
+def test_an_aggregate_does_not_expire_with_its_sources_newest_row(open_room: OpenRoom) -> None:
+    room = open_room("""
+        from modelmill import Aggregate, Entity, Source
+        user = Entity("user", key="user_id")
+        visits = Source("visits", entity=user, event_time="at", max_age="1h", columns={"pages": int})
+        Aggregate(visits, "pages", "sum", window="1d", hop="1h", name="pages_today")
+        Aggregate(visits, "pages", "mean", window="1h", hop="1h", name="pages_lately")
+    """)
+    then = datetime.now(UTC) - timedelta(hours=5)
+    room.ingest("visits", [{"user_id": "u", "pages": 3, "at": then.isoformat()}])
+    found = room.http.get("/entities/user/u?detail=true").get_json()["features"]
+    told = {name: (one["value"], one["status"], one["event_time"] is None) for name, one in found.items()}
+    assert told == {
+        "pages": (None, "expired", False),
+        "pages_today": (3, "present", True),
+        "pages_lately": (None, "missing", True),
+    }
+
+
 def test_a_lookup_tells_the_same_details(aging: Room) -> None:
     body = {"keys": ["u", "nobody"], "detail": True}
     found = aging.http.post("/entities/user/lookup", json=body).get_json()["entities"]

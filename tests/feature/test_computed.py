@@ -231,15 +231,24 @@ def test_without_a_model_nobody_knows_its_inputs(room: Room, tmp_path: Path) -> 
         spine_frame(room, tmp_path / "spine.csv", [row], features="ratio", entities="user")
 
 
+def test_an_aggregate_of_rows_about_several_entities_is_listed_too(room: Room) -> None:
+    listed = {one["name"]: one for one in room.http.get("/features").get_json()["features"]}
+    recent = listed["recent"]
+    assert (recent["entity"], recent["source"], recent["kind"], recent["models"]) == (
+        "user", "orders", "aggregate", ["bad"]
+    )  # fmt: skip
+
+
 def test_they_are_listed_after_the_stored_ones_with_what_they_need(room: Room) -> None:
-    ratio, _, told = room.http.get("/features").get_json()["features"][-3:]
+    ratio, sudden, told = room.http.get("/features").get_json()["features"][-3:]
     assert (ratio["name"], ratio["entity"], ratio["kind"], ratio["models"]) == ("ratio", None, "request", ["bad"])
     assert ratio["needs"] == ["amount", "user.mean", "factor", "doubled"]
+    assert sudden["needs"] == ["amount", "user.recent"]
     assert ratio["description"] == "How much more than usual."
     assert (told["owner"], told["tags"]) == ("shop", ["words"])
 
 
-CHANGED = MILL.replace('row["amount"] /', '2 * row["amount"] /')
+CHANGED = MILL.replace('row["amount"] / row["user.mean"]', '2 * row["amount"] / row["user.mean"]')
 
 
 def test_applying_a_changed_one_says_so_and_computes_nothing(room: Room) -> None:

@@ -57,7 +57,7 @@ def room(open_room: OpenRoom) -> Room:
 
 def served(room: Room, key: str, now: datetime) -> dict[str, Any]:
     definitions = room.catalogue.definitions
-    signature = Signature.of(manifest(inputs=packaging.signature(definitions, definitions.model("m"))))
+    signature = Signature.of(manifest(inputs=packaging.signature(definitions, definitions.model("m")).fed))
     asked = parse({"user_id": key}, signature, 1)
     stored = features.read(OnlineStore(room.redis), signature, features.lookups(asked, signature), micros(now))
     row = features.row(asked[0], signature, stored, features.cutoffs(signature, now), micros(now))
