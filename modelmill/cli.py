@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,11 @@ from modelmill import definitions, logs, show
 from modelmill.client import Client
 from modelmill.errors import ModelmillError, RequestFailed, Unavailable, UnknownName
 from modelmill.local import Local
+from modelmill.proof_commands import PROOF_COMMANDS
 from modelmill.settings import Settings
+from modelmill.terminal import EXIT_FAILED, EXIT_UNAVAILABLE, client, home, json_option
 
 ROOT = Path(__file__).parent.parent
-EXIT_FAILED, EXIT_UNAVAILABLE = 1, 3
 
 
 class Group(click.Group):
@@ -44,22 +44,6 @@ class Group(click.Group):
 @click.version_option(package_name="modelmill")
 def main() -> None:
     """Keep scikit-learn models on tabular data alive in production."""
-
-
-def home() -> Path:
-    """Where the local system keeps its state."""
-    return Path(os.environ.get("MODELMILL_HOME", ".modelmill"))
-
-
-def client() -> Client:
-    """A client of the system that was started here, or of the one that the environment names."""
-    local = Local.at(home(), Path("mill.py"))
-    return Client(local.reached() if local.running() else Settings.read())
-
-
-def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")(command)
 
 
 # --- run the system
@@ -305,6 +289,10 @@ def features(entity: str | None, key: str | None, detail: bool, as_json: bool) -
             row |= {"newest": show.when(row["newest"]), "nulls": row["null_share"]}
         columns = ["entity", "name", "dtype", "source", "kind", "version", "models", "newest", "nulls", "owner", "tags"]
         show.table(rows, [*columns, "description"], empty="No features.")
+
+
+for command in PROOF_COMMANDS:
+    main.add_command(command)
 
 
 # --- training and registry

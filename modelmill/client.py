@@ -150,6 +150,42 @@ class Client:
         params = {"detail": "true"} if detail else {}
         return self._call("GET", f"{self.settings.feature_url}/entities/{entity}/{quote(key, safe='')}", params=params)
 
+    def explain(self, entity: str, key: str, *, at: str | None = None, as_of: str = "event") -> Json:
+        """Why each feature of an entity is what it is: online now, or at a time by when rows were about or `known`."""
+        params = {"as_of": as_of} | ({"at": at} if at else {})
+        url = f"{self.settings.feature_url}/entities/{entity}/{quote(key, safe='')}/explain"
+        return self._call("GET", url, params=params, timeout=LONG)
+
+    def audit(self, model: str, since: str = "1h") -> Json:
+        """Compare the features that predictions were served with since then with what was known at their times."""
+        body = {"model": model, "since": since}
+        return self._call("POST", f"{self.settings.feature_url}/audits", json=body, timeout=LONG)
+
+    def forget(self, entity: str, key: str, *, by: str = "", reason: str = "") -> Json:
+        """Erase all that is stored of an entity, and return the receipt."""
+        url = f"{self.settings.feature_url}/entities/{entity}/{quote(key, safe='')}"
+        return self._call("DELETE", url, params={"by": by, "reason": reason}, timeout=LONG)
+
+    def rebuild(self, entity: str | None = None, *, seconds: float = LONG, progress: Progress | None = None) -> Json:
+        """Restore the online store, of one entity or all, from history, and return when that is done.
+
+        Raises:
+            Conflict: where it cannot be done, or others do it.
+            Unavailable: where it takes longer than `seconds`; it goes on.
+        """
+        state = self._call("POST", f"{self.settings.feature_url}/rebuild", json={"entity": entity})
+        deadline = time.monotonic() + seconds
+        while state["state"] == "running":
+            if time.monotonic() > deadline:
+                raise Unavailable(f"the online store is still being rebuilt after {seconds:.0f} s")
+            time.sleep(0.05)
+            state = self._call("GET", f"{self.settings.feature_url}/rebuild")
+            if progress is not None:
+                progress(state["rows"], state["total"])
+        if state["state"] == "failed":
+            raise Conflict(f"the online store is not rebuilt: {state['error']}")
+        return state
+
     def training_frame(
         self,
         model: str | None = None,

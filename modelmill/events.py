@@ -164,6 +164,23 @@ class RowsIngested(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EntityForgotten(Event):
+    """All that was stored of one entity is erased; the receipt is kept under `forgotten:{entity}:{digest}`."""
+
+    type: ClassVar[str] = "entity.forgotten"
+    stream: ClassVar[str] = keys.EVENTS_FEATURES
+    subject: ClassVar[str] = "entity"
+
+    entity: str
+    digest: str
+    """SHA-256 of the entity's key, in hexadecimal; the key itself is nowhere any more."""
+    rows: int
+    """Rows of history that were erased."""
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictionServed(Event):
     """One predict request was answered; `id` is the prediction's id.
 
@@ -216,6 +233,7 @@ EVENTS: dict[str, type[Event]] = {
         ModelPromoted,
         DefinitionsApplied,
         RowsIngested,
+        EntityForgotten,
         PredictionServed,
         PredictionFailed,
     )

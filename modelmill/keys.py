@@ -27,6 +27,10 @@ BACKFILL = "definitions:backfill"
 """Hash: how far the last computation of features for stored rows has come: rows, failures, `state`."""
 DEFINITIONS_LOCK = "definitions:lock"
 """String: held while definitions are applied; expires by itself should its holder die."""
+REBUILD = "rebuild"
+"""Hash: how far the last rebuild of the online store has come: `state`, rows, position of each source."""
+REBUILD_LOCK = "rebuild:lock"
+"""String: held while the online store is rebuilt; expires by itself should its holder die."""
 ENTITIES = "entities"
 """Set of the names of all registered entities."""
 SOURCES = "sources"
@@ -75,6 +79,11 @@ def ingest_open(source: str) -> str:
 def history_lock(source: str) -> str:
     """String: held while files of a source's history are rewritten; expires by itself should its holder die."""
     return f"history:{source}:lock"
+
+
+def forgotten(entity: str, digest: str) -> str:
+    """Hash: receipt of an entity that was forgotten, by the SHA-256 of its key: state, times, counts, by, reason."""
+    return f"forgotten:{entity}:{digest}"
 
 
 def definitions_text(fingerprint: str) -> str:

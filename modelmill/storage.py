@@ -11,6 +11,7 @@ import posixpath
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import IO
 
 import fsspec
@@ -97,6 +98,20 @@ class Storage:
         """Remove a file; it is all the same if it is not there."""
         with suppress(FileNotFoundError):
             self.files.rm_file(self.path(name))
+
+    def remove_temporary(self, folder: str, before: datetime) -> int:
+        """Remove the unfinished files below `folder` that were last written to before then; return how many."""
+        if not self.files.exists(self.path(folder)):
+            return 0
+        self.files.invalidate_cache(self.path(folder))
+        removed = 0
+        for path in self.files.find(self.path(folder)):
+            if posixpath.basename(str(path)).startswith(TEMPORARY):
+                with suppress(FileNotFoundError):  # finished meanwhile
+                    if self.files.modified(path) < before:
+                        self.files.rm_file(path)
+                        removed += 1
+        return removed
 
     def names(self, folder: str, suffix: str) -> list[str]:
         """Names of all finished files below `folder` that end with `suffix`, in order."""

@@ -26,6 +26,7 @@ from services.feature.frame_requests import flag, frame_of_model, frame_of_spine
 from services.feature.ingest import ingest
 from services.feature.journal import digest_of
 from services.feature.overview import features_overview
+from services.feature.proof_routes import add_proof_routes
 from services.feature.statistics_files import StatisticsFiles
 from services.feature.uploads import READERS
 
@@ -201,6 +202,7 @@ def feature_app(catalogue: Catalogue, settings: Settings, statistics_files: Stat
         response.call_on_close(found.close)  # also where the client goes away before the first piece
         return response
 
+    add_proof_routes(app, catalogue, files)
     return app
 
 

@@ -35,7 +35,7 @@ def frame_of_model(storage: Storage, definitions: Definitions, body: Mapping[str
     detail = flag(body, "detail")
     model = definitions.model(name)
     start, end = moment(body, "start"), moment(body, "end")
-    as_of = _as_of(body.get("as_of", "event"))
+    as_of = as_of_mode(body.get("as_of", "event"))
     return model_frame(storage, definitions, model, start=start, end=end, as_of=as_of, detail=detail)
 
 
@@ -55,7 +55,7 @@ def frame_of_spine(
     for name in query:
         if name not in QUERY:
             raise InvalidRequest(f"query parameter {name!r} is not taken with a spine{did_you_mean(name, QUERY)}")
-    wanted = _wanted(definitions, query, _as_of(query.get("as_of", "event")), query_flag(query, "detail"))
+    wanted = _wanted(definitions, query, as_of_mode(query.get("as_of", "event")), query_flag(query, "detail"))
     keys = list(dict.fromkeys(definitions.entity(ref.entity).key for ref in wanted.refs))
     spine = uploaded(file, content_type, keys=keys, time=query.get("time", "event_time"))
     return spine_frame(storage, definitions, spine, wanted)
@@ -98,7 +98,12 @@ def _names(definitions: Definitions, query: Mapping[str, str]) -> _Names:
     return _Names(features, list(dict.fromkeys(owners)))
 
 
-def _as_of(value: Any) -> AsOf:
+def as_of_mode(value: Any) -> AsOf:
+    """By which times rows are visible.
+
+    Raises:
+        InvalidRequest: for anything but `event` and `known`.
+    """
     if value not in get_args(AsOf):
         raise InvalidRequest(f"as_of is {value!r}; expected {' or '.join(get_args(AsOf))}")
     found: AsOf = value

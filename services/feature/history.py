@@ -33,6 +33,8 @@ from modelmill.storage import Storage
 from services.feature.derive import FAILED
 from services.feature.validate import ARROW, EVENT_TIME, TIME
 
+ROOT = "history"
+"""The folder with a folder for each source."""
 INGEST_TIME = "_ingest_time"
 SUFFIX = ".parquet"
 SPAN = "--"
@@ -206,7 +208,7 @@ def reading(storage: Storage, source: str, read_files: Callable[[Sequence[str]],
 
 def folder(source: str) -> str:
     """Where the files of a source lie."""
-    return f"history/{source}"
+    return f"{ROOT}/{source}"
 
 
 def _from_the_widest(found: tuple[FileSpan, str]) -> tuple[str, list[int]]:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from modelmill.declarations import Source
 from modelmill.definitions import Definitions, FeatureRef
+from modelmill.errors import Unavailable
 from modelmill.storage import Storage
 from services.feature import history
 from services.feature.derive import FAILED, failed
@@ -142,14 +143,20 @@ class _Rows:
         return Timeline(coded, _joined(events), _joined(ingests), as_of=as_of, max_age=max_age)
 
     def only(self, wanted: np.ndarray, columns: list[str]) -> pa.Table:
-        """The rows for which `wanted` [count] is true."""
+        """The rows for which `wanted` [count] is true.
+
+        Raises:
+            Unavailable: where rows were erased since they were counted.
+        """
         schema = pa.schema([self._schema.field(name) for name in columns])
         found, first = [], 0
         for batch in self._batches(columns):
             mask = wanted[first : first + batch.num_rows]
             first += batch.num_rows
-            if mask.any():
+            if len(mask) == batch.num_rows and mask.any():
                 found.append(batch.filter(pa.array(mask)))
+        if first != self.count:
+            raise Unavailable(f"rows of source {self._source.name!r} were erased while they were read; try again")
         return pa.Table.from_batches(found, schema)
 
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -14,7 +14,7 @@ from modelmill.errors import ModelmillError
 from modelmill.settings import Settings
 from modelmill.storage import Storage
 from modelmill.web import serve
-from services.feature import compaction, recovery
+from services.feature import compaction, rebuild, recovery
 from services.feature.app import feature_app
 from services.feature.catalogue import Catalogue
 from services.feature.statistics_files import StatisticsFiles, follow
@@ -36,6 +36,7 @@ def build() -> Flask:
         "apply": catalogue.resume,
         "recovery": lambda: recovery.watch(catalogue, stop),
         "statistics": lambda: follow(files, catalogue, stop, features),
+        "rebuild": lambda: rebuild.resume(catalogue),
         "compaction": lambda: compaction.watch(catalogue, stop),
     }.items():
         Thread(target=work, name=name, daemon=True).start()

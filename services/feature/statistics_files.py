@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from modelmill import bus, keys
 from modelmill.declarations import Source
 from modelmill.errors import Unavailable
-from modelmill.events import RowsIngested
+from modelmill.events import EntityForgotten, RowsIngested
 from modelmill.storage import Storage
 from services.feature import history
 from services.feature.catalogue import Catalogue
@@ -64,13 +64,24 @@ class StatisticsFiles:
     def clean(self, source: str) -> int:
         """Remove statistics whose history file is gone and return how many these were."""
         # Listed before the history: what is written meanwhile is not in this list, whoever writes it.
-        stored = self.storage.names(_folder(source), ".json")
+        stored = self.storage.names(folder(source), ".json")
         wanted = {stored_name(source, name) for name in history.names(self.storage, source)}
         gone = [name for name in stored if name not in wanted]
         for name in gone:
             with suppress(FileNotFoundError):  # another process was faster
                 self.storage.files.rm_file(self.storage.path(name))
         return len(gone)
+
+    def drop_stale(self, source: str) -> int:
+        """Remove statistics that were made of a history file that is gone or another by now; return how many."""
+        dropped = self.clean(source)
+        for name in history.names(self.storage, source):
+            stored = stored_name(source, name)
+            with suppress(FileNotFoundError):
+                if FileStatistics.from_json(self.storage.read(stored), self._state(name)) is None:
+                    self.storage.remove(stored)
+                    dropped += 1
+        return dropped
 
     def _of_files(self, source: Source, names: list[str]) -> FileStatistics:
         known, merged = self._merged.get(source.name, (frozenset(), FileStatistics("", {})))
@@ -116,6 +127,9 @@ def follow(files: StatisticsFiles, catalogue: Catalogue, stop: Flag, position: s
     for entries in bus.follow(catalogue.redis, keys.EVENTS_FEATURES, position, stop):
         sources = catalogue.definitions.sources
         told = {event.table for _, event in entries if isinstance(event, RowsIngested)} & sources.keys()
+        for _, event in entries:
+            if isinstance(event, EntityForgotten):  # its rows were in files whose statistics have to be made anew
+                told |= {name for name, of in sources.items() if event.entity in {e.name for e in of.entities}}
         for name in sorted(told):
             _bring_up_to_date(files, sources[name])
         if told:
@@ -124,7 +138,7 @@ def follow(files: StatisticsFiles, catalogue: Catalogue, stop: Flag, position: s
 
 def stored_name(source: str, name: str) -> str:
     """Where the statistics of the history file `name` are stored."""
-    return f"{_folder(source)}/{posixpath.basename(name).removesuffix('.parquet')}.json"
+    return f"{folder(source)}/{posixpath.basename(name).removesuffix('.parquet')}.json"
 
 
 def _bring_up_to_date(files: StatisticsFiles, source: Source) -> None:
@@ -135,5 +149,6 @@ def _bring_up_to_date(files: StatisticsFiles, source: Source) -> None:
         log.exception("the statistics of source %r could not be made", source.name)
 
 
-def _folder(source: str) -> str:
+def folder(source: str) -> str:
+    """Where the statistics of a source lie."""
     return f"statistics/{source}"

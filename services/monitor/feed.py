@@ -16,6 +16,7 @@ from modelmill.connections import AWAY, Redis
 from modelmill.errors import InvalidRequest, UnknownName
 from modelmill.events import (
     DefinitionsApplied,
+    EntityForgotten,
     Event,
     ModelPromoted,
     ModelTrained,
@@ -127,6 +128,8 @@ def sentence(event: Event) -> str:
             rejected = f", {event.rejected} rejected" if event.rejected else ""
             failed = f", {event.failed_features} feature values failed" if event.failed_features else ""
             return f"{event.accepted} rows ingested{rejected}{failed}"
+        case EntityForgotten():
+            return f"{event.rows} rows erased of the one with digest {event.digest[:8]}, by {event.by or 'an operator'}"
         case PredictionServed():
             return f"version {event.version} predicted {event.rows} rows in {event.latency_ms:.3g} ms"
         case PredictionFailed():
