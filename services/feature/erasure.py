@@ -21,6 +21,8 @@ from services.feature.backfill import Computed
 from services.feature.served import pages
 from services.feature.validate import TIME
 
+SCAN = 1000
+"""Keys that Redis looks at in one step of a scan."""
 ERASE = """
 -- KEYS: the hash of an entity. ARGV: an ingest time; source to its fields, as JSON; '1' to only count.
 -- Removes all fields but those of sources whose row was ingested later. Returns how many these are.
@@ -42,6 +44,12 @@ return count
 """
 
 
+REPLACE = """
+-- KEYS: a hash. ARGV: a field and its new value. Sets it only if it is still there.
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
+"""
+
+
 @dataclass(frozen=True)
 class Target:
     """The entity to erase: what came in until `until`. What is ingested later is of a new life."""
@@ -49,6 +57,11 @@ class Target:
     entity: Entity
     key: str
     until: datetime
+
+    def is_in(self, text: str) -> bool:
+        """Whether the key is anywhere in a text, be it as CSV or JSON spells it."""
+        spelled = (self.key, self.key.replace('"', '""'), orjson.dumps(self.key).decode()[1:-1])
+        return any(one in text for one in spelled)
 
 
 def sources_about(storage: Storage, definitions: Definitions, entity: Entity) -> list[str]:
@@ -109,7 +122,7 @@ def tile_hashes(redis: Redis, target: Target) -> list[str]:
     Tiles of other entities are sums, over rows that named this one too; they stay.
     """
     found = []
-    for name in redis.scan_iter(match=keys.tiles("*", _escaped(target.key)), count=1000):
+    for name in redis.scan_iter(match=keys.tiles("*", _escaped(target.key)), count=SCAN):
         group, _, key = name.removeprefix(keys.tiles("", "")[:-1]).partition(":")
         if key == target.key and group.split(".")[1:2] == [target.entity.name]:
             found.append(name)
@@ -129,8 +142,21 @@ def _names(content: str, target: Target) -> bool:
     try:
         row = orjson.loads(content)
     except orjson.JSONDecodeError:
-        return target.key in content
+        return target.is_in(content)
     return isinstance(row, dict) and str(row.get(target.entity.key)) == target.key
+
+
+def remove_reasons(redis: Redis, source: str, target: Target) -> None:
+    """Remove from the answers that the journal keeps the reasons of rejected rows in which the key is anywhere."""
+    for name in redis.scan_iter(match=keys.ingest(source, "*"), count=SCAN, _type="hash"):
+        for field, text in redis.hgetall(name).items():
+            if field not in ("draft", "answer") or not text:
+                continue
+            answer = orjson.loads(text)
+            kept = [reason for reason in answer["reasons"] if not target.is_in(f"{reason['value']} {reason['reason']}")]
+            if len(kept) < len(answer["reasons"]):
+                changed = orjson.dumps(answer | {"reasons": kept}).decode()
+                redis.register_script(REPLACE)(keys=[name], args=[field, changed])
 
 
 def predictions(redis: Redis, target: Target) -> Iterator[str]:

@@ -81,6 +81,7 @@ def forget(
     for source in sources:
         stream = keys.rejected(source)
         erasure.remove_entries(redis, stream, erasure.quarantined(redis, source, target))
+        erasure.remove_reasons(redis, source, target)
         files.drop_stale(source)
     erasure.remove_entries(redis, keys.EVENTS_PREDICTIONS, erasure.predictions(redis, target))
     receipt = receipt.end(redis)

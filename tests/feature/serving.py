@@ -1,0 +1,105 @@
+"""A predictor over the features of a room, with versions as the trainer would register them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flask.testing import FlaskClient
+from skl2onnx import to_onnx
+from sklearn.tree import DecisionTreeRegressor
+
+from modelmill import package
+from modelmill.events import utc_now
+from modelmill.package import Input, Manifest
+from modelmill.registry import Registry, Run, new_run_id
+from services.predictor.app import create_app
+from services.predictor.live import LiveModels
+from services.predictor.online import OnlineStore
+from services.predictor.predictor import Predictor
+from services.predictor.reconcile import Reconciler
+from services.predictor.reports import Reports
+from services.predictor.settings import PredictorSettings
+from tests.feature.conftest import Room
+
+
+def publish(room: Room, model: str = "m") -> int:
+    """Package and register a version with the definitions in force, as champion; return its number."""
+    definitions = room.catalogue.definitions
+    recipe = definitions.model(model)
+    refs = definitions.resolve([entity.name for entity in recipe.entities], recipe.features)
+    inputs = [
+        Input(
+            ref.name,
+            ref.column.dtype,
+            True,
+            ref.entity,
+            ref.field,
+            ref.source,
+            ref.name in recipe.defaults,
+            recipe.defaults.get(ref.name),
+        )
+        for ref in refs
+    ]
+    inputs += [Input(name, column.dtype, column.nullable) for name, column in recipe.inputs.items()]
+    run = Run(
+        id=new_run_id(),
+        model=model,
+        started=utc_now(),
+        fields=[f"{ref.source}.{ref.field}" for ref in refs],
+        definitions=definitions.fingerprint,
+    )
+    manifest = Manifest(
+        model=model,
+        run=run.id,
+        task="regression",
+        entities={entity.name: entity.key for entity in recipe.entities},
+        inputs=inputs,
+        layout="matrix",
+        tensor_dtype="float32",
+        classes=[],
+        label=recipe.label,
+        metrics={},
+        example={item.name: 1 for item in inputs},
+    )
+    folder = package.write(room.catalogue.storage, manifest, {package.GRAPH: _tree(len(inputs))})
+    registry = Registry(room.redis)
+    registry.start_run(run)
+    champion = registry.aliases(model).get("champion")
+    return registry.register(run, folder, promote=True, champion=champion).version
+
+
+def _tree(inputs: int) -> bytes:
+    """A graph that answers also where values are missing."""
+    numbers = np.random.default_rng(0).normal(size=(50, inputs)).astype(np.float32)
+    estimator = DecisionTreeRegressor(max_depth=3).fit(numbers, numbers.sum(axis=1))
+    graph: bytes = to_onnx(estimator, numbers[:1]).SerializeToString()
+    return graph
+
+
+@dataclass
+class Serving:
+    """One process of the predictor."""
+
+    room: Room
+    reports: Reports = field(init=False)
+    http: FlaskClient = field(init=False)
+    reconciler: Reconciler = field(init=False)
+
+    def __post_init__(self) -> None:
+        registry, live = Registry(self.room.redis), LiveModels()
+        self.reports = Reports(self.room.redis, bound=100_000)
+        self.reconciler = Reconciler(registry, self.room.catalogue.storage, live, retry=0)
+        predictor = Predictor(registry, OnlineStore(self.room.redis), live, self.reports, max_instances=1000)
+        self.http = create_app(PredictorSettings(), predictor).test_client()
+
+    def predict(self, *instances: dict[str, Any], model: str = "m") -> str:
+        """Predict with the champion, report that at once, and return the prediction's id."""
+        self.reconciler.reconcile()
+        answer = self.http.post(f"/models/{model}/predict", json={"instances": list(instances)})
+        self.reports.flush()
+        body = answer.get_json()
+        assert answer.status_code == 200, body
+        found: str = body["prediction_id"]
+        return found
