@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -19,6 +20,8 @@ from services.feature.validate import TIME
 
 PAGE = 100
 """Entries of the log that are in memory at once; each may hold many rows."""
+ROWS = 5000
+"""Rows of predictions that are put together at a time."""
 LATE = timedelta(minutes=1)
 """How much later than its time a prediction may have been appended before the time looked from and still be found."""
 
@@ -88,7 +91,7 @@ class Table:
     refs: Sequence[FeatureRef]
     passed: Counter[str] = field(default_factory=Counter)
 
-    @property
+    @cached_property
     def schema(self) -> pa.Schema:
         """Of the batches."""
         return pa.schema(
@@ -101,18 +104,30 @@ class Table:
             ]
         )
 
-    @property
+    @cached_property
     def _keys(self) -> dict[str, str]:
         """Entity to the name of its join key."""
         return {ref.entity: self.definitions.entity(ref.entity).key for ref in self.refs}
 
     def batches(self, events: Iterator[PredictionServed]) -> Iterator[pa.RecordBatch]:
-        """The rows of the events that can be looked at."""
+        """The rows of the events that can be looked at, some thousand at a time."""
+        columns: dict[str, list[Any]] = {name: [] for name in self.schema.names}
         for event in events:
             if (reason := self._unfit(event)) is not None:
                 self.passed[reason] += 1
-            else:
-                yield self._rows(event)
+                continue
+            self._add(event, columns)
+            if len(columns[ROW]) >= ROWS:
+                yield self._batch(columns)
+        if columns[ROW]:
+            yield self._batch(columns)
+
+    def _batch(self, columns: dict[str, list[Any]]) -> pa.RecordBatch:
+        """What was collected in `columns`, which are empty afterwards."""
+        batch = pa.record_batch([pa.array(columns[field.name], field.type) for field in self.schema], self.schema)
+        for values in columns.values():
+            values.clear()
+        return batch
 
     def _unfit(self, event: PredictionServed) -> str | None:
         if not event.keys and not event.given:
@@ -124,26 +139,24 @@ class Table:
             return "the event's lists are not as long as it says"
         return None
 
-    def _rows(self, event: PredictionServed) -> pa.RecordBatch:
+    def _add(self, event: PredictionServed, columns: dict[str, list[Any]]) -> None:
         at = datetime.fromisoformat(event.time)
         around = timedelta(milliseconds=event.latency_ms) + SLACK
-        looked_up = {entity: event.keys.get(entity) or [None] * event.rows for entity in self._keys}
-        columns: dict[str, list[Any]] = {
-            ID: [event.id] * event.rows,
-            ROW: list(range(event.rows)),
-            AT: [at] * event.rows,
-            SINCE: [at - around] * event.rows,
-            UNTIL: [at + around] * event.rows,
-        }
+        for name, value in ((ID, event.id), (AT, at), (SINCE, at - around), (UNTIL, at + around)):
+            columns[name] += [value] * event.rows
+        columns[ROW] += range(event.rows)
+        nothing = [None] * event.rows
+        looked_up = {entity: event.keys.get(entity) or nothing for entity in self._keys}
+        by_key: dict[str, list[str | None]] = {}
         for entity, key in self._keys.items():  # entities that share a join key were looked up by the same one
-            found = looked_up[entity]
-            columns[key] = [one or other for one, other in zip(columns.get(key, found), found, strict=True)]
+            by_key[key] = [a or b for a, b in zip(by_key.get(key, nothing), looked_up[entity], strict=True)]
+        for key, values in by_key.items():
+            columns[key] += values
         for ref in self.refs:
-            columns[column_of(ref)] = [
+            columns[column_of(ref)] += [
                 None if key is None or (event.given and ref.name in event.given[row]) else text_of(value)
                 for row, (key, value) in enumerate(zip(looked_up[ref.entity], event.features[ref.name], strict=True))
             ]
-        return pa.record_batch([pa.array(columns[f.name], f.type) for f in self.schema], self.schema)
 
 
 def column_of(ref: FeatureRef) -> str:
