@@ -8,11 +8,10 @@ that were being ingested at that moment are looked at: a prediction may have see
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,25 +19,21 @@ import pyarrow.compute as pc
 
 from modelmill import applied
 from modelmill.connections import Redis
-from modelmill.declarations import Column
+from modelmill.declarations import Scalar
 from modelmill.definitions import Definitions, FeatureRef
 from modelmill.errors import DefinitionsError, UnknownName
 from modelmill.events import PredictionServed, iso
 from modelmill.registry import Registry
 from modelmill.storage import Storage
 from services.feature.disputes import Dispute, explained
-from services.feature.history import INGEST_TIME
 from services.feature.in_flight import Ingests, ingests
-from services.feature.joins import Join, status_of
+from services.feature.known import Group, Known, Values, together
 from services.feature.receipts import was_forgotten
 from services.feature.served import AT, ID, ROW, SINCE, UNTIL, Log, Table, column_of, text_of
 from services.feature.spines import Spine
-from services.feature.validate import EVENT_TIME
-from services.feature.visibility import AsOf
 
 LISTED = 20
 """Differences that an audit describes; the others are counted."""
-KNOWN: AsOf = "known"
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ class Difference:
     expected: str
     event_time: str | None
     ingest_time: str | None
-    """Of the row that the expected value comes from, if there is one."""
+    """Of the row that the expected value comes from, if it is one."""
 
 
 @dataclass
@@ -104,8 +99,7 @@ def audit(redis: Redis, storage: Storage, model: str, since: datetime) -> Audit:
 
 
 def pinned(redis: Redis, registry: Registry, model: str, version: int) -> tuple[Definitions, list[FeatureRef]]:
-    """The definitions that a version was trained with, and those of its features that it is served from history's
-    columns.
+    """The definitions that a version was trained with, and its stored features: columns, and aggregates by tiles.
 
     Raises:
         UnknownName: where the version, or its definitions, are not there any more.
@@ -115,8 +109,11 @@ def pinned(redis: Redis, registry: Registry, model: str, version: int) -> tuple[
     definitions = applied.load(redis, record.definitions)
     recipe = definitions.model(model)
     refs = definitions.resolve([entity.name for entity in recipe.entities], recipe.features)
-    stored = [ref for ref in refs if ref.aggregate is None and f"{ref.source}.{ref.field}" in record.fields]
-    return definitions, stored
+
+    def field_of(ref: FeatureRef) -> str:
+        return definitions.tile_group(ref.aggregate).name if ref.aggregate else ref.field
+
+    return definitions, [ref for ref in refs if f"{ref.source}.{field_of(ref)}" in record.fields]
 
 
 class _Comparison:
@@ -128,16 +125,16 @@ class _Comparison:
         storage: Storage,
         definitions: Definitions,
         refs: Sequence[FeatureRef],
-        defaults: Any,
+        defaults: Mapping[str, Scalar],
         found: Audit,
     ) -> None:
         self._redis = redis
         self._storage = storage
         self._definitions = definitions
         self._refs = refs
+        self._groups = together(refs)
         self._defaults = {name: text_of(value) for name, value in defaults.items()}
         self._found = found
-        self._sources = {ref.source: [r for r in refs if r.source == ref.source] for ref in refs}
 
     def run(self, events: Iterator[PredictionServed]) -> None:
         """Compare all of them."""
@@ -149,122 +146,72 @@ class _Comparison:
             if not spine.rows:
                 return
             since = datetime.fromisoformat(self._found.since)
-            going_on, self._known_since = ingests(self._redis, self._sources, since)
-            joins = [stack.enter_context(closing(self._join(refs, spine))) for refs in self._sources.values()]
+            sources = {group.source for group in self._groups}
+            going_on, self._known_since = ingests(self._redis, sources, since)
+            known = Known(self._storage, self._definitions, self._groups, self._defaults, spine, stack)
             first = 0
             for rows in spine.batches():
-                expected: dict[str, pa.Array] = {}
-                for join in joins:
-                    expected |= join.columns(first, rows.num_rows)
-                self._compare(rows, expected, going_on)
+                self._compare(rows, known.of_rows(first, rows), going_on)
                 first += rows.num_rows
 
-    def _join(self, refs: Sequence[FeatureRef], spine: Spine) -> Join:
-        """What is known of one source, and of which row it is."""
-        times = [
-            replace(refs[0], name=_beside(refs[0].source, name), column=Column(name, "time", True), field=name)
-            for name in (EVENT_TIME, INGEST_TIME)
-        ]
-        return Join(self._storage, self._definitions, [*refs, *times], spine, as_of=KNOWN, detail=True)
-
-    def _compare(self, rows: pa.RecordBatch, expected: dict[str, pa.Array], going_on: dict[str, Ingests]) -> None:
-        there = self._entities_there(expected, rows.num_rows)
+    def _compare(self, rows: pa.RecordBatch, expected: Values, going_on: Mapping[str, Ingests]) -> None:
         compared = np.zeros(rows.num_rows, np.bool_)
-        for source, refs in self._sources.items():
+        for group in self._groups:
             differing = np.zeros(rows.num_rows, np.bool_)
             texts: dict[str, list[str]] = {}
-            for ref in refs:
+            for ref in group.refs:
                 served = rows[column_of(ref)]
-                texts[ref.name] = self._texts(ref, expected[ref.name], there[ref.entity])
-                wrong = pc.fill_null(pc.not_equal(served, pa.array(texts[ref.name], pa.string())), False).to_numpy(
-                    False
-                )
+                texts[ref.name] = expected.texts(ref, served)
+                unequal = pc.not_equal(served, pa.array(texts[ref.name], pa.string()))
+                wrong = pc.fill_null(unequal, False).to_numpy(False)
                 asked = served.is_valid().to_numpy(False)
                 compared |= asked
                 differing |= wrong
                 self._found.values += int(asked.sum())
                 self._found.equal += int((asked & ~wrong).sum())
             if differing.any():
-                self._dispute(source, rows, np.flatnonzero(differing), texts, expected, going_on[source])
+                self._settle(group, rows, np.flatnonzero(differing).tolist(), texts, expected, going_on[group.source])
         self._found.rows += int(compared.sum())
 
-    def _entities_there(self, expected: dict[str, pa.Array], count: int) -> dict[str, np.ndarray]:
-        """Entity to [n] whether any row of it was visible, be it expired: otherwise defaults stand for it."""
-        there = {ref.entity: np.zeros(count, np.bool_) for ref in self._refs}
-        for source, refs in self._sources.items():
-            there[refs[0].entity] |= expected[_beside(source, EVENT_TIME)].is_valid().to_numpy(False)
-            there[refs[0].entity] |= pc.equal(expected[status_of(refs[0].name)], "expired").to_numpy(False)
-        return there
-
-    def _texts(self, ref: FeatureRef, values: pa.Array, there: np.ndarray) -> list[str]:
-        texts = [text_of(value) for value in values.to_pylist()]
-        default = self._defaults.get(ref.name)
-        if default is None:
-            return texts
-        return [text if known else default for text, known in zip(texts, there.tolist(), strict=True)]
-
-    def _dispute(
+    def _settle(
         self,
-        source: str,
+        group: Group,
         rows: pa.RecordBatch,
-        positions: np.ndarray,
-        texts: dict[str, list[str]],
-        expected: dict[str, pa.Array],
+        positions: Sequence[int],
+        texts: Mapping[str, Sequence[str]],
+        expected: Values,
         going_on: Ingests,
     ) -> None:
-        """Sort out the rows whose values of one source are not all as expected."""
-        refs = self._sources[source]
-        key = self._definitions.entity(refs[0].entity).key
-        disputes = []
-        for position in positions.tolist():
-            served = {ref.name: rows[column_of(ref)][position].as_py() for ref in refs}
-            disputes.append(
-                Dispute(
-                    key=rows[key][position].as_py(),
-                    since=iso(rows[SINCE][position].as_py()),
-                    at=iso(rows[AT][position].as_py()),
-                    until=iso(rows[UNTIL][position].as_py()),
-                    served={name: text for name, text in served.items() if text is not None},
-                )
-            )
-        by_row = explained(self._storage, self._definitions, refs, disputes, going_on, self._defaults)
-        for position, dispute, is_explained in zip(positions.tolist(), disputes, by_row, strict=True):
-            wrong = [name for name, text in dispute.served.items() if text != texts[name][position]]
+        """Sort out the rows at these positions, whose values of one group are not all as expected."""
+        disputes = [self._dispute(group, rows, position) for position in positions]
+        excused = explained(self._storage, self._definitions, group, disputes, going_on, self._defaults)
+        for position, dispute, is_explained in zip(positions, disputes, excused, strict=True):
+            wrong = {n: texts[n][position] for n, served in dispute.served.items() if served != texts[n][position]}
             if is_explained:
                 self._found.in_flight += len(wrong)
             elif dispute.since < self._known_since:
                 self._found.not_auditable["values: events of the ingests of that time are no longer kept"] += len(wrong)
-            elif was_forgotten(self._redis, refs[0].entity, dispute.key, since=dispute.at):
+            elif was_forgotten(self._redis, group.entity, dispute.key, since=dispute.at):
                 self._found.not_auditable["values: the entity was forgotten since"] += len(wrong)
             else:
-                self._differ(source, rows, position, dispute, {name: texts[name][position] for name in wrong}, expected)
+                self._differ(rows, position, dispute, wrong, expected.times(group, position))
+
+    def _dispute(self, group: Group, rows: pa.RecordBatch, position: int) -> Dispute:
+        served = {ref.name: rows[column_of(ref)][position].as_py() for ref in group.refs}
+        since, at, until = (iso(rows[name][position].as_py()) for name in (SINCE, AT, UNTIL))
+        key = rows[self._definitions.entity(group.entity).key][position].as_py()
+        return Dispute(key, since, at, until, {name: text for name, text in served.items() if text is not None})
 
     def _differ(
         self,
-        source: str,
         rows: pa.RecordBatch,
         position: int,
         dispute: Dispute,
-        wrong: dict[str, str],
-        expected: dict[str, pa.Array],
+        wrong: Mapping[str, str],
+        times: tuple[datetime | None, datetime | None],
     ) -> None:
-        event, ingested = (expected[_beside(source, name)][position].as_py() for name in (EVENT_TIME, INGEST_TIME))
-        for name, text in wrong.items():
-            self._found.differences += 1
-            if len(self._found.first) < LISTED:
-                self._found.first.append(
-                    Difference(
-                        rows[ID][position].as_py(),
-                        rows[ROW][position].as_py(),
-                        name,
-                        dispute.served[name],
-                        text,
-                        iso(event) if event else None,
-                        iso(ingested) if ingested else None,
-                    )
-                )
-
-
-def _beside(source: str, column: str) -> str:
-    """What a time of the row of a source is called among the joined values."""
-    return f"{source}:{column}"
+        self._found.differences += len(wrong)
+        event, ingest = (iso(time) if time else None for time in times)
+        for name, text in list(wrong.items())[: LISTED - len(self._found.first)]:
+            prediction, row = (rows[column][position].as_py() for column in (ID, ROW))
+            self._found.first.append(Difference(prediction, row, name, dispute.served[name], text, event, ingest))

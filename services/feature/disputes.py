@@ -11,12 +11,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill.definitions import Definitions, FeatureRef
+from modelmill.definitions import Definitions
 from modelmill.events import iso
 from modelmill.storage import Storage
 from services.feature import history
 from services.feature.history import INGEST_TIME
 from services.feature.in_flight import Ingests, Sighting, candidates
+from services.feature.known import Group
 from services.feature.served import text_of
 from services.feature.snapshots import Snapshot
 from services.feature.validate import EVENT_TIME
@@ -38,17 +39,18 @@ class Dispute:
 def explained(
     storage: Storage,
     definitions: Definitions,
-    refs: Sequence[FeatureRef],
+    group: Group,
     disputes: Sequence[Dispute],
     going_on: Ingests,
     defaults: Mapping[str, str],
 ) -> list[bool]:
-    """For each dispute about one source, whose features are `refs`: whether it saw, as a whole, a row that it may have.
+    """For each dispute about the features of `group`, whether rows that were being ingested explain it.
 
-    An entity's values of one source come online together, so those of a prediction are of one row.
+    An entity's values of one source come online together, so those of a prediction have to be, as a whole, those of a
+    row that it may have seen. Tiles of aggregates do not: that any row of the entity was coming explains them.
     """
-    rows = _rows(storage, definitions, refs, {dispute.key for dispute in disputes})
-    max_age = definitions.source(refs[0].source).max_age
+    rows = _rows(storage, definitions, group, {dispute.key for dispute in disputes})
+    max_age = definitions.source(group.source).max_age
 
     def saw(dispute: Dispute, candidate: Sighting | None) -> bool:
         if candidate is None:
@@ -58,18 +60,21 @@ def explained(
             values = {}
         return all(text == text_of(values.get(name)) for name, text in dispute.served.items())
 
-    return [
-        any(saw(dispute, c) for c in candidates(rows[dispute.key], going_on, dispute.since, dispute.until))
-        for dispute in disputes
-    ]
+    def is_explained(dispute: Dispute) -> bool:
+        own, since, until = rows[dispute.key], dispute.since, dispute.until
+        if group.windowed:
+            return any(going_on.around(row.ingested, since, until) for row in own)
+        return any(saw(dispute, candidate) for candidate in candidates(own, going_on, since, until))
+
+    return [is_explained(dispute) for dispute in disputes]
 
 
 def _rows(
-    storage: Storage, definitions: Definitions, refs: Sequence[FeatureRef], wanted: set[str]
+    storage: Storage, definitions: Definitions, group: Group, wanted: set[str]
 ) -> Mapping[str, dict[Sighting, dict[str, Any]]]:
-    """Key to all rows of it in the history of the source of `refs`, with their values by feature."""
-    source = definitions.source(refs[0].source)
-    key = source.entities[0].key
+    """Key to all rows of it in the history of a group's source, with the values that are served by feature."""
+    source, key = definitions.source(group.source), definitions.entity(group.entity).key
+    refs = [] if group.windowed else group.refs
     columns = list(dict.fromkeys([key, EVENT_TIME, INGEST_TIME, *(ref.field for ref in refs)]))
     snapshot = Snapshot(storage, history.schema(definitions, source), source.name)
     found: defaultdict[str, dict[Sighting, dict[str, Any]]] = defaultdict(dict)

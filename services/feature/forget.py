@@ -4,7 +4,7 @@ The order is chosen so that a forget that is killed anywhere is brought to its e
 is erased comes back meanwhile:
 
 1. wait until every ingest that had begun has ended, so that no row of it is on its way;
-2. with the histories locked, against backfills, rebuilds and compaction: count, keep the receipt, then erase history
+2. with definitions and histories locked, against all who rewrite them: count, keep the receipt, then erase history
    first and the online store after it, so that nothing that is read from history can bring it online again;
 3. quarantine, predictions, statistics, from which nothing is ever restored;
 4. the receipt and its event, in one transaction.
@@ -57,8 +57,8 @@ def forget(
     Raises:
         UnknownName: for an undeclared entity.
         InvalidRequest: where `by` or `reason` name the key, which the receipt must not.
-        Conflict: where ingests that may hold rows of it have not ended after `wait` seconds, or others are rewriting
-            the history for longer than `PATIENCE`.
+        Conflict: where ingests that may hold rows of it have not ended after `wait` seconds, others are applying
+            definitions or rewriting the history for longer than `PATIENCE`, or one who filled tiles was killed.
     """
     redis, definitions = catalogue.redis, catalogue.definitions
     target = Target(definitions.entity(entity), key, _now(redis, definitions.sources))
@@ -67,7 +67,11 @@ def forget(
             raise InvalidRequest(f"{name} is {text!r}; expected a text without the key, since the receipt keeps it")
     sources = erasure.sources_about(catalogue.storage, definitions, target.entity)
     _wait_for_ingests(redis, catalogue.storage, sources, target, wait)
-    with _locked(redis, sources) as still_alone:
+    with (
+        alone(redis, keys.DEFINITIONS_LOCK, "applying definitions", patience=PATIENCE),
+        _locked(redis, sources) as still_alone,
+    ):
+        _require_filled(catalogue, sources)
         counts = _found(catalogue, sources, target)
         digest = receipts.digest_of(key)
         former = receipts.read(redis, entity, digest)
@@ -122,6 +126,17 @@ def _open_ingests(redis: Redis, storage: Storage, source: str, target: Target) -
             name = history.holding(storage, source, entry.ingested)
             count += name is None or erasure.rows_in(storage, name, target) > 0
     return count
+
+
+def _require_filled(catalogue: Catalogue, sources: Iterable[str]) -> None:
+    """Raise `Conflict` where a filling of tiles was killed: it counts the rows of history that it has done."""
+    for source in sources:
+        for group in catalogue.state.groups.get(source, {}):
+            done, filled = catalogue.redis.hmget(keys.tile_group(group.name), "rows", "filled")
+            if done and not filled:
+                raise Conflict(
+                    f"aggregates of source {source!r} are not filled to the end; apply the definitions first"
+                )
 
 
 @contextmanager

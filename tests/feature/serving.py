@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 from modelmill import package
 from modelmill.events import utc_now
-from modelmill.package import Input, Manifest
+from modelmill.package import Manifest
 from modelmill.registry import Registry, Run, new_run_id
 from services.predictor.app import create_app
 from services.predictor.live import LiveModels
@@ -21,6 +21,7 @@ from services.predictor.predictor import Predictor
 from services.predictor.reconcile import Reconciler
 from services.predictor.reports import Reports
 from services.predictor.settings import PredictorSettings
+from services.trainer import packaging
 from tests.feature.conftest import Room
 
 
@@ -28,26 +29,12 @@ def publish(room: Room, model: str = "m") -> int:
     """Package and register a version with the definitions in force, as champion; return its number."""
     definitions = room.catalogue.definitions
     recipe = definitions.model(model)
-    refs = definitions.resolve([entity.name for entity in recipe.entities], recipe.features)
-    inputs = [
-        Input(
-            ref.name,
-            ref.column.dtype,
-            True,
-            ref.entity,
-            ref.field,
-            ref.source,
-            ref.name in recipe.defaults,
-            recipe.defaults.get(ref.name),
-        )
-        for ref in refs
-    ]
-    inputs += [Input(name, column.dtype, column.nullable) for name, column in recipe.inputs.items()]
+    inputs = [replace(item, nullable=True) for item in packaging.signature(definitions, recipe)]
     run = Run(
         id=new_run_id(),
         model=model,
         started=utc_now(),
-        fields=[f"{ref.source}.{ref.field}" for ref in refs],
+        fields=packaging.fields(inputs),
         definitions=definitions.fingerprint,
     )
     manifest = Manifest(

@@ -206,6 +206,56 @@ def test_each_version_is_compared_with_its_own_features(room: Room, serving: Ser
     assert [(e.version, e.features["f"]) for e in events] == [(1, [0.2]), (1, [0.2]), (2, [0.30000000000000004])]
 
 
+WINDOWED = """
+from modelmill import Aggregate, Entity, Model, Source
+item = Entity("item", key="item_id")
+items = Source("items", entity=item, columns={"price": float})
+sales = Source("sales", entities=[item], event_time="at", columns={"sold": float})
+Aggregate(sales, "sold", "mean", window="2h", by=item, hop="1m")
+Aggregate(sales, None, "count", window="1h", by=item, hop="1m")
+Model("m", entities=[item], features=["price", "sold_mean_2h", "sales_count_1h"], label="sold", estimator=None,
+      source=sales, defaults={"price": 9.5, "sold_mean_2h": -1.0})
+"""
+
+
+def sale(minutes: int, sold: float) -> dict[str, Any]:
+    return {"item_id": "i", "at": (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat(), "sold": sold}
+
+
+def test_aggregates_are_compared_too(open_room: OpenRoom) -> None:
+    room = open_room(WINDOWED)
+    publish(room)
+    serving = Serving(room)
+    serving.predict({"item_id": "i"})
+    for n in range(5):
+        room.ingest("sales", [sale(20 * n + 5, n / 7), sale(20 * n + 6, 0.1)])
+        serving.predict({"item_id": "i"}, {"item_id": "nobody"})
+    assert outcome(audited(room)) == {"equal": 33, "in_flight": 0, "differences": 0}
+    [tiles] = room.redis.scan_iter(match="tiles:*:i")
+    room.redis.hdel(tiles, sorted(room.redis.hgetall(tiles))[-1])
+    serving.predict({"item_id": "i"})
+    found = audited(room)
+    assert {d.feature for d in found.first} == {"sold_mean_2h", "sales_count_1h"}
+    assert (found.equal, found.differences) == (34, 2)
+
+
+def test_an_aggregate_may_have_seen_a_row_that_was_coming_or_not(
+    open_room: OpenRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = open_room(WINDOWED)
+    publish(room)
+    serving = Serving(room)
+    add = ingest_module._add_to_tiles
+
+    def predicts_meanwhile(*arguments: Any) -> None:
+        serving.predict({"item_id": "i"})
+        add(*arguments)
+
+    monkeypatch.setattr(ingest_module, "_add_to_tiles", predicts_meanwhile)
+    room.ingest("sales", [sale(5, 1.0)])
+    assert outcome(audited(room)) == {"equal": 1, "in_flight": 2, "differences": 0}
+
+
 def test_predictions_that_cannot_be_compared_are_counted_with_the_reason(room: Room, serving: Serving) -> None:
     serving.predict(asked("u"))
     [(_, event)] = bus.newest(room.redis, keys.EVENTS_PREDICTIONS, 1)
