@@ -11,6 +11,7 @@ import pytest
 from modelmill import bus, keys
 from modelmill.errors import Unavailable
 from services.feature import history, statistics_files
+from services.feature.forget import forget
 from services.feature.statistics import FileStatistics
 from services.feature.statistics_files import ATTEMPTS, StatisticsFiles, follow
 from tests.eventually import eventually
@@ -123,6 +124,15 @@ def test_statistics_of_files_that_are_gone_are_cleaned_and_others_stay(files: St
     assert (count(files, room), len(stored(room))) == (1, 1)
 
 
+def test_statistics_of_files_that_were_replaced_are_dropped(files: StatisticsFiles, room: Room) -> None:
+    done = [room.ingest("users", [row(x)]) for x in (1.0, 2.0)]
+    files.of(room.source("users"))
+    history.write(files.storage, done[0].file, history.read_whole(files.storage, done[0].file).slice(0, 0))
+    assert files.drop_stale("users") == 1
+    assert stored(room) == [statistics_files.stored_name("users", done[1].file)]
+    assert files.drop_stale("users") == 0
+
+
 def test_a_file_that_goes_while_it_is_read_is_looked_for_where_its_rows_are_now(
     files: StatisticsFiles, room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +189,15 @@ def test_what_is_ingested_is_described_without_being_asked_for(room: Room) -> No
     eventually(lambda: len(stored(room)) == 1, within=10, saying="what was there before is described")
     room.ingest("users", [row(1.0)])
     eventually(lambda: len(stored(room)) == 2, within=10, saying="the new rows are described")
+
+
+@pytest.mark.usefixtures("background")
+def test_what_was_rewritten_to_forget_an_entity_is_described_anew(room: Room) -> None:
+    done = room.ingest("users", [row(1.0, name="secret"), row(2.0) | {"user_id": "v"}])
+    name = statistics_files.stored_name("users", done.file)
+    eventually(lambda: b"secret" in room.catalogue.storage.read(name), within=5, saying="it is described")
+    forget(room.catalogue, StatisticsFiles(room.catalogue.storage), "user", "u")
+    eventually(lambda: b"secret" not in room.catalogue.storage.read(name), within=5, saying="it is described anew")
 
 
 @pytest.mark.usefixtures("background")

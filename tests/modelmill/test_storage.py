@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,17 @@ def test_a_file_is_replaced_as_a_whole(either: Storage) -> None:
 def test_a_file_that_is_not_there_is_not_found(either: Storage) -> None:
     with pytest.raises(FileNotFoundError):
         either.read("nothing")
+
+
+def test_unfinished_files_of_former_times_are_removed(either: Storage) -> None:
+    for name in ("h/day=1/.tmp-1-a.parquet", "h/day=1/a.parquet", "other/.tmp-2-a.parquet"):
+        either.write(name, b"x")
+    now = datetime.now(UTC)
+    assert either.remove_temporary("h", now - timedelta(hours=1)) == 0
+    assert either.remove_temporary("h", now + timedelta(hours=1)) == 1
+    assert either.remove_temporary("nothing", now) == 0
+    assert either.names("h", "") == ["h/day=1/a.parquet"]
+    assert either.read("other/.tmp-2-a.parquet") == b"x"
 
 
 def test_names_are_in_order_at_any_depth_and_by_suffix(either: Storage) -> None:

@@ -13,6 +13,7 @@ from modelmill.connections import Redis
 from modelmill.errors import InvalidRequest, UnknownName
 from modelmill.events import (
     DefinitionsApplied,
+    EntityForgotten,
     Event,
     ModelPromoted,
     ModelTrained,
@@ -94,6 +95,10 @@ def test_an_event_is_a_cloud_event_with_its_position_and_a_sentence() -> None:
         (
             RowsIngested(table="t", accepted=5, rejected=2, failed_features=1),
             "5 rows ingested, 2 rejected, 1 feature values failed",
+        ),
+        (
+            EntityForgotten(entity="user", digest="4f2e1a9c77", rows=3, by="ann", reason="asked"),
+            "3 rows erased of the one with digest 4f2e1a9c, by ann",
         ),
         (served(0.5), "version 1 predicted 1 rows in 0.5 ms"),
         (failed(), "version 1 answered 404: no such user"),
