@@ -24,13 +24,15 @@ from services.feature.backfill import PATIENCE
 from services.feature.catalogue import Catalogue
 from services.feature.derive import FAILED
 from services.feature.history import FileSpan
-from services.feature.locks import alone
+from services.feature.locks import LEASE, alone
 from services.feature.validate import EVENT_TIME
 
 log = logging.getLogger(__name__)
 
 RUNNING = "running"
 COUNTS = ("rows", "total")
+OF_THE_DEAD = 1.5 * LEASE
+"""Seconds in which the lock of a process that was killed has expired."""
 
 
 def begin(catalogue: Catalogue, entity: str | None = None) -> dict[str, str | int]:
@@ -48,15 +50,15 @@ def begin(catalogue: Catalogue, entity: str | None = None) -> dict[str, str | in
     before = read(redis)
     if before.get("state") != RUNNING or before["entity"] != (entity or ""):
         _record_begin(redis, entity or "")
-    Thread(target=resume, args=(catalogue,), name="rebuild", daemon=True).start()
+    Thread(target=resume, args=(catalogue, 0.0), name="rebuild", daemon=True).start()
     return read(redis)
 
 
-def resume(catalogue: Catalogue) -> None:
+def resume(catalogue: Catalogue, patience: float = OF_THE_DEAD) -> None:
     """Go on with a rebuild that has begun and not ended, if nobody else does; a failure is told by `read`."""
     try:
         if catalogue.redis.hget(keys.REBUILD, "state") == RUNNING:
-            rebuild(catalogue)
+            rebuild(catalogue, patience=patience)
     except Conflict as error:
         log.info("%s", error)
     except (ModelmillError, *AWAY) as error:
@@ -65,14 +67,15 @@ def resume(catalogue: Catalogue) -> None:
         log.exception("the online store is not rebuilt")
 
 
-def rebuild(catalogue: Catalogue) -> None:
+def rebuild(catalogue: Catalogue, *, patience: float = 0.0) -> None:
     """Do what is left of the rebuild that was begun last.
 
     Raises:
-        Conflict: where others do it, or are rewriting the history for longer than `PATIENCE`.
+        Conflict: where others do it for longer than `patience` seconds, or are rewriting the history for longer than
+            `PATIENCE`.
     """
     redis = catalogue.redis
-    with alone(redis, keys.REBUILD_LOCK, "rebuilding the online store", patience=0):
+    with alone(redis, keys.REBUILD_LOCK, "rebuilding the online store", patience=patience):
         state = redis.hgetall(keys.REBUILD)
         if state.get("state") != RUNNING:
             return
