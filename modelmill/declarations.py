@@ -36,7 +36,7 @@ Batch = Literal["pandas", "arrow"]
 Scalar = float | int | str | bool | None
 DTYPES: dict[type, str] = {float: "float", int: "int", bool: "bool", str: "str"}
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-MAX_FUTURE = "1d"
+MAX_FUTURE = "5m"
 """How much later than now an event time may be where its source does not say."""
 
 
@@ -151,7 +151,7 @@ class Source(Declared):
         columns: name to type (`float`, `int | None`) or to `column(type, min=..., ...)`.
         max_age: how long after its event time a row is used, such as `30d`; older ones are expired, online and in
             training frames.
-        max_future: how much later than now an event time may be, such as `1h`; by default `1d`.
+        max_future: how much later than now an event time may be, such as `1h`; by default `5m`.
         expect: what each batch of rows must be as a whole.
         description: what the rows are.
         owner: who answers for them.

@@ -73,6 +73,11 @@ def ingest_clock(source: str) -> str:
     return f"ingest:{source}:clock"
 
 
+def ingest_paused(source: str) -> str:
+    """String: while it is there no ingest request of a source begins; expires by itself."""
+    return f"ingest:{source}:paused"
+
+
 def ingest_open(source: str) -> str:
     """Sorted set: digests of the ingest requests that have begun and not ended, by begin (seconds since 1970)."""
     return f"ingest:{source}:open"

@@ -13,7 +13,9 @@ before. What nobody sends again is brought to its end from its history file by `
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,21 +24,26 @@ import orjson
 
 from modelmill import bus, keys
 from modelmill.connections import Redis
+from modelmill.errors import Conflict, Unavailable
 from modelmill.events import RowsIngested
 
 KEPT = 3600
 """Seconds for which a request that was done is recognised when it comes again."""
 BEGUN = 24 * 3600
 """Seconds after which a request that nobody brings to its end is forgotten."""
+PATIENCE = 60.0
+"""Seconds to wait for requests to end; those of a killed service are ended by others within 40."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 BEGIN = """
--- KEYS: entry, clock, open entries. ARGV: digest, seconds that the entry is kept, draft of the answer.
--- Returns the entry's ingest time in microseconds since 1970, whether it was there before, its draft and its answer.
+-- KEYS: entry, clock, open entries, pause. ARGV: digest, seconds that the entry is kept, draft of the answer.
+-- Returns the entry's ingest time in microseconds since 1970, whether it was there before, its draft and its answer;
+-- no time where it was not there and none may begin.
 local time = redis.call('HGET', KEYS[1], 'time')
 if time then
   return {time, 1, redis.call('HGET', KEYS[1], 'draft'), redis.call('HGET', KEYS[1], 'answer') or ''}
 end
+if redis.call('EXISTS', KEYS[4]) == 1 then return {'', 0, '', ''} end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local last = tonumber(redis.call('GET', KEYS[2]) or '0')
@@ -93,11 +100,37 @@ def digest_of(source: str, *parts: bytes) -> str:
 
 
 def begin(redis: Redis, source: str, digest: str, draft: Mapping[str, Any]) -> Entry:
-    """Enter a request with the draft of its answer, or find it as it was entered before."""
-    entry, clock, opened = keys.ingest(source, digest), keys.ingest_clock(source), keys.ingest_open(source)
+    """Enter a request with the draft of its answer, or find it as it was entered before.
+
+    Raises:
+        Unavailable: while requests of this source are paused.
+    """
+    names = (keys.ingest(source, digest), keys.ingest_clock(source), keys.ingest_open(source))
     arguments = [digest, BEGUN, orjson.dumps(draft)]
-    time, repeated, draft_text, answer = redis.register_script(BEGIN)(keys=[entry, clock, opened], args=arguments)
-    return _entry(source, digest, time, bool(repeated), draft_text, answer)
+    script = redis.register_script(BEGIN)
+    moment, repeated, draft_text, answer = script(keys=[*names, keys.ingest_paused(source)], args=arguments)
+    if not moment:
+        raise Unavailable(f"{source!r} takes no rows while its tiles are emptied, some seconds; send it again")
+    return _entry(source, digest, moment, bool(repeated), draft_text, answer)
+
+
+@contextmanager
+def paused(redis: Redis, source: str) -> Iterator[None]:
+    """Let no further request of a source begin, wait until all that have begun have ended, then run the block.
+
+    Raises:
+        Conflict: where they do not end within `PATIENCE` seconds.
+    """
+    redis.set(keys.ingest_paused(source), "1", ex=2 * int(PATIENCE))
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while oldest_open(redis, source) is not None:
+            if time.monotonic() > deadline:
+                raise Conflict(f"requests to {source} that have begun do not end; try again later")
+            time.sleep(0.1)
+        yield
+    finally:
+        redis.delete(keys.ingest_paused(source))
 
 
 def tick(redis: Redis, source: str) -> int:
@@ -138,11 +171,11 @@ def open_entries(redis: Redis, source: str, *, older_than: float) -> list[Entry]
     seconds, _ = redis.time()
     found = []
     for digest in redis.zrangebyscore(keys.ingest_open(source), "-inf", seconds - older_than):
-        time, draft, answer = redis.hmget(keys.ingest(source, digest), "time", "draft", "answer")
-        if time is None:  # nobody brought it to its end for a day
+        moment, draft, answer = redis.hmget(keys.ingest(source, digest), "time", "draft", "answer")
+        if moment is None:  # nobody brought it to its end for a day
             redis.zrem(keys.ingest_open(source), digest)
         else:
-            found.append(_entry(source, digest, time, True, draft, answer))
+            found.append(_entry(source, digest, moment, True, draft, answer))
     return found
 
 
@@ -151,6 +184,6 @@ def oldest_open(redis: Redis, source: str) -> datetime | None:
     return min((entry.ingested for entry in open_entries(redis, source, older_than=-1)), default=None)
 
 
-def _entry(source: str, digest: str, time: str, repeated: bool, draft: str, answer: str | None) -> Entry:
-    ingested = EPOCH + timedelta(microseconds=int(time))
+def _entry(source: str, digest: str, moment: str, repeated: bool, draft: str, answer: str | None) -> Entry:
+    ingested = EPOCH + timedelta(microseconds=int(moment))
     return Entry(source, digest, ingested, repeated, orjson.loads(draft), orjson.loads(answer) if answer else None)

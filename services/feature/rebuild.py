@@ -19,18 +19,20 @@ from modelmill.declarations import Feature, Source
 from modelmill.errors import Conflict, ModelmillError
 from modelmill.events import utc_now
 from modelmill.storage import Storage
-from services.feature import history, online
+from services.feature import history, online, tile_groups
 from services.feature.backfill import PATIENCE
 from services.feature.catalogue import Catalogue
 from services.feature.derive import FAILED
 from services.feature.history import FileSpan
-from services.feature.locks import alone
+from services.feature.locks import LEASE, alone
 from services.feature.validate import EVENT_TIME
 
 log = logging.getLogger(__name__)
 
 RUNNING = "running"
 COUNTS = ("rows", "total")
+OF_THE_DEAD = 1.5 * LEASE
+"""Seconds in which the lock of a process that was killed has expired."""
 
 
 def begin(catalogue: Catalogue, entity: str | None = None) -> dict[str, str | int]:
@@ -48,15 +50,15 @@ def begin(catalogue: Catalogue, entity: str | None = None) -> dict[str, str | in
     before = read(redis)
     if before.get("state") != RUNNING or before["entity"] != (entity or ""):
         _record_begin(redis, entity or "")
-    Thread(target=resume, args=(catalogue,), name="rebuild", daemon=True).start()
+    Thread(target=resume, args=(catalogue, 0.0), name="rebuild", daemon=True).start()
     return read(redis)
 
 
-def resume(catalogue: Catalogue) -> None:
+def resume(catalogue: Catalogue, patience: float = OF_THE_DEAD) -> None:
     """Go on with a rebuild that has begun and not ended, if nobody else does; a failure is told by `read`."""
     try:
         if catalogue.redis.hget(keys.REBUILD, "state") == RUNNING:
-            rebuild(catalogue)
+            rebuild(catalogue, patience=patience)
     except Conflict as error:
         log.info("%s", error)
     except (ModelmillError, *AWAY) as error:
@@ -65,20 +67,23 @@ def resume(catalogue: Catalogue) -> None:
         log.exception("the online store is not rebuilt")
 
 
-def rebuild(catalogue: Catalogue) -> None:
+def rebuild(catalogue: Catalogue, *, patience: float = 0.0) -> None:
     """Do what is left of the rebuild that was begun last.
 
     Raises:
-        Conflict: where others do it, or are rewriting the history for longer than `PATIENCE`.
+        Conflict: where others do it for longer than `patience` seconds, or are rewriting the history for longer than
+            `PATIENCE`.
     """
     redis = catalogue.redis
-    with alone(redis, keys.REBUILD_LOCK, "rebuilding the online store", patience=0):
+    with alone(redis, keys.REBUILD_LOCK, "rebuilding the online store", patience=patience):
         state = redis.hgetall(keys.REBUILD)
         if state.get("state") != RUNNING:
             return
         try:
             for source in _sources(catalogue, state["entity"]):
                 _restore(catalogue, source, state.get(_position(source), ""))
+            for source in catalogue.definitions.sources.values():
+                _refill(catalogue, source, state["entity"], state)
         except Exception as error:
             redis.hset(keys.REBUILD, mapping={"state": "failed", "error": str(error), "ended": utc_now()})
             raise
@@ -94,10 +99,7 @@ def read(redis: Redis) -> dict[str, str | int]:
 
 
 def restore_rows(redis: Redis, source: Source, computed: Mapping[str, Feature], table: pa.Table) -> None:
-    """Put online what rows of history, with all their columns, say of entities: values of the newest of each.
-
-    Whatever else of rows is kept online, such as tiles of aggregates, is restored here.
-    """
+    """Put online what rows of history, with all their columns, say of entities: values of the newest of each."""
     if source.entity is not None:
         fields = [name for name in table.column_names if name in source.columns or name in computed]
         beside = [source.entity.key, EVENT_TIME, history.INGEST_TIME, FAILED]
@@ -141,6 +143,17 @@ def _restore(catalogue: Catalogue, source: Source, position: str) -> None:
             pipe.hset(keys.REBUILD, _position(source), position)
             pipe.hincrby(keys.REBUILD, "rows", table.num_rows)
             pipe.execute()
+
+
+def _refill(catalogue: Catalogue, source: Source, entity: str, state: Mapping[str, str]) -> None:
+    """Empty the tiles of a source's aggregates and fill them again; where that was killed, go on filling."""
+    groups = [g for g in catalogue.state.groups.get(source.name, {}) if entity in ("", g.entity)]
+    field = f"position.tiles.{source.name}"
+    if groups and field not in state:
+        tile_groups.restart(catalogue.redis, source.name, groups)
+        catalogue.redis.hset(keys.REBUILD, field, "emptied")
+    for group in groups:
+        tile_groups.fill(catalogue.redis, catalogue.storage, catalogue.definitions, group, lambda _: None)
 
 
 def _next(storage: Storage, source: Source, position: str) -> str | None:

@@ -9,7 +9,7 @@ ingest, a slab at a time, and the group's hash in Redis tells how many chunks of
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,8 +29,6 @@ from services.feature.validate import EVENT_TIME, TIME
 
 SLAB = 50_000
 """Rows that are added together."""
-PATIENCE = 60.0
-"""Seconds to wait for requests from before a group's start to end; those of a killed service end within 40."""
 SCAN = 1000
 """Tiles' hashes that are removed in one step."""
 
@@ -77,7 +75,7 @@ def fill(
     """Add all rows from before the group's start to its tiles, unless that was done; `tell` hears how many are done.
 
     Raises:
-        Conflict: where requests from before the start do not end within `PATIENCE` seconds.
+        Conflict: where requests from before the start do not end within `journal.PATIENCE` seconds.
     """
     registered = redis.hgetall(keys.tile_group(group.name))
     if "filled" in registered:
@@ -101,6 +99,22 @@ def fill(
         pipe.execute()
 
 
+def restart(redis: Redis, source: str, groups: Collection[TileGroup]) -> None:
+    """Empty groups of one source and give them a new start, so that `fill` adds all rows again.
+
+    Meanwhile, for some seconds, the source takes no rows.
+
+    Raises:
+        Conflict: where requests that have begun do not end within `journal.PATIENCE` seconds.
+    """
+    if not groups:
+        return
+    with journal.paused(redis, source):
+        for group in groups:
+            remove(redis, group.name)
+        announce(redis, groups)
+
+
 def remove(redis: Redis, group: str) -> None:
     """Remove all tiles of a group that nothing reads any more, a step at a time."""
     redis.delete(keys.tile_group(group))
@@ -122,7 +136,7 @@ def _add_slab(redis: Redis, group: TileGroup, first: int, rows: pa.Table, begin:
 
 
 def _await_earlier(redis: Redis, group: TileGroup, begin: int) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + journal.PATIENCE
     while (oldest := journal.oldest_open(redis, group.source)) is not None and journal.micros(oldest) <= begin:
         if time.monotonic() > deadline:
             raise Conflict(f"requests to {group.source} that began before are still open; apply again later")

@@ -11,10 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from modelmill.errors import Conflict
+from modelmill import keys
+from modelmill.errors import Conflict, Unavailable
 from modelmill.tiles import TileGroup
 from services.feature import catalogue as module
 from services.feature import history, journal, online, spines, tile_groups
+from services.feature import rebuild as rebuilding
 from services.feature.compaction import compact
 from services.feature.frames import Wanted, spine_frame
 from services.feature.spines import Spine
@@ -177,7 +179,7 @@ def test_a_request_from_before_that_goes_on_is_waited_for(open_room: OpenRoom, m
     room = open_room(BEFORE)
     ingest(room, FLIGHTS[:1])
     journal.begin(room.redis, "flights", "slow", {})
-    monkeypatch.setattr(tile_groups, "PATIENCE", 0.2)
+    monkeypatch.setattr(journal, "PATIENCE", 0.2)
     with pytest.raises(Conflict, match="requests to flights that began before are still open"):
         room.define(MILL)
     assert room.catalogue.definitions.text == BEFORE
@@ -236,3 +238,49 @@ def test_tiles_are_readable(room: Room) -> None:
     [content] = [text for key, hash_ in tiles(room).items() if "origin.30m" in key for text in hash_.values()]
     assert '"sum":["12.5"]' in content
     assert history.names(room.catalogue.storage, "flights")
+
+
+# --- rebuilt
+
+
+def rebuild(room: Room) -> None:
+    room.redis.hset(keys.REBUILD, mapping={"state": "running", "entity": "", "rows": 0, "total": 0})
+    rebuilding.rebuild(room.catalogue)
+
+
+@pytest.mark.parametrize("emptied", ["all of Redis", "the tiles"])
+def test_tiles_that_were_lost_are_restored_from_the_history(emptied: str, room: Room) -> None:
+    ingest(room)
+    at = datetime.now(UTC)
+    before = served(room, at)
+    if emptied == "all of Redis":
+        room.redis.flushall()
+        room.catalogue.apply()
+    else:
+        room.redis.delete(*room.redis.scan_iter("tiles:*"))
+    rebuild(room)
+    assert repr(served(room, at)) == repr(before)
+
+
+def test_rows_that_come_in_while_tiles_are_filled_again_count_once(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    ingest(room, FLIGHTS[:1])
+    fill = tile_groups.fill
+
+    def watched(*arguments: Any) -> None:
+        monkeypatch.undo()
+        ingest(room, FLIGHTS[1:2])
+        fill(*arguments)
+        ingest(room, FLIGHTS[2:])
+
+    monkeypatch.setattr(rebuilding.tile_groups, "fill", watched)
+    rebuild(room)
+    at = datetime.now(UTC)
+    [row] = frame(room, [at]).to_pylist()
+    assert repr({name: row[name] for name in NAMES}) == repr({name: served(room, at)[name] for name in NAMES})
+
+
+def test_while_tiles_are_emptied_rows_are_refused_for_some_seconds(room: Room) -> None:
+    with journal.paused(room.redis, "flights"), pytest.raises(Unavailable, match="takes no rows while its tiles are"):
+        ingest(room, FLIGHTS[:1])
+    ingest(room, FLIGHTS[:1])
+    assert served(room, NOW)["departures"] == 2

@@ -220,8 +220,9 @@ def test_as_a_process_on_a_real_redis_also_after_it_was_killed(real_redis: Redis
             assert client.rebuild()["rows"] == 4000
         assert everything(redis) == before
         redis.delete(*before)
-        rebuild._record_begin(redis, "")  # as if it had been killed right after it was asked
         service.server.kill()
+        rebuild._record_begin(redis, "")  # as if it had been killed right after it was asked, with the lock
+        redis.set(keys.REBUILD_LOCK, "of a process that is dead", px=3000)
         service.start()
         eventually(lambda: rebuild.read(redis)["state"] == "done", within=20, saying="the rebuild was gone on with")
         assert everything(redis) == before

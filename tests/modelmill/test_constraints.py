@@ -95,8 +95,8 @@ def test_only_columns_of_a_source_have_constraints() -> None:
 # --- what a source expects beside columns
 
 
-def test_a_source_takes_times_of_a_day_ahead_unless_it_says_otherwise() -> None:
-    assert source(event_time="at").max_future == 86400
+def test_a_source_takes_times_of_five_minutes_ahead_unless_it_says_otherwise() -> None:
+    assert source(event_time="at").max_future == 300
     assert source(event_time="at", max_future="1h").max_future == 3600
 
 
