@@ -25,7 +25,7 @@ def measure(effort: Effort) -> list[Table]:
             return [
                 writes.measure(system, feast, folder, effort),
                 lookups.measure(system, feast, folder, effort),
-                sizes.online(system, feast, folder, effort),
+                sizes.online(system, feast, folder),
                 sizes.history(system, folder, effort),
                 joins.measure(system, feast, folder, effort),
             ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -19,24 +20,24 @@ from modelmill import keys
 from modelmill.connections import Redis, connect
 
 HASHES = 1000
-"""That are looked at."""
+"""Whose bytes are asked for."""
 DECIMALS = 2
 """Of values as they are measured or paid, in contrast to those of a random number generator."""
 RANDOM, ROUNDED = "random, 17 digits", f"rounded to {DECIMALS} decimals"
 
 
-def online(system: System, feast: Feast, folder: Path, effort: Effort) -> Table:
+def online(system: System, feast: Feast, folder: Path) -> Table:
     """What Redis takes for an entity with ten floats, key included."""
     redis = connect(system.client.settings.redis_url, timeout=60, text=False)
-    readings = data.readings(min(effort.rows, 10 * HASHES))
+    names = [keys.feature("sensor", data.sensor_id(number)).encode() for number in range(HASHES)]
     rows: list[list[Cell]] = []
-    for values, frame in _values(readings):
+    for values, frame in _values(data.readings(HASHES)):
         file = folder / "sizes.parquet"
         frame.to_parquet(file, index=False)
         feast.redis.flushall()
         feast.ask("write", path=str(file))
         system.client.ingest("readings", file)
-        ours, theirs = _bytes(redis, keys.feature("sensor", "*")), _bytes(feast.redis, "*")
+        ours, theirs = _bytes(redis, names), _bytes(feast.redis, feast.redis.keys())
         rows.append([values, theirs, ours, ours / theirs])
     note = (
         f"`MEMORY USAGE` of the whole hash with its key, median over {HASHES:,}. Feast's field names are hashes and its"
@@ -66,10 +67,7 @@ def _values(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(RANDOM, frame), (ROUNDED, rounded)]
 
 
-def _bytes(redis: Redis, match: str) -> int:
-    found: set[bytes] = set()
-    for key in redis.scan_iter(match=match, count=HASHES):
-        found.add(key)
-        if len(found) == HASHES:
-            break
-    return int(median(redis.memory_usage(key, samples=0) for key in found))
+def _bytes(redis: Redis, hashes: Sequence[bytes]) -> float:
+    if len(hashes) != HASHES:
+        raise RuntimeError(f"there are {len(hashes)} hashes; expected {HASHES}")
+    return median(redis.memory_usage(name, samples=0) for name in hashes)
