@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import aggregates, frames, ingest, memory, predict, servers, swap
+from benchmarks import aggregates, frames, ingest, memory, predict, servers, store, swap
 from benchmarks.effort import QUICK, Effort
 from benchmarks.report import Machine, Table, save
 
@@ -19,6 +19,7 @@ BENCHMARKS = {
     "ingest": ingest.measure,
     "frames": frames.measure,
     "memory": memory.measure,
+    "store": store.measure,
 }
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import IO
 
 import httpx
 
@@ -79,9 +80,14 @@ def samples(measured: dict[Contender, Measured]) -> dict[str, list[float]]:
 
 
 @contextmanager
-def serving(command: list[str], port: int, **environment: str) -> Iterator[tuple[int, ...]]:
-    """Run a server until the block ends; yields the ids of its processes once it answers."""
-    process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
+def serving(
+    command: list[str], port: int, log: IO[bytes] | None = None, **environment: str
+) -> Iterator[tuple[int, ...]]:
+    """Run a server until the block ends; yields the ids of its processes once it answers.
+
+    What it logs goes to `log`, by default to where ours goes.
+    """
+    process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=log)
     try:
         until(lambda: _answers(port), " ".join(command))
         yield tuple(processes.tree(process.pid))

@@ -14,6 +14,8 @@ SEED = 2022
 USERS = 5000
 BODIES = 1000
 """Different request bodies, of as many users."""
+YEAR = pd.Timestamp("2025-01-01", tz="UTC")
+"""In which the measurements were taken."""
 
 
 def users() -> pd.DataFrame:
@@ -39,10 +41,24 @@ def user_id(number: int) -> str:
     return f"user-{number:06d}"
 
 
+def sensor_id(number: int) -> str:
+    """The key of a sensor."""
+    return f"sensor-{number:06d}"
+
+
 def readings(rows: int) -> pd.DataFrame:
     """Rows of source `readings`, each about another sensor."""
     frame = _numbers(rows)
-    frame["sensor_id"] = [f"sensor-{number:06d}" for number in range(rows)]
+    frame["sensor_id"] = [sensor_id(number) for number in range(rows)]
+    return frame
+
+
+def measurements(rows: int, seed: int = SEED) -> pd.DataFrame:
+    """Rows of source `measurements` at random times of a year, about a tenth as many stations."""
+    random = np.random.default_rng(seed)
+    frame = _numbers(rows)
+    frame["station_id"] = np.char.add("station-", random.integers(0, max(rows // 10, 1), rows).astype(str))
+    frame["at"] = YEAR + pd.to_timedelta(random.integers(0, 365 * 86_400 * 1_000_000, rows), unit="us")
     return frame
 
 

@@ -1,6 +1,6 @@
 """Training frames: seconds and peak memory for joining a spine with history, beside `pandas.merge_asof`.
 
-`python -m benchmarks.frames WAY FOLDER` joins what `_prepare` wrote to FOLDER in one way, in a process of its own, and
+`python -m benchmarks.frames WAY FOLDER` joins what `prepare` wrote to FOLDER in one way, in a process of its own, and
 prints what it took.
 """
 
@@ -60,14 +60,14 @@ def measure(effort: Effort) -> list[Table]:
     samples: dict[str, list[float]] = {}
     for stored, spine in dict.fromkeys([(100_000, 50_000), (effort.history_rows, effort.history_rows // 10)]):
         with tempfile.TemporaryDirectory() as folder:
-            _prepare(Path(folder), stored, spine)
-            took = {way: [_measured(way, folder) for _ in range(effort.repeats)] for way in WAYS}
+            prepare(Path(folder), stored, spine)
+            took = {way: [measured(way, folder) for _ in range(effort.repeats)] for way in WAYS}
         base = median(one.seconds for one in took[BASELINE])
-        for way, measured in took.items():
-            _check(measured, spine, took["event"][0].found if way == BASELINE else None)
-            seconds = median(one.seconds for one in measured)
-            rows.append([stored, spine, way, seconds, base / seconds, max(one.peak_mb for one in measured)])
-            samples[f"{way}, {stored} rows"] = [one.seconds for one in measured]
+        for way, joins in took.items():
+            _check(joins, spine, took["event"][0].found if way == BASELINE else None)
+            seconds = median(one.seconds for one in joins)
+            rows.append([stored, spine, way, seconds, base / seconds, max(one.peak_mb for one in joins)])
+            samples[f"{way}, {stored} rows"] = [one.seconds for one in joins]
     note = (
         f"In process, from Parquet spine and Parquet history to a Parquet frame of {len(FEATURES)} floats; a tenth as"
         " many keys as rows of history. `known` hides what was ingested after the spine row's time, too."
@@ -76,7 +76,8 @@ def measure(effort: Effort) -> list[Table]:
     return [Table("Training frames", columns, rows, note, samples)]
 
 
-def _prepare(folder: Path, stored: int, spine: int) -> None:
+def prepare(folder: Path, stored: int, spine: int) -> None:
+    """Write so many rows of history and of a spine to `folder`."""
     random = np.random.default_rng(SEED)
     declared = definitions.load(MILL)
     schema = history.schema(declared, declared.source("readings"))
@@ -98,13 +99,14 @@ def _prepare(folder: Path, stored: int, spine: int) -> None:
         }
         day = START + timedelta(days=first // FILE_ROWS)
         name = f"history/readings/day={day:%Y-%m-%d}/{day:%Y%m%dT%H%M%S.%f}Z-{first:08x}.parquet"
-        history.write(storage, name, pa.table(columns, schema), {})
+        history.write(storage, name, pa.table(columns, schema))
     keys, times = keyed(spine)
     spine_table = pa.table({"sensor_id": keys, "event_time": pa.array(times, TIME), "label": random.normal(size=spine)})
     pq.write_table(spine_table, folder / "spine.parquet")
 
 
-def _measured(way: str, folder: str) -> Took:
+def measured(way: str, folder: str) -> Took:
+    """Join what `prepare` wrote in one way, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.frames", way, folder]
     return Took(**orjson.loads(run(command, check=True, capture_output=True, timeout=1200).stdout))
 

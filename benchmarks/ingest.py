@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
@@ -25,40 +26,63 @@ BATCH = 1000
 BASELINE = "redis-cli --pipe"
 
 
+@dataclass(frozen=True)
+class Way:
+    """One way to bring the rows online."""
+
+    load: Callable[[], object]
+    forget: Callable[[], object]
+    """Empties the online store, before each load."""
+    online: Callable[[], int]
+    """Entities that are in it."""
+
+
 def measure(effort: Effort) -> list[Table]:
     """Load the same rows in each way in turn, each time into an online store without them."""
     with running() as system, tempfile.TemporaryDirectory() as folder:
-        ways = _ways(system, Path(folder), effort.rows)
-        measured: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(effort.repeats):
-            for name, load in ways.items():
-                _forget(system)
-                started = time.perf_counter()
-                load()
-                measured[name].append(effort.rows / (time.perf_counter() - started))
-                _check(system, effort.rows)
-    rates = {name: median(found) for name, found in measured.items()}
-    rows: list[list[Cell]] = [[name, rate, rate / rates[BASELINE]] for name, rate in rates.items()]
-    note = (
-        f"{effort.rows:,} rows of 10 floats and a key in one request. Over HTTP a row is validated, in the history on"
+        measured = rates(ways(system, Path(folder), effort.rows), effort)
+    found = {name: median(rates) for name, rates in measured.items()}
+    rows: list[list[Cell]] = [[name, rate, rate / found[BASELINE]] for name, rate in found.items()]
+    return [Table("Ingest", ["way", "rows/s", f"/ {BASELINE}"], rows, note(effort.rows), measured)]
+
+
+def rates(ways: Mapping[str, Way], effort: Effort) -> dict[str, list[float]]:
+    """Rows a second of each way, measured in turn as often as `effort` says."""
+    measured: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(effort.repeats):
+        for name, way in ways.items():
+            way.forget()
+            started = time.perf_counter()
+            way.load()
+            measured[name].append(effort.rows / (time.perf_counter() - started))
+            if (found := way.online()) != effort.rows:
+                raise RuntimeError(f"{found} of {effort.rows} entities are online after {name}")
+    return measured
+
+
+def note(rows: int) -> str:
+    """What is measured."""
+    return (
+        f"{rows:,} rows of 10 floats and a key in one request. Over HTTP a row is validated, in the history on"
         " disk (fsync), then online, then acknowledged; the other two only write the hashes."
     )
-    return [Table("Ingest", ["way", "rows/s", f"/ {BASELINE}"], rows, note, measured)]
 
 
-def _ways(system: System, folder: Path, rows: int) -> dict[str, Callable[[], object]]:
+def ways(system: System, folder: Path, rows: int) -> dict[str, Way]:
+    """The ways into Modelmill, and Redis's own."""
     frame = data.readings(rows)
     frame.to_csv(folder / "readings.csv", index=False)
     frame.to_parquet(folder / "readings.parquet", index=False)
     system.client.ingest("readings", folder / "readings.parquet")
     commands = folder / "readings.resp"
     commands.write_bytes(_resp(system))
-    return {
+    loads: dict[str, Callable[[], object]] = {
         BASELINE: lambda: _pipe(system, commands),
         "online write alone, in process": _writer(system),
         "HTTP, Parquet": lambda: system.client.ingest("readings", folder / "readings.parquet"),
         "HTTP, CSV": lambda: system.client.ingest("readings", folder / "readings.csv"),
     }
+    return {name: Way(load, lambda: _forget(system), lambda: len(_stored(system))) for name, load in loads.items()}
 
 
 def _stored(system: System) -> list[str]:
@@ -71,12 +95,6 @@ def _forget(system: System) -> None:
         for start in range(0, len(found), BATCH):
             pipe.delete(*found[start : start + BATCH])
         pipe.execute()
-
-
-def _check(system: System, rows: int) -> None:
-    found = len(_stored(system))
-    if found != rows:
-        raise RuntimeError(f"{found} of {rows} entities are online")
 
 
 def _resp(system: System) -> bytes:

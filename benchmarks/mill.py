@@ -1,4 +1,4 @@
-"""What the benchmarks declare: models on numbers about a user and on aggregates, and a source that is only written."""
+"""What the benchmarks declare: models on numbers about a user and on aggregates, and sources that no model uses."""
 
 from modelmill import Aggregate, Entity, Model, Source
 
@@ -14,6 +14,9 @@ for column, function in (("pages", "mean"), ("pages", "max"), ("pages", "sum"), 
 
 sensor = Entity("sensor", key="sensor_id")
 Source("readings", entity=sensor, columns=dict.fromkeys(FEATURES, float))
+
+station = Entity("station", key="station_id")
+Source("measurements", entity=station, event_time="at", columns=dict.fromkeys(FEATURES, float))
 
 
 def logistic():

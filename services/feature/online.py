@@ -49,21 +49,22 @@ UPSERT = """
 -- field, the list of its values: text, or null where there is none. Both as JSON. A hash that holds a newer row is left
 -- as it is. Times are text of fixed width, so they compare as text. Returns the positions of the hashes left.
 local fields, columns, late = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), {}
+local call, null, present = redis.call, cjson.null, {} -- one table for all hashes: growing a new one for each is slow
 for i, key in ipairs(KEYS) do
-  local stored = redis.call('HGET', key, fields[1])
+  local stored = call('HGET', key, fields[1])
   if not stored or stored <= columns[1][i] then
-    local present, absent = {}, {}
+    local count, absent = 0, {}
     for j, field in ipairs(fields) do
       local value = columns[j][i]
-      if value == cjson.null then
+      if value == null then
         absent[#absent + 1] = field
       else
-        present[#present + 1] = field
-        present[#present + 1] = value
+        present[count + 1], present[count + 2] = field, value
+        count = count + 2
       end
     end
-    redis.call('HSET', key, unpack(present))
-    if #absent > 0 then redis.call('HDEL', key, unpack(absent)) end
+    call('HSET', key, unpack(present, 1, count))
+    if #absent > 0 then call('HDEL', key, unpack(absent)) end
   else
     late[#late + 1] = i
   end
@@ -79,17 +80,17 @@ def write(redis: Redis, source: Source, fields: Sequence[str], table: pa.Table) 
     of which a newer row than these was there already.
     """
     assert source.entity is not None
-    key = source.entity.key
+    entity, key = source.entity.name, source.entity.key
     newest = _newest_per_key(table, key)
     ids = newest[key].to_pylist()
     names = orjson.dumps([keys.time_field(source.name), keys.failed_field(source.name), *fields])
-    newest = pa.table([_times(newest), newest[FAILED], *(newest[field] for field in fields)], [*"tf", *fields])
-    hashes = [keys.feature(source.entity.name, one) for one in ids]
 
     def calls() -> Iterator[tuple[list[str], list[bytes]]]:
-        for start in range(0, len(hashes), BATCH):
-            values = b",".join(_texts(column) for column in newest.slice(start, BATCH).itercolumns())
-            yield hashes[start : start + BATCH], [names, b"[%b]" % values]
+        for start in range(0, len(ids), BATCH):
+            batch = newest.slice(start, BATCH)
+            hashes = [keys.feature(entity, one) for one in ids[start : start + BATCH]]
+            columns = [_times(batch), batch[FAILED], *(batch[field] for field in fields)]
+            yield hashes, [names, b"[%b]" % b",".join(map(_texts, columns))]
 
     refused = [
         ids[start * BATCH + position - 1]
@@ -292,8 +293,13 @@ def _newest_per_key(table: pa.Table, key: str) -> pa.Table:
 
 def _times(table: pa.Table) -> pa.ChunkedArray:
     """Event time and ingest time of each row as one text."""
-    event, ingest = (pc.strftime(table[name], "%Y-%m-%dT%H:%M:%SZ") for name in (EVENT_TIME, INGEST_TIME))
-    return pc.binary_join_element_wise(event, ingest, " ")  # seconds have 6 decimals
+    return pc.binary_join_element_wise(_iso(table[EVENT_TIME]), _iso(table[INGEST_TIME]), " ")
+
+
+def _iso(times: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Times as ISO texts of 27 characters; a cast writes them thirty times as fast as `strftime`."""
+    texts = times.cast(pa.timestamp("us")).cast(pa.string())  # 2013-01-31 05:00:00.000000
+    return pc.binary_replace_slice(pc.binary_replace_slice(texts, 10, 11, "T"), 26, 26, "Z")
 
 
 def _texts(column: pa.ChunkedArray) -> bytes:

@@ -94,6 +94,26 @@ def test_an_entity_is_a_hash_that_a_person_can_read(redis: Redis, users: Source)
     }
 
 
+@pytest.mark.parametrize(
+    "time, text",
+    [
+        (datetime(1000, 1, 1, 0, 0, 0, 1, UTC), "1000-01-01T00:00:00.000001Z"),
+        (datetime(1969, 12, 31, 23, 59, 59, 999_999, UTC), "1969-12-31T23:59:59.999999Z"),
+        (datetime(9999, 12, 30, 23, 59, 59, 100_000, UTC), "9999-12-30T23:59:59.100000Z"),
+    ],
+)
+def test_times_of_any_year_are_texts_of_one_width(redis: Redis, users: Source, time: datetime, text: str) -> None:
+    write(redis, users, row(**{EVENT_TIME: time}))
+    assert stored(redis)["_time.users"] == f"{text} 2026-11-25T00:00:00.000000Z"
+
+
+def test_rows_without_some_values_do_not_lend_each_other_theirs(redis: Redis, users: Source) -> None:
+    write(redis, users, row("a", x=1.0, n=1, flag=True, name="a"), row("b", n=2), row("c", name="c"))
+    times = {"_time.users"}
+    assert [stored(redis, key).keys() - times for key in "abc"] == [{"x", "n", "flag", "name"}, {"n"}, {"name"}]
+    assert (stored(redis, "b")["n"], stored(redis, "c")["name"]) == ("2", "c")
+
+
 def test_a_missing_value_is_an_absent_field(redis: Redis, users: Source) -> None:
     write(redis, users, row(x=1.0))
     assert stored(redis).keys() == {"x", "_time.users"}
