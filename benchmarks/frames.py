@@ -29,11 +29,11 @@ from benchmarks.report import Cell, Table
 from benchmarks.system import MILL
 from modelmill import definitions
 from modelmill.storage import Storage
-from services.feature import history
-from services.feature.derive import FAILED
-from services.feature.encode import PARQUET, encoded
-from services.feature.frame_requests import frame_of_spine
-from services.feature.validate import EVENT_TIME, TIME
+from services.feature.intake.derive import FAILED
+from services.feature.intake.validate import EVENT_TIME, TIME
+from services.feature.store import history
+from services.feature.training.encode import PARQUET, encoded
+from services.feature.training.frame_requests import frame_of_spine
 
 FILE_ROWS = 500_000
 """Rows of one history file, as one ingest leaves it."""

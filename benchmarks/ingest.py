@@ -20,7 +20,7 @@ from benchmarks.effort import Effort
 from benchmarks.report import Cell, Table
 from benchmarks.system import MILL, System, running
 from modelmill import definitions, keys
-from services.feature import online
+from services.feature.store import online
 
 BATCH = 1000
 BASELINE = "redis-cli --pipe"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from modelmill.storage import Storage
-from services.feature.catalogue import Catalogue
-from services.feature.compaction import compact
+from services.feature.definitions.catalogue import Catalogue
+from services.feature.store.compaction import compact
 from tests.conftest import ROOT
 from tests.feature.conftest import Room
 

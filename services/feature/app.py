@@ -17,18 +17,19 @@ from modelmill.errors import InvalidRequest, InvalidRows, MissingEntity, TooLarg
 from modelmill.settings import Settings
 from modelmill.sketch import RELATIVE_ERROR
 from modelmill.web import create_app, json_object, redis_answers, reply, spooled_body, streams_body
-from services.feature import online, quarantine
-from services.feature.catalogue import Catalogue
-from services.feature.decode import decode
-from services.feature.details import details
-from services.feature.encode import ARROW_STREAM, PARQUET, encoded
-from services.feature.frame_requests import flag, frame_of_model, frame_of_spine, moment, query_flag
-from services.feature.ingest import ingest
-from services.feature.journal import digest_of
-from services.feature.overview import features_overview
-from services.feature.proof_routes import add_proof_routes
-from services.feature.statistics_files import StatisticsFiles
-from services.feature.uploads import READERS
+from services.feature.definitions.catalogue import Catalogue
+from services.feature.definitions.overview import features_overview
+from services.feature.intake import quarantine
+from services.feature.intake.decode import decode
+from services.feature.intake.ingest import ingest
+from services.feature.intake.journal import digest_of
+from services.feature.proof.routes import add_proof_routes
+from services.feature.store import online
+from services.feature.store.details import details
+from services.feature.store.statistics_files import StatisticsFiles
+from services.feature.training.encode import ARROW_STREAM, PARQUET, encoded
+from services.feature.training.frame_requests import flag, frame_of_model, frame_of_spine, moment, query_flag
+from services.feature.training.uploads import READERS
 
 ROWS = Counter("modelmill_rows_total", "Rows of ingest requests by what became of them", ["source", "outcome"])
 FAILED = Counter("modelmill_failed_features_total", "Values that a feature function failed to compute", ["feature"])

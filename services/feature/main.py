@@ -14,10 +14,11 @@ from modelmill.errors import ModelmillError
 from modelmill.settings import Settings
 from modelmill.storage import Storage
 from modelmill.web import serve
-from services.feature import compaction, rebuild, recovery
 from services.feature.app import feature_app
-from services.feature.catalogue import Catalogue
-from services.feature.statistics_files import StatisticsFiles, follow
+from services.feature.definitions.catalogue import Catalogue
+from services.feature.intake import recovery
+from services.feature.store import compaction, rebuild
+from services.feature.store.statistics_files import StatisticsFiles, follow
 
 PORT = 8001
 

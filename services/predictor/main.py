@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import threading
 
@@ -36,9 +35,7 @@ def build() -> Flask:
     reports = Reports(redis, bound=settings.report_buffer)
     reports.start()
     predictor = Predictor(Registry(redis), OnlineStore(redis), live, reports, settings.max_instances)
-    app = create_app(settings, predictor)
-    gc.freeze()  # a full collection of all that stays would stop requests for 40 ms
-    return app
+    return create_app(settings, predictor)
 
 
 def main() -> None:

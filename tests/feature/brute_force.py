@@ -12,9 +12,9 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from modelmill.tiles import FUNCTIONS, ROWS, Reading, Scalar, TileGroup, hashed, value_text
-from services.feature.history import INGEST_TIME
-from services.feature.validate import ARROW, EVENT_TIME, TIME
-from services.feature.windows import Rows, Spine
+from services.feature.aggregates.windows import Rows, Spine
+from services.feature.intake.validate import ARROW, EVENT_TIME, TIME
+from services.feature.store.history import INGEST_TIME
 
 SECOND, MINUTE = 1_000_000, 60_000_000
 START = 1_359_608_400 * SECOND

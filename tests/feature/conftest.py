@@ -20,11 +20,11 @@ from modelmill.connections import Redis
 from modelmill.declarations import Source
 from modelmill.settings import Settings
 from modelmill.storage import Storage
-from services.feature import history
 from services.feature.app import feature_app
-from services.feature.catalogue import Applied, Catalogue
-from services.feature.decode import RawRows
-from services.feature.ingest import Ingested, ingest
+from services.feature.definitions.catalogue import Applied, Catalogue
+from services.feature.intake.decode import RawRows
+from services.feature.intake.ingest import Ingested, ingest
+from services.feature.store import history
 from tests.conftest import ROOT, USERS_MILL
 
 USERS_CSV = ROOT / "../shared/data/user_data.csv"

@@ -14,7 +14,7 @@ from modelmill.client import Client
 from modelmill.definitions import load
 from modelmill.settings import Settings
 from modelmill.storage import Storage
-from services.feature import history
+from services.feature.store import history
 from tests.conftest import RedisServer
 from tests.processes import Server
 

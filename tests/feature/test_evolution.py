@@ -9,8 +9,8 @@ import pytest
 from modelmill import keys
 from modelmill.errors import Conflict, UnknownName
 from modelmill.registry import Registry, Run, new_run_id
-from services.feature import catalogue as module
-from services.feature.catalogue import Catalogue
+from services.feature.definitions import catalogue as module
+from services.feature.definitions.catalogue import Catalogue
 from tests.feature.conftest import OpenRoom, Room
 
 MILL = """

@@ -9,8 +9,8 @@ import pytest
 
 from modelmill import keys
 from modelmill.errors import RequestFailed
-from services.feature.catalogue import Catalogue
-from services.feature.locks import alone
+from services.feature.definitions.catalogue import Catalogue
+from services.feature.store.locks import alone
 from tests.conftest import RedisServer
 from tests.eventually import eventually
 from tests.feature.conftest import Room

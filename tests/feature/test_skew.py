@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from modelmill.tiles import micros
-from services.feature.frames import Wanted, spine_frame
-from services.feature.spines import Spine
-from services.feature.validate import TIME
+from services.feature.intake.validate import TIME
+from services.feature.training.frames import Wanted, spine_frame
+from services.feature.training.spines import Spine
 from services.predictor import features
 from services.predictor.instances import parse
 from services.predictor.online import OnlineStore

@@ -1,0 +1,171 @@
+"""Tiles in Redis: rows are added to them once, whatever is retried, in any order; read back in one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modelmill import keys
+from modelmill.connections import Redis
+from modelmill.tiles import SECOND, SMALLEST, Reading, Tile, TileGroup, parse, tile_field
+from services.feature.aggregates.tile_batch import TileContent
+
+CHUNK = 250
+"""Tiles added by one call of the script: enough to save round trips, and Redis answers others in between."""
+
+ADD = """
+-- Adds one chunk of an ingest to tiles, once. KEYS: the journal hash of the ingest, then the tile hash of each entity.
+-- ARGV: the journal's field with the number of chunks added; the number of this chunk, from 0; how many tiles of an
+-- entity to keep, and above how many to delete any; the name of the present tile; how many distinct hashes to keep;
+-- then for each tile: which of KEYS, its name, its content as JSON. Returns the number of chunks added by now: where it
+-- is another than this chunk's nothing is done; or -1 where there is no journal hash, as the ingest has been closed.
+local journal, marker, chunk = KEYS[1], ARGV[1], tonumber(ARGV[2])
+local kept, limit, present, smallest = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+if redis.call('EXISTS', journal) == 0 then return -1 end
+local done = tonumber(redis.call('HGET', journal, marker) or 0)
+if done ~= chunk then return done end
+
+-- The shortest text that reads back as the same number.
+local function text(number)
+  local short = string.format('%.15g', number)
+  if tonumber(short) == number then return short end
+  return string.format('%.17g', number)
+end
+
+-- Whether the text a is less than b, as numbers; whole numbers may have more digits than a double tells apart, and
+-- false is less than true.
+local function less(a, b)
+  local x, y = tonumber(a), tonumber(b)
+  if x == nil or y == nil then return a < b end
+  if x ~= y then return x < y end
+  if #a ~= #b then return (#a < #b) == (x > 0) end
+  if x > 0 then return a < b end
+  return b < a
+end
+
+-- Adds the numbers of `fresh` to the partials of `stored`: each step keeps what rounding cuts off (Shewchuk, 1997).
+local function grow(stored, fresh)
+  local partials = {}
+  for i, part in ipairs(stored) do partials[i] = tonumber(part) end
+  for _, part in ipairs(fresh) do
+    local x, n = tonumber(part), 0
+    for _, y in ipairs(partials) do
+      if math.abs(x) < math.abs(y) then x, y = y, x end
+      local high = x + y
+      local low = y - (high - x)
+      if low ~= 0 then
+        n = n + 1
+        partials[n] = low
+      end
+      x = high
+    end
+    for i = #partials, n + 2, -1 do partials[i] = nil end
+    partials[n + 1] = x
+  end
+  for i, part in ipairs(partials) do partials[i] = text(part) end
+  return partials
+end
+
+local function union(stored, fresh)
+  local both, i, j = {}, 1, 1
+  while #both < smallest and (stored[i] or fresh[j]) do
+    local a, b = stored[i], fresh[j]
+    both[#both + 1] = (not b or (a and a < b)) and a or b
+    if a == both[#both] then i = i + 1 end
+    if b == both[#both] then j = j + 1 end
+  end
+  return both
+end
+
+local function add(stored, fresh) return stored + fresh end
+
+local merge = {
+  count = add,
+  huge = add,
+  sum = grow,
+  squares = grow,
+  distinct = union,
+  min = function(stored, fresh) return less(fresh, stored) and fresh or stored end,
+  max = function(stored, fresh) return less(stored, fresh) and fresh or stored end,
+  last = function(stored, fresh)
+    if stored[1] == fresh[1] then return stored[2] < fresh[2] and fresh or stored end
+    return stored[1] < fresh[1] and fresh or stored
+  end,
+}
+
+local longer = {}
+for i = 7, #ARGV, 3 do
+  local key, field, content = KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2]
+  local stored = redis.call('HGET', key, field)
+  if stored then
+    local tile = cjson.decode(stored)
+    for column, statistics in pairs(cjson.decode(content)) do
+      local known = tile[column]
+      if known then
+        for name, value in pairs(statistics) do
+          known[name] = known[name] == nil and value or merge[name](known[name], value)
+        end
+      else
+        tile[column] = statistics
+      end
+    end
+    content = cjson.encode(tile)
+  else
+    longer[key] = true
+  end
+  redis.call('HSET', key, field, content)
+end
+
+for key in pairs(longer) do
+  if redis.call('HLEN', key) > limit then
+    local passed = {}
+    for _, field in ipairs(redis.call('HKEYS', key)) do
+      if field <= present then passed[#passed + 1] = field end
+    end
+    table.sort(passed)
+    for i = 1, #passed - kept do redis.call('HDEL', key, passed[i]) end
+  end
+end
+redis.call('HSET', journal, marker, chunk + 1)
+return chunk + 1
+"""
+
+
+def add(
+    redis: Redis, group: TileGroup, journal: str, marker: str, batch: Sequence[TileContent], ingest_time: int
+) -> bool:
+    """Add what `tile_batch` made of one ingest to the tiles, each chunk of it once, in one round trip a chunk.
+
+    Whoever else adds the same batch, before, after or at the same time, adds none of it twice.
+
+    Args:
+        journal: the key of a hash that is there as long as anyone may still add this batch.
+        marker: the field of that hash that counts the chunks.
+        ingest_time: that the batch was made with.
+
+    Returns:
+        Whether the whole batch is in the tiles; False where `journal` is gone, so that nobody can tell.
+    """
+    script = redis.register_script(ADD)
+    present = tile_field(ingest_time // (group.hop * SECOND) * group.hop * SECOND)
+    settings = [group.kept, group.limit, present, SMALLEST]
+    chunks, done = -(-len(batch) // CHUNK), 0
+    while 0 <= done < chunks:
+        numbers: dict[str, int] = {}
+        tiles: list[str | int] = []
+        for tile in batch[done * CHUNK : (done + 1) * CHUNK]:
+            tiles += [numbers.setdefault(keys.tiles(group.name, tile.key), len(numbers) + 2), tile.field, tile.content]
+        done = int(script(keys=[journal, *numbers], args=[marker, done, *settings, *tiles]))
+    return done >= chunks
+
+
+def read(redis: Redis, group: str, reading: Reading, ids: Sequence[str], t: int) -> list[list[Tile]]:
+    """The tiles in the window of an aggregate at time t, of each id, in one round trip.
+
+    Raises:
+        ValueError: for a tile that is no JSON, which nothing that Modelmill writes is.
+    """
+    fields = reading.fields(t)
+    with redis.pipeline(transaction=False) as pipe:
+        for key in ids:
+            pipe.hmget(keys.tiles(group, key), fields)
+        return [parse(found) for found in pipe.execute()]

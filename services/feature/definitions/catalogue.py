@@ -1,0 +1,256 @@
+"""The definitions in force in this process, what is computed from new rows, and how other definitions come into force.
+
+A changed file comes into force in steps, so that whoever is killed in between, another goes on:
+
+1. its text is kept and announced in Redis (`applying`): from then on new rows are computed with its features too;
+2. what stored rows lack of them is computed (`services.feature.store.backfill`);
+3. one transaction registers it and tells everyone; training frames and lookups read its features from then on;
+4. fields that no definitions in force and no live version need any more are removed.
+
+A version that serves, or that a rollback would serve, keeps what it was trained with: its fields are computed by the
+functions of its own definitions until no alias needs them.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Event as Flag
+from threading import Thread
+
+from modelmill import applied, bus, keys
+from modelmill.connections import AWAY, Redis
+from modelmill.definitions import Definitions, load
+from modelmill.errors import Conflict, DefinitionsError, ModelmillError
+from modelmill.events import DefinitionsApplied, ModelPromoted
+from modelmill.model_features import model_features
+from modelmill.registry import Registry
+from modelmill.storage import Storage
+from services.feature.aggregates import tile_groups
+from services.feature.definitions import in_force
+from services.feature.definitions.costs import warnings
+from services.feature.definitions.in_force import InForce
+from services.feature.definitions.plan import Plan, describe, plan, register, registered
+from services.feature.definitions.progress import Progress
+from services.feature.definitions.trial import made_up_rows, try_out, try_out_computed
+from services.feature.store import history, online
+from services.feature.store.backfill import Tell, backfill, put_online, require_few_failures
+from services.feature.store.locks import alone
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 60.0
+"""Seconds to wait for others who are applying definitions."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What applying the definitions changed."""
+
+    changes: list[str]
+    backfilled: int
+    """Rows for which features were computed."""
+    failed: dict[str, int]
+    """New feature to the number of stored rows on which its function failed."""
+    warnings: list[str] = field(default_factory=list)
+    """What works, but costs more than one may expect."""
+
+
+class Catalogue:
+    """Reads the definitions in force from Redis, where there are any, otherwise from the file at `path`."""
+
+    def __init__(self, redis: Redis, storage: Storage, path: Path) -> None:
+        self.redis = redis
+        self.storage = storage
+        self.path = path
+        self.progress = Progress(redis)
+        self.state = in_force.read(redis, applied.in_force(redis) or load(path))
+
+    @property
+    def definitions(self) -> Definitions:
+        """The definitions in force."""
+        return self.state.definitions
+
+    def plan(self, fingerprint: str | None = None) -> Plan:
+        """What `apply` would do with the file as it is now."""
+        return self._plan(self._load(fingerprint))
+
+    def lacking(self, fingerprint: str | None = None) -> int:
+        """The number of history files that would have to be computed before the file could be in force."""
+        definitions = self._load(fingerprint)
+        return sum(
+            not fields.keys() <= set(history.stored_columns(self.storage, name)) or unfilled
+            for source in definitions.sources.values()
+            for fields in [definitions.derived(source.name)]
+            for unfilled in [not all(tile_groups.is_filled(self.redis, g) for g in definitions.tile_groups(source))]
+            if fields or unfilled
+            for name in history.names(self.storage, source.name)
+        )
+
+    def apply(self, fingerprint: str | None = None) -> Applied:
+        """Put the file in force, in the steps above, and return when it is.
+
+        Raises:
+            DefinitionsError: for a mistake in the file, and for a function that is not what it is declared to be.
+            Conflict: where stored rows do not allow the change or a feature fails on too many of them, where the file
+                is not the one with `fingerprint`, or where others are applying definitions for longer than `PATIENCE`.
+        """
+        with alone(self.redis, keys.DEFINITIONS_LOCK, "applying definitions", patience=PATIENCE):
+            definitions = self._load(fingerprint)
+            with self.progress.recording(definitions.fingerprint) as tell:
+                return self._apply(definitions, tell)
+
+    def check(self) -> Plan:
+        """Raise what `apply` would raise for the file, as far as it can be seen at once."""
+        return self._check(self._load(None))
+
+    def begin(self, fingerprint: str | None = None) -> Plan:
+        """Check the file and apply it in the background; `progress` tells how far it is.
+
+        Raises:
+            DefinitionsError, Conflict: as `apply`, as far as it can be seen at once.
+        """
+        definitions = self._load(fingerprint)
+        plan = self._check(definitions)
+        self.progress.begin(definitions.fingerprint)
+        Thread(target=self.resume, args=(definitions.fingerprint,), name="apply", daemon=True).start()
+        return plan
+
+    def resume(self, fingerprint: str | None = None) -> None:
+        """Apply the file; a reason why it cannot be is told in the log and by `progress`."""
+        try:
+            self.apply(fingerprint)
+        except (ModelmillError, *AWAY) as error:
+            log.error("the former definitions stay in force: %s", error)
+        except Exception:
+            log.exception("the former definitions stay in force")
+
+    def _apply(self, definitions: Definitions, tell: Tell) -> Applied:
+        plan = self._check(definitions)
+        before = self.definitions
+        for one in (before, definitions):
+            applied.keep(self.redis, one)
+        known = in_force.read(self.redis, before, before.fingerprint)
+        self._announce(definitions)
+        announced = self.state
+        try:
+            rows = self._compute(definitions, known, tell)
+            failed = require_few_failures(self.storage, definitions, before) if rows else {}
+        except ModelmillError:
+            self._announce(before)
+            self._remove_unneeded(announced)
+            raise
+        if plan.changes or self.redis.hget(keys.DEFINITIONS, "fingerprint") != definitions.fingerprint:
+            register(self.redis, definitions, plan.changes)
+        self._refresh()
+        self._remove_unneeded(announced)
+        return Applied(plan.changes, rows, failed, plan.warnings)
+
+    def _announce(self, definitions: Definitions) -> None:
+        """Let new rows be computed for these definitions too, here and, soon, in other processes."""
+        for source in definitions.sources.values():
+            tile_groups.announce(self.redis, definitions.tile_groups(source))
+        self.redis.hset(keys.DEFINITIONS, "applying", definitions.fingerprint)
+        self._refresh()
+
+    def _check(self, definitions: Definitions) -> Plan:
+        plan = self._plan(definitions)
+        if plan.refusals:
+            raise Conflict("; ".join(plan.refusals), reasons=plan.refusals)
+        self._try_out(definitions)
+        return plan
+
+    def follow(self, stop: Flag, position: str) -> None:
+        """Take over what other processes apply; runs until `stop` is set."""
+        for entries in bus.follow(self.redis, keys.EVENTS_FEATURES, position, stop):
+            with suppress(*AWAY):
+                if any(isinstance(event, DefinitionsApplied) for _, event in entries):
+                    self._refresh()
+                self.catch_up()
+
+    def follow_versions(self, stop: Flag, position: str) -> None:
+        """Compute what a version needs that has just become live again, and drop what none needs any more."""
+        for entries in bus.follow(self.redis, keys.EVENTS_MODELS, position, stop):
+            if any(isinstance(event, ModelPromoted) for _, event in entries):
+                try:
+                    self.serve_live_versions()
+                except (*AWAY, ModelmillError) as error:
+                    log.warning("cannot compute what live versions need, trying at the next promotion: %s", error)
+
+    def catch_up(self) -> None:
+        """Compute new rows with other definitions too, if another process has begun to apply them.
+
+        Whoever ingests looks here after writing, so that no row lacks what a backfill that began meanwhile computes.
+        """
+        if self.redis.hget(keys.DEFINITIONS, "applying") not in (None, self.state.applying):
+            self._refresh()
+
+    def serve_live_versions(self) -> None:
+        """Compute what live versions need and stored rows lack, and remove what nothing needs any more."""
+        before = self.state
+        self._refresh()
+        missing = [g for groups in self.state.groups.values() for g, start in groups.items() if start is None]
+        if missing:
+            tile_groups.announce(self.redis, missing)
+            self._refresh()
+        if missing or self.state.adds_to(before):
+            with alone(self.redis, keys.DEFINITIONS_LOCK, "applying definitions", patience=PATIENCE):
+                self._compute(self.definitions, before, lambda *_: None)
+        self._remove_unneeded(before)
+
+    def _compute(self, definitions: Definitions, known: InForce, tell: Tell) -> int:
+        """Compute for stored rows what they lack, and bring online what is not `known` to be; return the rows."""
+        for source in definitions.sources.values():
+            if new := self.state.fields(source.name) - known.fields(source.name):
+                put_online(self.redis, self.storage, source, new)
+            for group in self.state.groups.get(source.name, {}):
+                tile_groups.fill(self.redis, self.storage, definitions, group, lambda rows: tell(rows, rows))
+        return backfill(self.redis, self.storage, definitions, self.state.computed, tell)
+
+    def _remove_unneeded(self, before: InForce) -> None:
+        """Remove from the online store what was computed before and is no more."""
+        for source, groups in before.groups.items():
+            for group in groups.keys() - self.state.groups.get(source, {}).keys():
+                tile_groups.remove(self.redis, group.name)
+        for source, fields in before.computed.items():
+            gone = fields.keys() - self.state.fields(source)
+            declared = self.definitions.sources.get(source)
+            if gone and declared is not None and declared.entity is not None:
+                online.remove(self.redis, declared.entity.name, gone)
+                log.info("removed %s, which nothing needs any more", ", ".join(sorted(gone)))
+
+    def _refresh(self) -> None:
+        self.state = in_force.read(self.redis, applied.in_force(self.redis) or self.definitions)
+
+    def _load(self, fingerprint: str | None) -> Definitions:
+        definitions = load(self.path)
+        if fingerprint not in (None, definitions.fingerprint):
+            raise Conflict(
+                f"the feature service reads {self.path}, which holds something else than the file that was checked;"
+                " apply the file that the services were started with, or copy yours there"
+            )
+        return definitions
+
+    def _plan(self, definitions: Definitions) -> Plan:
+        with_rows = {name for name in definitions.sources if history.names(self.storage, name)}
+        served = {
+            name: f"{version.model} version {version.version}"
+            for version in Registry(self.redis).live_versions()
+            for name in version.fields
+        }
+        compared = plan(registered(self.redis), describe(definitions), with_rows, served)
+        return replace(compared, warnings=warnings(definitions))
+
+    def _try_out(self, definitions: Definitions) -> None:
+        for source in definitions.sources.values():
+            rows = made_up_rows(source)
+            for feature in definitions.features[source.name].values():
+                if reason := try_out(feature, rows):
+                    raise DefinitionsError(str(self.path), feature.line, f"feature {feature.name!r}: {reason}")
+        for model in definitions.models.values():
+            for ref in model_features(definitions, model).computed:
+                if reason := try_out_computed(ref):
+                    what = f"{ref.feature.kind} {ref.feature.name!r}"
+                    raise DefinitionsError(str(self.path), ref.feature.line, f"{what}: {reason}")

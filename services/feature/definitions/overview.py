@@ -1,0 +1,92 @@
+"""Every declared feature: its type and origin, who answers for it, who uses it, how fresh and how complete it is."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+
+from modelmill.declarations import About, Feature, Source
+from modelmill.definitions import Definitions, FeatureRef
+from modelmill.model_features import model_features
+from services.feature.store.statistics import FileStatistics
+
+
+def features_overview(
+    definitions: Definitions, statistics: Callable[[Source], FileStatistics]
+) -> list[Mapping[str, object]]:
+    """Every online feature with its type, origin, version, the models that use it, and what its source's rows show.
+
+    After them come those that are computed at request time, which belong to no entity and have `needs`. `statistics`
+    gives those of a source; it is asked once for each.
+    """
+    uses = _uses(definitions)
+    refs = [ref for entity in definitions.entities for ref in definitions.features_of(entity).values()]
+    known = {name: statistics(definitions.source(name)) for name in dict.fromkeys(ref.source for ref in refs)}
+    return [
+        {
+            "entity": ref.entity,
+            "name": ref.name,
+            "dtype": ref.column.dtype,
+            "nullable": ref.column.nullable,
+            "source": ref.source,
+            "kind": "aggregate" if ref.aggregate else "function" if derived else "column",
+            "version": derived.version if derived else None,
+            "models": uses.get((ref.entity, ref.name), []),
+            **asdict(_about(definitions.sources[ref.source], ref, derived)),
+            "newest": known[ref.source].newest or None,
+            "null_share": None if ref.aggregate else known[ref.source].null_share(ref.field),
+        }
+        for ref in refs
+        for derived in [None if ref.aggregate else definitions.features[ref.source].get(ref.name)]
+    ] + _computed(definitions)
+
+
+def _computed(definitions: Definitions) -> list[Mapping[str, object]]:
+    """The features that are computed at request time; nothing of them is stored."""
+    return [
+        {
+            "entity": None,
+            "name": name,
+            "dtype": feature.column.dtype,
+            "nullable": feature.column.nullable,
+            "source": None,
+            "kind": "request",
+            "version": feature.version,
+            "models": [model.name for model in definitions.models.values() if name in model.features],
+            "needs": list(feature.needs),
+            **asdict(replace(feature.about, description=_described(feature.about, feature.function))),
+            "newest": None,
+            "null_share": None,
+        }
+        for name, feature in definitions.request_features.items()
+    ]
+
+
+def _uses(definitions: Definitions) -> dict[tuple[str, str], list[str]]:
+    """Entity and feature to the models that read it."""
+    uses: dict[tuple[str, str], list[str]] = {}
+    for model in definitions.models.values():
+        features = model_features(definitions, model)
+        for ref in (*features.stored, *features.auxiliary):
+            uses.setdefault((ref.entity, ref.column.name), []).append(model.name)
+    return uses
+
+
+def _about(source: Source, ref: FeatureRef, derived: Feature | None) -> About:
+    """What a feature declares of itself, or else its function's first line, and whoever answers for its source."""
+    if ref.aggregate is not None:
+        own = ref.aggregate.about
+        return About(own.description, own.owner or source.about.owner, own.tags or source.about.tags)
+    if derived is None:
+        return replace(source.about, description=ref.column.description)
+    own = derived.about
+    return About(
+        _described(own, derived.function),
+        own.owner or source.about.owner,
+        own.tags or source.about.tags,
+    )
+
+
+def _described(about: About, function: Callable[..., object]) -> str:
+    return about.description or (inspect.getdoc(function) or "").partition("\n")[0]

@@ -1,0 +1,162 @@
+"""Rows in: validate, derive, append to history, write online, tell. A row that was acknowledged is in the history.
+
+Each step may be done again without changing anything (see `services.feature.intake.journal`), so that a request can be
+brought to its end by whoever comes next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from modelmill.connections import Redis
+from modelmill.declarations import Source
+from modelmill.errors import InvalidRows, Rejection, Unavailable
+from modelmill.events import RowsIngested, iso
+from modelmill.storage import Storage
+from services.feature.aggregates import tile_groups
+from services.feature.definitions.catalogue import Catalogue
+from services.feature.definitions.in_force import InForce
+from services.feature.intake import expectations, journal, quarantine
+from services.feature.intake.decode import RawRows
+from services.feature.intake.derive import FAILED, Derived, derive
+from services.feature.intake.journal import Entry
+from services.feature.intake.validate import EVENT_TIME, TIME, validate
+from services.feature.store import history, online
+from services.feature.store.backfill import add_fields
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What became of the rows of one request."""
+
+    accepted: int
+    """Rows that are in the history now, and were not before."""
+    rejected: int
+    late: int
+    """Accepted rows of entities of which a newer row was online already; they are in the history alone."""
+    duplicate: int
+    """Rows of a request that had been done before; nothing was done again."""
+    reasons: list[Rejection]
+    """Of the first rejected rows."""
+    failed_features: dict[str, int]
+    """Feature to the number of rows on which its function failed."""
+    file: str
+    """The history file that holds the accepted rows; empty where none was accepted."""
+    ingest_time: str
+    """Of all accepted rows, as an ISO time."""
+
+
+def ingest(
+    catalogue: Catalogue, source_name: str, raw: RawRows, digest: str, *, skip_bad: bool, request_id: str = ""
+) -> Ingested:
+    """Store the rows of `raw` in history and, where the source is about one entity, online; once for each `digest`.
+
+    With `skip_bad` rejected rows go to the quarantine, under `request_id` if the client gave one.
+
+    Raises:
+        UnknownName: for an undeclared source.
+        InvalidRequest: for missing or undeclared columns.
+        InvalidRows: where rows are bad and `skip_bad` is not set; nothing was stored.
+        ExpectationFailed: where the good rows are not what the source expects of a batch; nothing was stored.
+        redis.ConnectionError: where Redis is away. What was stored by then will be online when it is back, whether
+            or not the request is sent again.
+        Unavailable: where the request was given up by others, since this process had been stopped for long.
+    """
+    redis, storage, state = catalogue.redis, catalogue.storage, catalogue.state
+    source = state.definitions.source(source_name)
+    valid = validate(source, raw)
+    if valid.rejected and not skip_bad:
+        raise InvalidRows(source.name, valid.rejected, valid.total, valid.reasons)
+    expectations.check(source, valid.table)
+    derived = derive(valid.table.select(history.schema_of_rows(source).names), state.computed[source.name])
+    failed = {f.name: n for field, f in state.computed[source.name].items() if (n := derived.failures[field])}
+    draft = Ingested(valid.table.num_rows, valid.rejected, 0, 0, valid.reasons, failed, "", "")
+    entry = journal.begin(redis, source.name, digest, asdict(draft))
+    if entry.answer is not None:
+        return repeated(entry.answer)
+    if not entry.repeated:
+        quarantine.keep(redis, source.name, raw, valid, entry.ingested, request_id)
+    if not valid.table.num_rows:
+        answer = asdict(draft)
+        journal.finish(redis, entry, answer, _event(source, answer))
+        return draft
+    name = history.holding(storage, source.name, entry.ingested) if entry.repeated else None
+    if name is None:
+        table = _complete(valid.table, derived, state, source, entry.ingested)
+        name = history.name_of(source.name, entry.ingested, digest)
+        history.write(storage, name, table)
+        if not journal.is_open(redis, entry):
+            storage.remove(name)
+            raise Unavailable(
+                "this request took so long that it was given up, and nothing of it is stored; send it again"
+            )
+        return finish(catalogue, state, source, entry, name, table)
+    return finish(catalogue, state, source, entry, name, rows_of(storage, name, entry.ingested))
+
+
+def repeated(answer: Mapping[str, Any]) -> Ingested:
+    """The answer to a request that had been done before."""
+    reasons = [Rejection(**reason) for reason in answer["reasons"]]
+    return Ingested(**{**answer, "reasons": reasons, "duplicate": answer["accepted"], "accepted": 0, "late": 0})
+
+
+def finish(catalogue: Catalogue, state: InForce, source: Source, entry: Entry, name: str, table: pa.Table) -> Ingested:
+    """Bring a request to its end whose rows, `table`, are in the history file `name`."""
+    redis = catalogue.redis
+    late = _write_online(redis, source, table)
+    _add_to_tiles(redis, state, entry, table)
+    catalogue.catch_up()
+    if catalogue.state is not state and (now := catalogue.definitions.sources.get(source.name)) is not None:
+        add_fields(redis, catalogue.storage, now, name, catalogue.state.computed[now.name])
+        _add_to_tiles(redis, catalogue.state, entry, table)
+    draft = entry.draft
+    answer = {**draft, "late": late, "file": name, "ingest_time": iso(entry.ingested)}
+    journal.finish(redis, entry, answer, _event(source, answer))
+    return Ingested(**{**answer, "reasons": [Rejection(**reason) for reason in answer["reasons"]]})
+
+
+def _event(source: Source, answer: Mapping[str, Any]) -> RowsIngested:
+    return RowsIngested(
+        source="feature",
+        table=source.name,
+        accepted=answer["accepted"],
+        rejected=answer["rejected"],
+        late=answer["late"],
+        failed_features=sum(answer["failed_features"].values()),
+        ingest_time=answer["ingest_time"],
+    )
+
+
+def rows_of(storage: Storage, name: str, ingested: datetime) -> pa.Table:
+    """The rows of one request in a history file, which may be a compacted one."""
+    table = history.read_whole(storage, name)
+    return table.filter(pc.equal(table[history.INGEST_TIME], pa.scalar(ingested, TIME)))
+
+
+def _complete(rows: pa.Table, derived: Derived, state: InForce, source: Source, ingested: datetime) -> pa.Table:
+    """The rows as the history has them."""
+    for column in (history.INGEST_TIME, *(() if source.event_time else (EVENT_TIME,))):
+        rows = rows.append_column(column, pa.repeat(pa.scalar(ingested, TIME), rows.num_rows))
+    for field, values in derived.columns.items():
+        rows = rows.append_column(field, values)
+    fields = [(field, feature.column) for field, feature in state.computed[source.name].items()]
+    return rows.append_column(FAILED, derived.failed).select(history.schema(state.definitions, source, fields).names)
+
+
+def _add_to_tiles(redis: Redis, state: InForce, entry: Entry, table: pa.Table) -> None:
+    """Add the rows to the tiles of the aggregates that are made of them."""
+    for group, start in state.groups[entry.source].items():
+        tile_groups.add_rows(redis, group, start, entry.key, table, journal.micros(entry.ingested))
+
+
+def _write_online(redis: Redis, source: Source, table: pa.Table) -> int:
+    if source.entity is None:
+        return 0
+    beside = {source.entity.key, EVENT_TIME, history.INGEST_TIME, FAILED}
+    return online.write(redis, source, [name for name in table.column_names if name not in beside], table)

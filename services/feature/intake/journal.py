@@ -1,0 +1,189 @@
+"""The journal of ingest requests in Redis: each gets an ingest time that no other has, and takes effect once.
+
+An entry is a hash under the request's digest (of its content, or of the Idempotency-Key that its sender chose):
+
+    begun    the entry is made, with the next ingest time of the source (from Redis's clock, always increasing)
+    done     rows are in the history and online; the answer is kept for `KEPT` seconds
+
+A request that comes again finds its entry: done, it gets the same answer; only begun (a sender gave up waiting, or a
+service was killed), it goes through the same steps with the same ingest time, which changes nothing that was done
+before. What nobody sends again is brought to its end from its history file by `services.feature.intake.recovery`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from modelmill import bus, keys
+from modelmill.connections import Redis
+from modelmill.errors import Conflict, Unavailable
+from modelmill.events import RowsIngested
+
+KEPT = 3600
+"""Seconds for which a request that was done is recognised when it comes again."""
+BEGUN = 24 * 3600
+"""Seconds after which a request that nobody brings to its end is forgotten."""
+PATIENCE = 60.0
+"""Seconds to wait for requests to end; those of a killed service are ended by others within 40."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+BEGIN = """
+-- KEYS: entry, clock, open entries, pause. ARGV: digest, seconds that the entry is kept, draft of the answer.
+-- Returns the entry's ingest time in microseconds since 1970, whether it was there before, its draft and its answer;
+-- no time where it was not there and none may begin.
+local time = redis.call('HGET', KEYS[1], 'time')
+if time then
+  return {time, 1, redis.call('HGET', KEYS[1], 'draft'), redis.call('HGET', KEYS[1], 'answer') or ''}
+end
+if redis.call('EXISTS', KEYS[4]) == 1 then return {'', 0, '', ''} end
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local last = tonumber(redis.call('GET', KEYS[2]) or '0')
+if now <= last then now = last + 1 end
+time = string.format('%.0f', now)
+redis.call('SET', KEYS[2], time)
+redis.call('HSET', KEYS[1], 'time', time, 'draft', ARGV[3])
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+redis.call('ZADD', KEYS[3], clock[1], ARGV[1])
+return {time, 0, ARGV[3], ''}
+"""
+
+
+TICK = """
+-- KEYS: clock. Returns the next ingest time, which no request will have.
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local last = tonumber(redis.call('GET', KEYS[1]) or '0')
+if now <= last then now = last + 1 end
+local time = string.format('%.0f', now)
+redis.call('SET', KEYS[1], time)
+return time
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A request in the journal."""
+
+    source: str
+    digest: str
+    ingested: datetime
+    """Its ingest time: unique and increasing in a source."""
+    repeated: bool
+    """Whether it had been begun before."""
+    draft: dict[str, Any]
+    """What is to be answered, as far as it was known at the begin."""
+    answer: dict[str, Any] | None
+    """What it was answered, if it is done."""
+
+    @property
+    def key(self) -> str:
+        """Its hash in Redis."""
+        return keys.ingest(self.source, self.digest)
+
+
+def digest_of(source: str, *parts: bytes) -> str:
+    """The digest of a request to `source` that consists of `parts`."""
+    digest = hashlib.sha256(source.encode())
+    for part in parts:
+        digest.update(b"%d:" % len(part))
+        digest.update(part)
+    return digest.hexdigest()[:32]
+
+
+def begin(redis: Redis, source: str, digest: str, draft: Mapping[str, Any]) -> Entry:
+    """Enter a request with the draft of its answer, or find it as it was entered before.
+
+    Raises:
+        Unavailable: while requests of this source are paused.
+    """
+    names = (keys.ingest(source, digest), keys.ingest_clock(source), keys.ingest_open(source))
+    arguments = [digest, BEGUN, orjson.dumps(draft)]
+    script = redis.register_script(BEGIN)
+    moment, repeated, draft_text, answer = script(keys=[*names, keys.ingest_paused(source)], args=arguments)
+    if not moment:
+        raise Unavailable(f"{source!r} takes no rows while its tiles are emptied, some seconds; send it again")
+    return _entry(source, digest, moment, bool(repeated), draft_text, answer)
+
+
+@contextmanager
+def paused(redis: Redis, source: str) -> Iterator[None]:
+    """Let no further request of a source begin, wait until all that have begun have ended, then run the block.
+
+    Raises:
+        Conflict: where they do not end within `PATIENCE` seconds.
+    """
+    redis.set(keys.ingest_paused(source), "1", ex=2 * int(PATIENCE))
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while oldest_open(redis, source) is not None:
+            if time.monotonic() > deadline:
+                raise Conflict(f"requests to {source} that have begun do not end; try again later")
+            time.sleep(0.1)
+        yield
+    finally:
+        redis.delete(keys.ingest_paused(source))
+
+
+def tick(redis: Redis, source: str) -> int:
+    """An ingest time that no request has: those begun before have earlier ones, those to come later ones."""
+    return int(redis.register_script(TICK)(keys=[keys.ingest_clock(source)]))
+
+
+def micros(moment: datetime) -> int:
+    """Microseconds since 1970."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def is_open(redis: Redis, entry: Entry) -> bool:
+    """Whether the request is still to be brought to its end."""
+    return redis.zscore(keys.ingest_open(entry.source), entry.digest) is not None
+
+
+def finish(redis: Redis, entry: Entry, answer: Mapping[str, Any], event: RowsIngested) -> None:
+    """Record that all of a request is done, in one transaction with its event."""
+    with redis.pipeline() as pipe:
+        pipe.hset(entry.key, "answer", orjson.dumps(answer).decode())
+        pipe.expire(entry.key, KEPT)
+        pipe.zrem(keys.ingest_open(entry.source), entry.digest)
+        bus.append(pipe, event)
+        pipe.execute()
+
+
+def drop(redis: Redis, entry: Entry) -> None:
+    """Forget a request of which nothing was stored."""
+    with redis.pipeline() as pipe:
+        pipe.delete(entry.key)
+        pipe.zrem(keys.ingest_open(entry.source), entry.digest)
+        pipe.execute()
+
+
+def open_entries(redis: Redis, source: str, *, older_than: float) -> list[Entry]:
+    """The requests that were begun more than `older_than` seconds ago, by Redis's clock, and have not ended."""
+    seconds, _ = redis.time()
+    found = []
+    for digest in redis.zrangebyscore(keys.ingest_open(source), "-inf", seconds - older_than):
+        moment, draft, answer = redis.hmget(keys.ingest(source, digest), "time", "draft", "answer")
+        if moment is None:  # nobody brought it to its end for a day
+            redis.zrem(keys.ingest_open(source), digest)
+        else:
+            found.append(_entry(source, digest, moment, True, draft, answer))
+    return found
+
+
+def oldest_open(redis: Redis, source: str) -> datetime | None:
+    """The earliest ingest time at which rows may still come into the history; None where nothing is open."""
+    return min((entry.ingested for entry in open_entries(redis, source, older_than=-1)), default=None)
+
+
+def _entry(source: str, digest: str, moment: str, repeated: bool, draft: str, answer: str | None) -> Entry:
+    ingested = EPOCH + timedelta(microseconds=int(moment))
+    return Entry(source, digest, ingested, repeated, orjson.loads(draft), orjson.loads(answer) if answer else None)

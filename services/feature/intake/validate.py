@@ -1,0 +1,288 @@
+"""Check raw rows against what a source declares; whole columns at a time, rows named where they fail."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from modelmill import values
+from modelmill.declarations import Column, Source
+from modelmill.errors import InvalidRequest, Rejection, did_you_mean
+from modelmill.values import INT_LIMIT
+from services.feature.intake.checks import (
+    LAST_TIME,
+    constraint_breaches,
+    future_breaches,
+    key_breaches,
+    positions,
+    text_breaches,
+)
+from services.feature.intake.decode import RawRows
+
+EVENT_TIME = "_event_time"
+TIME = pa.timestamp("us", "UTC")
+ARROW = {"float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "str": pa.string()}
+"""Column type to how Arrow holds it."""
+EXPECTED = {
+    **values.EXPECTED,
+    "time": "a time such as 2013-01-31T05:00:00Z, or seconds since 1970",
+}
+FIRST_TIME = datetime(1000, 1, 1, tzinfo=UTC)
+"""Event times lie after it: they have a year of four digits, in any time zone."""
+SECONDS = re.compile(r"\d{9,}(\.\d+)?")
+"""Seconds since 1970 in a text; fewer digits could be a date such as 20130131."""
+LISTED = 20
+"""Rejected rows that an answer lists; the others are counted."""
+REMEMBERED = 10_000
+"""Rejected rows of one request whose reasons are kept."""
+
+NULLS = pa.array(["", "nan", "na", "null", "none"])
+PATTERNS = {
+    "float": r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$",
+    "int": r"^[+-]?\d{1,18}$",
+    "bool": r"^(?i:true|false|1|0)$",
+}
+JSON_TYPES: dict[str, frozenset[type]] = {
+    "float": frozenset({float, int, type(None)}),
+    "int": frozenset({int, type(None)}),
+    "bool": frozenset({bool, type(None)}),
+    "str": frozenset({str, type(None)}),
+}
+PARQUET_TYPES: dict[str, Callable[[pa.DataType], bool]] = {
+    "float": lambda t: pa.types.is_floating(t) or pa.types.is_integer(t),
+    "int": pa.types.is_integer,
+    "bool": pa.types.is_boolean,
+    "str": lambda t: pa.types.is_string(t) or pa.types.is_large_string(t),
+}
+
+
+@dataclass(frozen=True)
+class ValidRows:
+    """The rows that a source allows: its keys as text, its columns and, where it declares one, its event time."""
+
+    table: pa.Table
+    total: int
+    rejected: int
+    rejections: list[Rejection]
+    """The first `REMEMBERED` rejected rows, in the order of the rows."""
+
+    @property
+    def reasons(self) -> list[Rejection]:
+        """Of the first `LISTED` rejected rows."""
+        return self.rejections[:LISTED]
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """One column: its values, null where bad; and the positions of the bad ones, each with its reason."""
+
+    values: pa.Array
+    bad: dict[int, str]
+
+
+def validate(source: Source, raw: RawRows, now: datetime | None = None) -> ValidRows:
+    """The rows of `raw` that `source` allows at `now`, and why it does not allow the others.
+
+    NaN counts as a missing value. Columns of text (CSV) are parsed; numbers in JSON and Parquet are taken as they are.
+
+    Raises:
+        InvalidRequest: for a column that is missing as a whole or that the source does not declare.
+    """
+    _check_names(source, raw)
+    bad: dict[int, tuple[str, str]] = {}
+    checked: dict[str, pa.Array] = {}
+
+    def take(name: str, column: _Checked) -> None:
+        checked[name] = column.values
+        for position, reason in column.bad.items():
+            bad.setdefault(position, (name, reason))
+
+    for entity in source.entities:
+        take(entity.key, _keys(raw, entity.key))
+    if source.event_time:
+        found = times(raw.columns[source.event_time])
+        late = future_breaches(found.values, now or datetime.now(UTC), source.max_future)
+        take(source.event_time, _Checked(found.values, late | found.bad))
+    for column in source.columns.values():
+        take(column.name, _column(raw, column))
+    if source.event_time:
+        checked[EVENT_TIME] = checked.pop(source.event_time)
+    table = pa.table(checked)
+    if bad:
+        table = table.filter(pa.array([i not in bad for i in range(table.num_rows)], pa.bool_()))
+    first = [
+        Rejection(raw.numbers[position], name, shown(raw.columns.get(name), position), reason)
+        for position, (name, reason) in sorted(bad.items())[:REMEMBERED]
+    ]
+    rejections = sorted([*first, *raw.broken], key=lambda rejection: rejection.row)[:REMEMBERED]
+    return ValidRows(table, raw.total, len(bad) + len(raw.broken), rejections)
+
+
+def _check_names(source: Source, raw: RawRows) -> None:
+    needed = [entity.key for entity in source.entities] + ([source.event_time] if source.event_time else [])
+    allowed = [*needed, *source.columns]
+    for name in raw.columns:
+        if name not in allowed:
+            raise InvalidRequest(
+                f"column {name!r} is not declared in source {source.name!r}{did_you_mean(name, allowed)}", column=name
+            )
+    needed += [column.name for column in source.columns.values() if not column.nullable]
+    for name in needed:
+        if name not in raw.columns:
+            raise InvalidRequest(
+                f"column {name!r} of source {source.name!r} is missing; got {', '.join(raw.columns) or 'no columns'}",
+                column=name,
+            )
+
+
+def _column(raw: RawRows, column: Column) -> _Checked:
+    values = raw.columns.get(column.name)
+    if values is None:
+        return _Checked(pa.nulls(len(raw.numbers), ARROW[column.dtype]), {})
+    checked = _parsed(values, column.dtype) if raw.is_text else _typed(values, column.dtype)
+    if column.dtype == "float":
+        checked = _finite(checked)
+    elif column.dtype == "str":
+        checked = _Checked(checked.values, text_breaches(checked.values) | checked.bad)
+    if column.constraints:
+        checked = _Checked(checked.values, constraint_breaches(checked.values, column.constraints) | checked.bad)
+    if not column.nullable:
+        for position in positions(pc.is_null(checked.values)):
+            checked.bad.setdefault(position, f"is missing; expected {EXPECTED[column.dtype]}")
+    return checked
+
+
+def _parsed(texts: pa.ChunkedArray, dtype: str) -> _Checked:
+    """Text as `dtype`."""
+    texts = texts.combine_chunks()
+    if dtype == "str":
+        return _Checked(pc.if_else(pc.equal(texts, ""), None, texts), {})
+    texts = pc.utf8_trim_whitespace(texts)
+    texts = pc.if_else(pc.is_in(pc.utf8_lower(texts), NULLS), None, texts)
+    fits = pc.match_substring_regex(texts, PATTERNS[dtype])
+    bad = dict.fromkeys(positions(pc.invert(fits)), f"expected {EXPECTED[dtype]}")
+    values = pc.if_else(fits, pc.replace_substring_regex(texts, r"^\+", ""), None)
+    return _Checked(pc.cast(values, ARROW[dtype]), bad)
+
+
+def _typed(values: pa.ChunkedArray | list[Any], dtype: str) -> _Checked:
+    """Typed values as `dtype`, refusing any other type instead of converting it."""
+    if isinstance(values, pa.ChunkedArray):
+        if not PARQUET_TYPES[dtype](values.type) and not pa.types.is_null(values.type):
+            return _all_bad(len(values), ARROW[dtype], f"has type {values.type}; expected {EXPECTED[dtype]}")
+        whole = values.combine_chunks()
+        return _bounded(whole) if dtype == "int" else _Checked(pc.cast(whole, ARROW[dtype], safe=False), {})
+    allowed = JSON_TYPES[dtype]
+    fits = [type(value) in allowed and (dtype != "int" or not value or abs(value) < INT_LIMIT) for value in values]
+    bad = {position: f"expected {EXPECTED[dtype]}" for position, fit in enumerate(fits) if not fit}
+    good = [value if fit else None for value, fit in zip(values, fits, strict=True)] if bad else values
+    if dtype == "float":
+        good = [None if value is None else float(value) for value in good]
+    return _Checked(pa.array(good, ARROW[dtype]), bad)
+
+
+def _bounded(values: pa.Array) -> _Checked:
+    """Whole numbers of any width as `int`; those with more than 18 digits are bad."""
+    if values.type == pa.uint64():  # half of which int64 cannot hold
+        values = pc.min_element_wise(values, pa.scalar(INT_LIMIT, pa.uint64()), skip_nulls=False)
+    values = pc.cast(values, pa.int64())
+    fits = pc.and_(pc.greater(values, -INT_LIMIT), pc.less(values, INT_LIMIT))
+    bad = dict.fromkeys(positions(pc.invert(fits)), f"expected {EXPECTED['int']}")
+    return _Checked(pc.if_else(fits, values, None), bad)
+
+
+def _finite(checked: _Checked) -> _Checked:
+    """NaN becomes null, infinity is bad."""
+    values = pc.if_else(pc.is_nan(checked.values), None, checked.values)
+    infinite = positions(pc.is_inf(values))
+    bad = checked.bad | dict.fromkeys(infinite, f"expected {EXPECTED['float']}")
+    return _Checked(pc.if_else(pc.is_inf(values), None, values) if infinite else values, bad)
+
+
+def _keys(raw: RawRows, name: str) -> _Checked:
+    """A join key as text: text or a whole number."""
+    values = raw.columns[name]
+    if isinstance(values, list):
+        allowed = (str, int, type(None))
+        bad = {i: "expected text or a whole number" for i, v in enumerate(values) if type(v) not in allowed}
+        texts = pa.array([None if i in bad or v is None else str(v) for i, v in enumerate(values)], pa.string())
+    elif pa.types.is_integer(values.type) or PARQUET_TYPES["str"](values.type):
+        bad = {}
+        texts = pc.cast(values, pa.string()).combine_chunks()
+    else:
+        return _all_bad(len(values), pa.string(), f"has type {values.type}; expected text or a whole number")
+    return _Checked(texts, key_breaches(texts) | bad)
+
+
+def times(values: pa.ChunkedArray | list[Any]) -> _Checked:
+    """Event times: ISO 8601 (UTC where no offset is given), seconds since 1970, or Arrow timestamps."""
+    if isinstance(values, list):
+        checked = _times_one_by_one(values)
+    elif pa.types.is_timestamp(values.type):
+        checked = _timestamps(values.combine_chunks())
+    elif PARQUET_TYPES["str"](values.type):
+        checked = _time_texts(values.combine_chunks())
+    else:
+        checked = _times_one_by_one(values.to_pylist())
+    within = pc.and_(pc.greater(checked.values, FIRST_TIME), pc.less(checked.values, LAST_TIME))
+    for position in positions(pc.invert(pc.fill_null(within, False))):
+        checked.bad.setdefault(position, f"expected {EXPECTED['time']}")
+    return checked
+
+
+def _timestamps(values: pa.TimestampArray) -> _Checked:
+    zoned = values if values.type.tz else pc.assume_timezone(values, "UTC")
+    try:
+        return _Checked(pc.cast(zoned, options=pc.CastOptions(TIME, allow_time_truncate=True)), {})
+    except pa.ArrowInvalid:  # a time that microseconds since 1970 cannot hold
+        return _all_bad(len(values), TIME, f"expected {EXPECTED['time']}")
+
+
+def _time_texts(texts: pa.StringArray) -> _Checked:
+    for kind in (TIME, pa.timestamp("us")):  # the usual cases: all with an offset, or all without
+        try:
+            return _timestamps(pc.cast(texts, kind))
+        except pa.ArrowInvalid:
+            continue
+    return _times_one_by_one(texts.to_pylist())
+
+
+def _times_one_by_one(values: Sequence[Any]) -> _Checked:
+    times: list[datetime | None] = []
+    for value in values:
+        try:
+            times.append(_time(value))
+        except (ValueError, OverflowError, OSError):
+            times.append(None)
+    return _Checked(pa.array(times, TIME), {})
+
+
+def _time(value: Any) -> datetime:
+    if isinstance(value, str) and SECONDS.fullmatch(value):
+        value = float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return datetime.fromtimestamp(value, UTC)
+    if not isinstance(value, str):
+        raise ValueError
+    parsed = datetime.fromisoformat(value)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def _all_bad(count: int, kind: pa.DataType, reason: str) -> _Checked:
+    return _Checked(pa.nulls(count, kind), dict.fromkeys(range(count), reason))
+
+
+def shown(values: pa.ChunkedArray | list[Any] | None, position: int) -> str:
+    """The value as it came, cut to what fits an error message."""
+    if values is None:
+        return ""
+    value = values[position]
+    if isinstance(values, pa.ChunkedArray):
+        value = (value.cast(pa.string()) if pa.types.is_timestamp(values.type) else value).as_py()
+    return str(value)[:80]

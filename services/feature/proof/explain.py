@@ -1,0 +1,203 @@
+"""Why an entity's features are what they are: of each the row that it comes from, or why there is none.
+
+As the online store has them now, or as a training frame would see them at a time, by the one rule of visibility.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from modelmill import durations, keys
+from modelmill.connections import Redis
+from modelmill.declarations import Source
+from modelmill.definitions import Definitions, FeatureRef
+from modelmill.errors import CorruptFeature
+from modelmill.events import iso
+from modelmill.storage import Storage
+from services.feature.intake.validate import EXPECTED
+from services.feature.proof import receipts
+from services.feature.proof.explain_aggregates import explain_aggregates
+from services.feature.proof.explained import Explained
+from services.feature.proof.sightings import Sightings, StoredRow, sightings
+from services.feature.store.online import READ
+from services.feature.training.visibility import AsOf
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """The row of a source that an entity's values come from."""
+
+    event_time: str | None
+    ingest_time: str | None
+    file: str | None
+    """The history file that holds it."""
+    row: dict[str, Any] | None
+    """Its columns, as they are in the history."""
+    chosen: str
+    """Why it, of all rows of the entity."""
+    online_equals_history: bool | None
+    """Whether the online store has the newest row of the history with the same values; null of a former time."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All features of one entity."""
+
+    entity: str
+    key: str
+    at: str
+    as_of: str
+    """`online`, or by which times rows are visible."""
+    forgotten: str | None
+    """When the entity was forgotten last."""
+    features: dict[str, Explained]
+    sources: dict[str, SourceRow]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The values of one source that are seen, by field."""
+
+    event: datetime
+    ingest: datetime
+    values: Mapping[str, Any]
+    failed: Mapping[str, str]
+    """Field to the error of its function."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is explained: one entity, at a time."""
+
+    entity: str
+    key: str
+    at: datetime
+    as_of: AsOf | None
+    """None for the online store."""
+
+    def none_of(self, source: Source) -> str:
+        """That no row of a source is seen."""
+        if self.as_of is None:
+            return f"no row of source {source.name!r} is online for {self.entity} {self.key!r}"
+        known = " and ingested by then" if self.as_of == "known" else ""
+        return (
+            f"no row of source {source.name!r} for {self.entity} {self.key!r} with event time <= {iso(self.at)}{known}"
+        )
+
+
+def explain(
+    redis: Redis,
+    storage: Storage,
+    definitions: Definitions,
+    entity: str,
+    key: str,
+    at: datetime | None = None,
+    as_of: AsOf = "event",
+) -> Explanation:
+    """Explain the features of one entity: online now, or at a time.
+
+    Raises:
+        UnknownName: for an undeclared entity.
+        CorruptFeature: for a text in the online store that is no value of the feature's type.
+    """
+    definitions.entity(entity)
+    subject = Subject(entity, key, at or datetime.now(UTC), None if at is None else as_of)
+    stored = redis.hgetall(keys.feature(entity, key)) if at is None else {}
+    features: dict[str, Explained] = {}
+    sources: dict[str, SourceRow] = {}
+    for source in definitions.sources.values():
+        if source.entity is None or source.entity.name != entity:
+            continue
+        refs = [r for r in definitions.features_of(entity).values() if r.source == source.name and not r.aggregate]
+        rows = sightings(storage, definitions, source, key)
+        if at is None:
+            seen = _online(stored, subject, source, refs)
+            sources[source.name] = _online_row(rows, seen, refs, subject, source)
+        else:
+            place = rows.visible(at, as_of)
+            row = None if place is None else rows.row(place)
+            seen = None if row is None else Seen(row.event, row.ingest, row.values, row.failed)
+            chosen = subject.none_of(source) if place is None else rows.chosen(place, at, as_of)
+            sources[source.name] = _source_row(row, chosen, None)
+        features |= {ref.name: _explained(ref, seen, source, subject) for ref in refs}
+    features |= explain_aggregates(redis, storage, definitions, entity, key, subject.at, subject.as_of)
+    receipt = receipts.read(redis, entity, receipts.digest_of(key))
+    forgotten = None if receipt is None else receipt.ended or receipt.begun
+    return Explanation(entity, key, iso(subject.at), subject.as_of or "online", forgotten, features, sources)
+
+
+def _explained(ref: FeatureRef, seen: Seen | None, source: Source, subject: Subject) -> Explained:
+    if seen is None:
+        return Explained(None, "missing", subject.none_of(source), source.name, ref.field, None, None, None)
+    value, status, why = _judged(ref, seen, source, subject)
+    age = (subject.at - seen.event).total_seconds()
+    return Explained(value, status, why, source.name, ref.field, iso(seen.event), iso(seen.ingest), age)
+
+
+def _judged(ref: FeatureRef, seen: Seen, source: Source, subject: Subject) -> tuple[Any, str, str]:
+    """A value, its status and why."""
+    if source.max_age is not None and subject.at - seen.event > timedelta(seconds=source.max_age):
+        since = iso(seen.event + timedelta(seconds=source.max_age))
+        allowed = durations.text(source.max_age)
+        return None, "expired", f"expired since {since}: source {source.name!r} allows {allowed}"
+    if ref.field in seen.failed:
+        return None, "failed", f"its function failed with {seen.failed[ref.field]}"
+    value = seen.values.get(ref.field)
+    if value is None:
+        return None, "missing", "the row has no value"
+    if seen.event > subject.at:
+        return value, "present", f"the newest row, though its event time {iso(seen.event)} is yet to come"
+    return value, "present", "the newest row" if subject.as_of is None else "the newest row that was visible"
+
+
+def _online(stored: Mapping[str, str], subject: Subject, source: Source, refs: list[FeatureRef]) -> Seen | None:
+    """What the online store has of one source."""
+    times = stored.get(keys.time_field(source.name))
+    if times is None:
+        return None
+    event, ingest = map(datetime.fromisoformat, times.split(" "))
+    values: dict[str, Any] = {}
+    for ref in refs:
+        text = stored.get(ref.field)
+        try:
+            values[ref.field] = None if text is None else READ[ref.column.dtype](text)
+        except (ValueError, KeyError):
+            expected = EXPECTED[ref.column.dtype]
+            raise CorruptFeature(subject.entity, subject.key, ref.field, str(text), expected) from None
+    return Seen(event, ingest, values, orjson.loads(stored.get(keys.failed_field(source.name), "{}")))
+
+
+def _online_row(
+    rows: Sightings, seen: Seen | None, refs: list[FeatureRef], subject: Subject, source: Source
+) -> SourceRow:
+    """The row of history that the online store shows, and whether it should."""
+    newest = rows.newest()
+    if seen is None or newest is None:
+        if seen is not None:
+            return SourceRow(iso(seen.event), iso(seen.ingest), None, None, "the history has no row of it", False)
+        if newest is None:
+            return _source_row(None, subject.none_of(source), True)
+        return _source_row(rows.row(newest), f"{subject.none_of(source)}, but this one is in the history", False)
+    row = rows.row(newest)
+    fields = [ref.field for ref in refs]
+    same = (row.event, row.ingest) == (seen.event, seen.ingest) and all(
+        repr(row.values.get(field)) == repr(seen.values[field]) for field in fields
+    )
+    if (row.event, row.ingest) == (seen.event, seen.ingest):
+        return _source_row(row, rows.chosen(newest, None, "event"), same)
+    place = rows.place_of(seen.event, seen.ingest)
+    newer = f"the history has a newer row, of {iso(row.event)} ingested at {iso(row.ingest)}"
+    if place is None:
+        return SourceRow(iso(seen.event), iso(seen.ingest), None, None, f"the history has no such row; {newer}", False)
+    return _source_row(rows.row(place), newer, False)
+
+
+def _source_row(row: StoredRow | None, chosen: str, equal: bool | None) -> SourceRow:
+    if row is None:
+        return SourceRow(None, None, None, None, chosen, equal)
+    return SourceRow(iso(row.event), iso(row.ingest), row.file, dict(row.values), chosen, equal)

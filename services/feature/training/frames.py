@@ -1,0 +1,185 @@
+"""Training frames: the rows of a spine joined with the features that were visible at each row's time.
+
+The rule is that of `visibility`. The frame has exactly the rows of the spine, in their order, and is put together chunk
+by chunk: columns of the spine, and columns that parts prepared for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol, Self
+
+import pyarrow as pa
+
+from modelmill.declarations import Model
+from modelmill.definitions import Definitions, FeatureRef
+from modelmill.errors import InvalidRequest
+from modelmill.model_features import ComputedRef, model_features
+from modelmill.storage import Storage
+from services.feature.intake.validate import EVENT_TIME
+from services.feature.training.aggregated import Aggregated
+from services.feature.training.computed import AUXILIARY, Computed, check_given
+from services.feature.training.joins import Join, status_of
+from services.feature.training.spines import Spine, labelled
+from services.feature.training.visibility import AsOf
+
+
+class Part(Protocol):
+    """Some columns of a frame, prepared for its spine."""
+
+    @property
+    def fields(self) -> list[pa.Field]:
+        """The columns."""
+
+    def columns(self, first: int, count: int) -> dict[str, pa.Array]:
+        """Their values for `count` rows of the spine from number `first` on."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a frame holds beside its spine."""
+
+    refs: Sequence[FeatureRef]
+    """The features, in the order of their columns."""
+    as_of: AsOf = "event"
+    detail: bool = False
+    """Whether a column `{feature}.status` follows each feature."""
+    computed: Sequence[ComputedRef] = ()
+    """The features that are computed from others and from columns of the spine."""
+    auxiliary: Sequence[FeatureRef] = ()
+    """What only these need."""
+    order: Sequence[str] = ()
+    """The names of all features in the order of their columns, where it is not that of `refs`."""
+
+    @classmethod
+    def by(cls, definitions: Definitions, model: Model, as_of: AsOf = "event", *, detail: bool = False) -> Self:
+        """The features of a model."""
+        features = model_features(definitions, model)
+        return cls(features.stored, as_of, detail, features.computed, features.auxiliary, model.features)
+
+    @property
+    def names(self) -> list[str]:
+        """The columns in their order."""
+        features = self.order or [ref.name for ref in self.refs]
+        return [name for one in features for name in (one, *([status_of(one)] if self.detail else []))]
+
+
+class Frame:
+    """A frame that is ready to be read, chunk by chunk; it owns its parts and its spine."""
+
+    def __init__(
+        self, spine: Spine, parts: Sequence[Part], names: Sequence[str], computed: Sequence[Computed] = ()
+    ) -> None:
+        self._spine = spine
+        self._parts = parts
+        self._computed = computed
+        fields = {field.name: field for field in spine.schema}
+        fields |= {field.name: field for part in parts for field in part.fields}
+        fields |= {field.name: field for one in computed for field in one.fields}
+        self.schema = pa.schema([fields[name] for name in names])
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The frame's rows, some 100,000 at a time."""
+        first = 0
+        for rows in self._spine.batches():
+            columns = dict(zip(rows.schema.names, rows.columns, strict=True))
+            for part in self._parts:
+                columns |= part.columns(first, rows.num_rows)
+            for one in self._computed:
+                columns |= one.columns(columns)
+            yield pa.record_batch([columns[name] for name in self.schema.names], self.schema)
+            first += rows.num_rows
+
+    def table(self) -> pa.Table:
+        """The whole frame in memory."""
+        return pa.Table.from_batches(self.batches(), self.schema)
+
+    def close(self) -> None:
+        """Drop the files of its parts and its spine."""
+        for part in self._parts:
+            part.close()
+        self._spine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def model_frame(
+    storage: Storage,
+    definitions: Definitions,
+    model: Model,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    as_of: AsOf = "event",
+    detail: bool = False,
+) -> Frame:
+    """The frame of a model: `_event_time`, its features, its inputs, its label, ordered by event time.
+
+    Its spine is the rows of the label's source with start <= event time < end.
+
+    Raises:
+        Conflict: where there are no such rows.
+    """
+    wanted = Wanted.by(definitions, model, as_of, detail=detail)
+    spine = labelled(storage, definitions, model, start=start, end=end)
+    return _joined(storage, definitions, spine, wanted, [EVENT_TIME, *wanted.names, *model.inputs, model.label])
+
+
+def spine_frame(storage: Storage, definitions: Definitions, spine: Spine, wanted: Wanted) -> Frame:
+    """All columns of `spine`, then the features. The frame closes the spine.
+
+    Raises:
+        InvalidRequest: where the spine has a column of the name of a feature, or lacks one that a feature is computed
+            from.
+    """
+    return _joined(storage, definitions, spine, wanted, [*spine.schema.names, *wanted.names])
+
+
+def _joined(storage: Storage, definitions: Definitions, spine: Spine, wanted: Wanted, names: Sequence[str]) -> Frame:
+    with ExitStack() as stack:
+        stack.enter_context(spine)
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InvalidRequest(f"column {twice[0]!r} would be in the frame twice; rename it", column=twice[0])
+        for one in wanted.computed:
+            check_given(spine, one)
+        auxiliary = [replace(ref, name=f"{AUXILIARY}{ref.name}") for ref in wanted.auxiliary]
+        parts: list[Part] = []
+        for refs in _together([*wanted.refs, *auxiliary]):
+            kind = Join if refs[0].aggregate is None else Aggregated
+            part = kind(storage, definitions, refs, spine, as_of=wanted.as_of, detail=wanted.detail)
+            stack.callback(part.close)
+            parts.append(part)
+        frame = Frame(spine, parts, names, _computed(wanted, auxiliary))
+        stack.pop_all()
+    return frame
+
+
+def _computed(wanted: Wanted, auxiliary: Sequence[FeatureRef]) -> list[Computed]:
+    joined = {ref.name: ref.name for ref in wanted.refs}
+    joined |= {ref.name: own.name for ref, own in zip(wanted.auxiliary, auxiliary, strict=True)}
+    return [
+        Computed(
+            ref, {need.name: joined.get(need.name, need.name) for need in ref.needs.values()}, detail=wanted.detail
+        )
+        for ref in wanted.computed
+    ]
+
+
+def _together(refs: Sequence[FeatureRef]) -> Iterator[list[FeatureRef]]:
+    """The features that are read from the same rows: columns of a source, or aggregates of it by one entity."""
+
+    def rows(ref: FeatureRef) -> tuple[str, str | None]:
+        return ref.source, ref.entity if ref.aggregate else None
+
+    for found in dict.fromkeys(map(rows, refs)):
+        yield [ref for ref in refs if rows(ref) == found]

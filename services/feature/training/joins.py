@@ -1,0 +1,194 @@
+"""What a spine sees of one source: a feature's value for each of its rows and, if asked for, the value's status."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from modelmill.declarations import Source
+from modelmill.definitions import Definitions, FeatureRef
+from modelmill.errors import Unavailable
+from modelmill.storage import Storage
+from services.feature.intake.derive import FAILED, failed
+from services.feature.intake.validate import ARROW, EVENT_TIME
+from services.feature.store import history
+from services.feature.store.snapshots import Snapshot
+from services.feature.training.spines import Spine, microseconds
+from services.feature.training.visibility import AsOf, Seen, Timeline
+
+LOCATED = 10
+"""Batches of a spine that are located together: each time the source's different keys are hashed anew."""
+EXPIRED = -2
+"""In place of a row's number, as is `visibility.NOTHING`: the row in sight is too old."""
+STATUSES = pa.array(["present", "missing", "expired", "failed"])
+"""Of a value: it is there; no row is in sight or the row has none; its row is too old; its function failed on it."""
+
+
+class Join:
+    """The features `refs` of one source, as the rows of `spine` see them.
+
+    Only rows that some spine row sees are kept in memory, and which row sees which lies in a file.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        definitions: Definitions,
+        refs: Sequence[FeatureRef],
+        spine: Spine,
+        *,
+        as_of: AsOf = "event",
+        detail: bool = False,
+    ) -> None:
+        self._refs = refs
+        self._source = definitions.source(refs[0].source)
+        self._derived = definitions.features[self._source.name]
+        self._detail = detail
+        self._places: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  `close` closes it
+        try:
+            rows = _Rows(storage, definitions, self._source, until=spine.last)
+            seen = self._locate(rows, spine, as_of)
+            self._kept = np.flatnonzero(seen)
+            self._values = self._gather(rows, seen)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def fields(self) -> list[pa.Field]:
+        """The columns that it adds to a frame."""
+        found = []
+        for ref in self._refs:
+            found.append(pa.field(ref.name, ARROW[ref.column.dtype]))
+            if self._detail:
+                found.append(pa.field(status_of(ref.name), pa.string()))
+        return found
+
+    def columns(self, first: int, count: int) -> dict[str, pa.Array]:
+        """Its columns for the spine's rows from number `first` on."""
+        self._places.seek(first * self._type.itemsize)
+        places = np.frombuffer(self._places.read(count * self._type.itemsize), self._type)
+        absent = places < 0
+        slots = pa.array(np.searchsorted(self._kept, places), mask=absent)
+        found = {}
+        for ref in self._refs:
+            values = self._values[ref.name].take(slots).combine_chunks()
+            found[ref.name] = values
+            if self._detail:
+                status = np.where(places == EXPIRED, 2, np.where(values.is_valid(), 0, 1))
+                if ref.column.name in self._derived:
+                    errors = pc.fill_null(self._failures[ref.name].take(slots), False).to_numpy()
+                    status[errors] = 3
+                found[status_of(ref.name)] = STATUSES.take(pa.array(status))
+        return found
+
+    def close(self) -> None:
+        """Drop the file."""
+        self._places.close()
+
+    def _locate(self, rows: _Rows, spine: Spine, as_of: AsOf) -> np.ndarray:
+        """Write down the row that each spine row sees; return which rows are seen at all."""
+        timeline = rows.timeline(as_of)
+        seen = np.zeros(rows.count, np.bool_)
+        key = self._source.entities[0].key
+        self._type = timeline.row_type
+        for batches in _together(spine.batches([spine.time, key]), LOCATED):
+            table = pa.Table.from_batches(batches)
+            found = timeline.find(table[key], microseconds(table[spine.time]))
+            places = _places(found)
+            seen[places[places >= 0]] = True
+            self._places.write(places.tobytes())
+        return seen
+
+    def _gather(self, rows: _Rows, seen: np.ndarray) -> pa.Table:
+        """The values of the rows that are seen, in their order."""
+        stored = {ref.name: ref.field for ref in self._refs}
+        wants_failures = self._detail and any(ref.column.name in self._derived for ref in self._refs)
+        columns = list(dict.fromkeys([*stored.values(), *([FAILED] if wants_failures else [])]))
+        table = rows.only(seen, columns)
+        if wants_failures:
+            derived = [ref for ref in self._refs if ref.column.name in self._derived]
+            self._failures = {ref.name: failed(table[FAILED], ref.field) for ref in derived}
+        return pa.table({name: table[column] for name, column in stored.items()}).combine_chunks()
+
+
+class _Rows:
+    """The history of one source with event time <= `until`, as it is at this moment; nothing where that is None."""
+
+    def __init__(self, storage: Storage, definitions: Definitions, source: Source, until: int | None) -> None:
+        self._source = source
+        self._schema = history.schema(definitions, source)
+        self._snapshot = None if until is None else Snapshot(storage, self._schema, source.name)
+        self._within = history.within(None, None if until is None else until + 1)
+        self.count = 0
+
+    def timeline(self, as_of: AsOf) -> Timeline:
+        """All rows, arranged to be asked; counts them, too."""
+        key = self._source.entities[0].key
+        keys: list[pa.Array] = []
+        events, ingests = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for batch in self._batches([key, EVENT_TIME, history.INGEST_TIME]):
+            keys.append(batch[key].dictionary_encode())
+            events.append(microseconds(batch[EVENT_TIME]))
+            ingests.append(microseconds(batch[history.INGEST_TIME]))
+            self.count += batch.num_rows
+        max_age = None if self._source.max_age is None else self._source.max_age * 1_000_000
+        coded = pa.chunked_array(keys, pa.dictionary(pa.int32(), pa.string()))
+        del keys
+        return Timeline(coded, _joined(events), _joined(ingests), as_of=as_of, max_age=max_age)
+
+    def only(self, wanted: np.ndarray, columns: list[str]) -> pa.Table:
+        """The rows for which `wanted` [count] is true.
+
+        Raises:
+            Unavailable: where rows were erased since they were counted.
+        """
+        schema = pa.schema([self._schema.field(name) for name in columns])
+        found, first = [], 0
+        for batch in self._batches(columns):
+            mask = wanted[first : first + batch.num_rows]
+            first += batch.num_rows
+            if len(mask) == batch.num_rows and mask.any():
+                found.append(batch.filter(pa.array(mask)))
+        if first != self.count:
+            raise Unavailable(f"rows of source {self._source.name!r} were erased while they were read; try again")
+        return pa.Table.from_batches(found, schema)
+
+    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        if self._snapshot is not None:
+            yield from self._snapshot.batches(columns, self._within)
+
+
+def status_of(feature: str) -> str:
+    """The column with the status of a feature's value."""
+    return f"{feature}.status"
+
+
+def _places(found: Seen) -> np.ndarray:
+    """The row that each spine row gets its values from, or why it gets none."""
+    places = found.rows.copy()
+    places[found.expired] = EXPIRED
+    return places
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """The parts as one array; they are gone afterwards, so that they are not in memory twice for long."""
+    whole = np.concatenate(parts)
+    parts.clear()
+    return whole
+
+
+def _together(batches: Iterator[pa.RecordBatch], count: int) -> Iterator[list[pa.RecordBatch]]:
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if len(held) == count:
+            yield held
+            held = []
+    if held:
+        yield held

@@ -1,0 +1,207 @@
+"""A spine that is uploaded as CSV or Parquet: checked batch by batch, never in memory as a whole.
+
+It has a time column, the join keys of the entities whose features are asked for, and any other columns, which are
+carried through: as text where they came in CSV, an empty one being null; with their types where they came in Parquet.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from modelmill.errors import InvalidRequest, MalformedBody, Rejection, TooLarge, did_you_mean
+from services.feature.intake.decode import INDEX_COLUMNS, check_names
+from services.feature.intake.validate import EXPECTED, PARQUET_TYPES, SECONDS, TIME, shown, times
+from services.feature.training.spines import CHUNK, Spine
+
+MAX_SPINE_ROWS = 100_000_000
+"""Of one upload, however small it was packed."""
+BLOCK = 4 * 1024 * 1024
+"""Bytes of CSV that are parsed at a time."""
+FORMS = {
+    "seconds since 1970": rf"^({SECONDS.pattern})$",
+    "a time with an offset": r"[T ].*([zZ]|[+-]\d\d(:?\d\d)?)$",
+}
+NO_OFFSET = "a time without an offset"
+"""Any other text that can be read as a time."""
+
+
+def uploaded(file: IO[bytes], content_type: str, *, keys: Sequence[str], time: str) -> Spine:
+    """The spine in `file`, whose kind is one of `READERS`.
+
+    Args:
+        keys: the columns with join keys.
+        time: the column with the times; times without an offset are UTC.
+
+    Raises:
+        MalformedBody: where the file is not what its content type says.
+        InvalidRequest: for a column that is missing or named twice, and for a row that cannot be used, by its number,
+            column and value, and what was expected.
+        TooLarge: for more than `MAX_SPINE_ROWS` rows or too many columns.
+    """
+    schema, batches = READERS[content_type](file)
+    for name in (time, *keys):
+        if name not in schema.names:
+            raise InvalidRequest(
+                f"the spine has no column {name!r}{did_you_mean(name, schema.names)}; expected"
+                f" {', '.join(map(repr, dict.fromkeys([time, *keys])))}",
+                column=name,
+            )
+    if time in keys:
+        raise InvalidRequest(f"column {time!r} holds join keys; name the one with the times by time=...", column=time)
+    for name in keys:
+        kind = schema.field(name).type
+        if not (PARQUET_TYPES["int"](kind) or PARQUET_TYPES["str"](kind) or pa.types.is_null(kind)):
+            raise InvalidRequest(
+                f"column {name!r} has type {kind}; expected join keys that are text or whole numbers", column=name
+            )
+    fields = [pa.field(name, TIME) if name == time else schema.field(name) for name in schema.names]
+    return Spine(pa.schema(fields), time, _Checker(time).checked(batches))
+
+
+class _Checker:
+    """Reads the times of one batch after the other, all of which have the form of the first."""
+
+    def __init__(self, time: str) -> None:
+        self._time = time
+        self._rows = 0
+        self._form: str | None = None
+
+    def checked(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The batches with their times as `TIME`."""
+        for batch in batches:
+            if not batch.num_rows:
+                continue
+            values = pa.chunked_array([batch[self._time]])
+            found = times(values)
+            bad = self._of_another_form(values) | found.bad
+            if bad:
+                raise self._refusal(values, min(bad), bad[min(bad)])
+            yield batch.set_column(batch.schema.get_field_index(self._time), self._time, found.values)
+            self._rows += batch.num_rows
+            if self._rows > MAX_SPINE_ROWS:
+                raise TooLarge("rows", None, MAX_SPINE_ROWS)
+
+    def _of_another_form(self, values: pa.ChunkedArray) -> dict[int, str]:
+        """The position of the first text of another form than the rows before, and why it is bad."""
+        if not PARQUET_TYPES["str"](values.type):
+            return {}
+        forms = np.full(len(values), len(FORMS))
+        for number, pattern in enumerate(FORMS.values()):
+            forms[pc.fill_null(pc.match_substring_regex(values, pattern), False).to_numpy()] = number
+        names = [*FORMS, NO_OFFSET]
+        self._form = self._form or names[forms[0]]
+        other = forms != names.index(self._form)
+        return {int(other.argmax()): f"expected {self._form}, as in the rows before"} if other.any() else {}
+
+    def _refusal(self, values: pa.ChunkedArray, position: int, reason: str) -> InvalidRequest:
+        if values[position].is_valid:
+            return refused(Rejection(self._rows + position + 1, self._time, shown(values, position), reason))
+        return refused(Rejection(self._rows + position + 1, self._time, "", f"is missing; expected {EXPECTED['time']}"))
+
+
+def refused(rejection: Rejection) -> InvalidRequest:
+    """The error for a row that cannot be used."""
+    return InvalidRequest(f"the spine cannot be used: {rejection}", **asdict(rejection))
+
+
+def _csv(file: IO[bytes]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    names = _header(file)
+    wanted = [name for name in names if name not in INDEX_COLUMNS]
+    schema = pa.schema([(name, pa.string()) for name in wanted])
+    broken: list[Rejection] = []
+
+    def on_broken(row: Any) -> str:
+        reason = f"has {row.actual_columns} columns; expected {row.expected_columns}"
+        broken.append(Rejection(row.number - 1, "", row.text[:80], reason))
+        return "error"
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            with pa_csv.open_csv(
+                file,
+                read_options=pa_csv.ReadOptions(
+                    use_threads=False, block_size=BLOCK
+                ),  # with threads rows have no numbers
+                parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=on_broken),
+                convert_options=pa_csv.ConvertOptions(
+                    column_types=dict.fromkeys(wanted, pa.string()),
+                    include_columns=wanted,
+                    null_values=[""],
+                    strings_can_be_null=True,
+                ),
+            ) as reader:
+                yield from reader
+        except pa.ArrowInvalid as error:
+            if broken:
+                raise refused(broken[0]) from None
+            raise MalformedBody(f"the body is not complete CSV: {error}") from None
+
+    return schema, batches()
+
+
+def _header(file: IO[bytes]) -> list[str]:
+    """The names of a CSV file's columns.
+
+    Raises:
+        MalformedBody: where there are none, or where a quoted value anywhere in the file does not end.
+    """
+    file.seek(0)
+    if sum(piece.count(b'"') for piece in iter(lambda: file.read(BLOCK), b"")) % 2:
+        raise MalformedBody("the body is not complete CSV: a quoted value in it does not end")
+    file.seek(0)
+    lines = (line.decode() for line in islice(iter(lambda: file.readline(BLOCK), b""), 10_000))
+    try:
+        names = next((line for line in csv.reader(lines) if line), [])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise MalformedBody(f"the body is not CSV in UTF-8: {error}") from None
+    if not names:
+        raise MalformedBody("the body is empty; expected rows")
+    file.seek(0)
+    names[0] = names[0].removeprefix("\ufeff")
+    check_names(names)
+    return names
+
+
+def _parquet(file: IO[bytes]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    try:
+        parquet = pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        raise MalformedBody(f"the body is not a complete Parquet file: {error}") from None
+    if parquet.metadata.num_rows > MAX_SPINE_ROWS:
+        raise TooLarge("rows", parquet.metadata.num_rows, MAX_SPINE_ROWS)
+    check_names(parquet.schema_arrow.names)
+    wanted = [field for field in parquet.schema_arrow if field.name not in INDEX_COLUMNS]
+    schema = pa.schema([pa.field(field.name, _plain(field.type)) for field in wanted])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in parquet.iter_batches(CHUNK, columns=schema.names):
+                columns = [batch[field.name].cast(field.type) for field in schema]
+                decoded = pa.record_batch(columns, schema=schema)
+                decoded.validate(full=True)  # text that is not UTF-8
+                yield decoded
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise MalformedBody(f"the body is not a complete Parquet file: {error}") from None
+
+    return schema, batches()
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+READERS: dict[str, Callable[[IO[bytes]], tuple[pa.Schema, Iterator[pa.RecordBatch]]]] = {
+    "text/csv": _csv,
+    "application/vnd.apache.parquet": _parquet,
+}
+"""Content type to what reads a file of it: its columns, and its rows in batches."""
