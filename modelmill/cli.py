@@ -14,11 +14,11 @@ from typing import Any
 
 import click
 import orjson
-from rich.progress import DownloadColumn
 
-from modelmill import definitions, logs, show
+from modelmill import logs, show
 from modelmill.client import Client
-from modelmill.errors import ModelmillError, RequestFailed, Unavailable, UnknownName
+from modelmill.errors import ModelmillError, RequestFailed, Unavailable
+from modelmill.feature_commands import FEATURE_COMMANDS
 from modelmill.local import Local
 from modelmill.proof_commands import PROOF_COMMANDS
 from modelmill.settings import Settings
@@ -158,140 +158,7 @@ def status(as_json: bool) -> None:
         sys.exit(EXIT_UNAVAILABLE)
 
 
-# --- features
-
-
-@main.command()
-@click.argument("file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--yes", is_flag=True, help="Apply without asking.")
-@click.option("--dry-run", is_flag=True, help="Only show what would change.")
-@json_option
-def apply(file: Path | None, yes: bool, dry_run: bool, as_json: bool) -> None:
-    """Check the definitions FILE, show what would change, and apply it to the running services."""
-    api = client()
-    checked = definitions.load(file or api.settings.definitions)
-    plan = api.apply(checked.fingerprint, dry_run=True)
-    if not as_json:
-        for change in plan["changes"]:
-            show.console.print(f"  {change}", highlight=False, markup=False)
-        for warning in plan["warnings"]:
-            show.errors.print(f"[yellow]warning:[/] {warning}", highlight=False, soft_wrap=True)
-        for refusal in plan["refusals"]:
-            show.errors.print(f"[red]refused:[/] {refusal}", highlight=False)
-        if not plan["changes"]:
-            show.console.print("Nothing to register.")
-    if plan["refusals"]:
-        sys.exit(EXIT_FAILED)
-    if dry_run:
-        if as_json:
-            show.as_json(plan)
-        return
-    if plan["changes"] and not yes and not as_json:
-        click.confirm("Apply?", abort=True)
-    with show.bar("computing features", as_json) as progress:
-        done = api.apply(checked.fingerprint, seconds=24 * 3600, progress=progress)
-    if as_json:
-        show.as_json(done)
-    else:
-        show.console.print(f"Applied; {done['backfilled']} rows backfilled.")
-
-
-@main.command()
-@click.argument("source")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", help="Keep the good rows of a file?")
-@json_option
-def ingest(source: str, file: Path, on_error: str, as_json: bool) -> None:
-    """Send FILE (CSV, JSON, NDJSON or Parquet) to SOURCE."""
-    with show.bar(f"{file.name} to {source}", as_json, DownloadColumn()) as progress:
-        done = client().ingest(source, file, on_error=on_error, progress=progress)
-    if as_json:
-        show.as_json(done)
-        return
-    counts = ", ".join(f"{done[outcome]} {outcome}" for outcome in ("rejected", "late", "duplicate"))
-    show.console.print(f"{done['accepted']} rows accepted, {counts}.")
-    for reason in done["reasons"]:
-        show.console.print("  row {row}, column {column}, value {value!r}: {reason}".format(**reason), markup=False)
-    for feature, count in done["failed_features"].items():
-        show.console.print(f"  {feature} failed on {count} rows")
-
-
-@main.command()
-@click.argument("source")
-@click.option("--count", default=20, show_default=True, help="How many of the newest.")
-@click.option("--since", help="Only those kept from this time on (ISO 8601).")
-@json_option
-def rejected(source: str, count: int, since: str | None, as_json: bool) -> None:
-    """Show the rows of SOURCE that were rejected while others of their file were kept, newest first."""
-    found = client().rejected(source, count=count, since=since)
-    if as_json:
-        show.as_json(found)
-        return
-    rows = [{**row, "ingested": show.when(row["ingest_time"])} for row in found["rows"]]
-    show.table(rows, ["ingested", "row", "column", "value", "reason", "content"], empty="No rejected rows.")
-    show.console.print(f"{found['rejected']} rows rejected ever, {found['kept']} kept.")
-
-
-@main.command()
-@click.argument("source")
-@click.option("--column", help="One column, day by day.")
-@click.option("--start", help="From this day on, such as 2013-01-31.")
-@click.option("--end", help="Before this day.")
-@json_option
-def statistics(source: str, column: str | None, start: str | None, end: str | None, as_json: bool) -> None:
-    """Show what the values of SOURCE's columns are like."""
-    found = client().statistics(source, column=column, start=start, end=end)
-    if as_json:
-        show.as_json(found)
-        return
-    rows = [
-        {"column": name, "day": day, **figures}
-        for name, known in found["columns"].items()
-        for day, figures in [*(known["days"].items() if column else ()), ("all", known["merged"] or {})]
-    ]
-    figures = ["count", "nulls", "mean", "std", "min", "p05", "p50", "p95", "max", "top"]
-    for row in rows:
-        row["top"] = [f"{top['value']} ({top['count']})" for top in row.get("top", [])[:3]]
-    show.table(rows, ["column", *(["day"] if column else []), *figures], empty="No rows.")
-    show.console.print(f"Quantiles within {found['relative_error']:.0%}.")
-
-
-@main.command()
-@click.argument("entity", required=False)
-@click.argument("key", required=False)
-@click.option("--detail", is_flag=True, help="Why each value is there or not, and how old it is.")
-@json_option
-def features(entity: str | None, key: str | None, detail: bool, as_json: bool) -> None:
-    """List all features, or show those stored of one ENTITY by its KEY."""
-    if entity and key:
-        found = client().entity(entity, key, detail=detail)
-        if as_json:
-            show.as_json(found)
-        elif detail:
-            rows = [{"feature": name, **value} for name, value in found["features"].items()]
-            columns = ["feature", "value", "status", "age_seconds", "event_time", "ingest_time", "source", "error"]
-            show.table(rows, columns, empty="No features.")
-        else:
-            show.facts(found)
-        return
-    if detail:
-        raise click.UsageError("--detail is about one entity; name ENTITY and KEY")
-    rows = client().features()
-    if entity is not None:
-        known = {row["entity"] for row in rows if row["entity"]}
-        if entity not in known:
-            raise UnknownName("entity", entity, known)
-        rows = [row for row in rows if row["entity"] == entity]
-    if as_json:
-        show.as_json(rows)
-    else:
-        for row in rows:
-            row |= {"newest": show.when(row["newest"]), "nulls": row["null_share"]}
-        columns = ["entity", "name", "dtype", "source", "kind", "version", "models", "newest", "nulls", "owner", "tags"]
-        show.table(rows, [*columns, "description"], empty="No features.")
-
-
-for command in PROOF_COMMANDS:
+for command in (*FEATURE_COMMANDS, *PROOF_COMMANDS):
     main.add_command(command)
 
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import orjson
 from redis.client import Pipeline
 
 from modelmill import bus, keys
 from modelmill.connections import Redis
 from modelmill.errors import Conflict, RunEnded, UnknownName
 from modelmill.events import ModelPromoted, ModelTrained, RunFailed, RunStarted, utc_now
+from modelmill.records import from_hash, to_hash
 
 CHAMPION = "champion"
 """The alias that predictors serve."""
@@ -26,7 +26,6 @@ HISTORY_LENGTH = 10_000
 """Alias moves kept per model."""
 
 RunStatus = Literal["running", "succeeded", "failed"]
-Record = TypeVar("Record", bound="Run | Version | AliasMove")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +134,7 @@ class Registry:
             pipe.multi()
             pipe.sadd(keys.MODELS, run.model)
             pipe.sadd(keys.RUNNING, run.id)
-            pipe.hset(keys.run(run.id), mapping=_to_hash(run))
+            pipe.hset(keys.run(run.id), mapping=to_hash(run))
             pipe.zadd(keys.runs(run.model), {run.id: datetime.fromisoformat(run.started).timestamp()})
             bus.append(pipe, RunStarted(source="trainer", model=run.model, run=run.id, trigger=run.trigger))
 
@@ -152,7 +151,7 @@ class Registry:
             _require_running(pipe, run)
             _require_lease(pipe, run)
             pipe.multi()
-            pipe.hset(keys.run(run.id), mapping=_to_hash(run))
+            pipe.hset(keys.run(run.id), mapping=to_hash(run))
 
         self.redis.transaction(change, keys.run(run.id), *_lease(run))
 
@@ -167,7 +166,7 @@ class Registry:
         def close(pipe: Pipeline) -> None:
             _require_running(pipe, run)
             pipe.multi()
-            pipe.hset(keys.run(run.id), mapping=_to_hash(failed))
+            pipe.hset(keys.run(run.id), mapping=to_hash(failed))
             pipe.srem(keys.RUNNING, run.id)
             bus.append(pipe, RunFailed(source="trainer", model=run.model, run=run.id, error=error))
 
@@ -179,14 +178,14 @@ class Registry:
         with self.redis.pipeline(transaction=False) as pipe:
             for run_id in self.redis.smembers(keys.RUNNING):
                 pipe.hgetall(keys.run(run_id))
-            return [_from_hash(Run, found) for found in pipe.execute() if found]
+            return [from_hash(Run, found) for found in pipe.execute() if found]
 
     def run(self, run_id: str) -> Run:
         """The run of this id, or `UnknownName`."""
         found = self.redis.hgetall(keys.run(run_id))
         if not found:
             raise UnknownName("run", run_id, [run.id for run in self.runs(limit=200)])
-        return _from_hash(Run, found)
+        return from_hash(Run, found)
 
     def runs(self, model: str | None = None, limit: int = 50) -> list[Run]:
         """The newest runs, of one model or of all, newest first."""
@@ -197,7 +196,7 @@ class Registry:
             ids = [run_id for found in pipe.execute() for run_id in found]
             for run_id in ids:
                 pipe.hgetall(keys.run(run_id))
-            runs = [_from_hash(Run, found) for found in pipe.execute() if found]
+            runs = [from_hash(Run, found) for found in pipe.execute() if found]
         return sorted(runs, key=lambda run: run.started, reverse=True)[:limit]
 
     # --- versions
@@ -243,8 +242,8 @@ class Registry:
             done = replace(run, status="succeeded", stage="done", finished=created, version=number, package=package)
             pipe.multi()
             pipe.set(keys.versions(run.model), number)
-            pipe.hset(keys.version(run.model, number), mapping=_to_hash(version))
-            pipe.hset(keys.run(run.id), mapping=_to_hash(done))
+            pipe.hset(keys.version(run.model, number), mapping=to_hash(version))
+            pipe.hset(keys.run(run.id), mapping=to_hash(done))
             pipe.srem(keys.RUNNING, run.id)
             bus.append(
                 pipe,
@@ -267,7 +266,7 @@ class Registry:
         if not found:
             self.require_model(model)
             raise UnknownName("version", str(number), [str(v.version) for v in self.versions(model, limit=10)])
-        return _from_hash(Version, found)
+        return from_hash(Version, found)
 
     def versions(self, model: str, limit: int = 50) -> list[Version]:
         """The newest versions of a model, newest first."""
@@ -275,7 +274,7 @@ class Registry:
         with self.redis.pipeline(transaction=False) as pipe:
             for number in range(newest, max(0, newest - limit), -1):
                 pipe.hgetall(keys.version(model, number))
-            return [_from_hash(Version, found) for found in pipe.execute() if found]
+            return [from_hash(Version, found) for found in pipe.execute() if found]
 
     def live_versions(self) -> list[Version]:
         """Every version that an alias names, and those that rolling one back would return to."""
@@ -365,7 +364,7 @@ def promoted(moves: Sequence[AliasMove], alias: str) -> list[int]:
 def _move(pipe: Pipeline, model: str, move: AliasMove) -> AliasMove:
     """Queue the commands of an alias move on a pipeline that is in MULTI."""
     pipe.hset(keys.aliases(model), move.alias, str(move.version))
-    pipe.xadd(keys.alias_history(model), _to_hash(move), maxlen=HISTORY_LENGTH)
+    pipe.xadd(keys.alias_history(model), to_hash(move), maxlen=HISTORY_LENGTH)
     event = ModelPromoted(
         source="registry", model=model, alias=move.alias, version=move.version, previous=move.previous,
         by=move.by, reason=move.reason,
@@ -395,43 +394,4 @@ def _number(text: str | None) -> int | None:
 
 
 def _moves(entries: Sequence[tuple[str, Mapping[str, str]]]) -> list[AliasMove]:
-    return [_from_hash(AliasMove, fields) for _, fields in entries]
-
-
-def _to_hash(record: Run | Version | AliasMove) -> dict[str, str]:
-    """A dataclass as the fields of a hash; dictionaries become dotted fields, absent values empty ones."""
-    out: dict[str, str] = {}
-    for item in fields(record):
-        value = getattr(record, item.name)
-        if isinstance(value, dict):
-            out.update({f"{item.name}.{name}": str(inner) for name, inner in value.items()})
-        elif isinstance(value, list):
-            out[item.name] = orjson.dumps(value).decode()
-        else:
-            out[item.name] = "" if value is None else str(value)
-    return out
-
-
-def _from_hash(kind: type[Record], found: Mapping[str, str]) -> Record:
-    values: dict[str, Any] = {}
-    for item in fields(kind):
-        form = str(item.type)
-        if form.startswith("dict"):
-            prefix = f"{item.name}."
-            number = form == "dict[str, float]"
-            values[item.name] = {
-                name[len(prefix) :]: float(text) if number else text
-                for name, text in found.items()
-                if name.startswith(prefix)
-            }
-        elif item.name not in found:
-            continue
-        elif form.startswith("list"):
-            values[item.name] = orjson.loads(found[item.name])
-        elif form == "int":
-            values[item.name] = int(found[item.name])
-        elif form == "int | None":
-            values[item.name] = _number(found[item.name])
-        else:
-            values[item.name] = found[item.name]
-    return kind(**values)
+    return [from_hash(AliasMove, fields) for _, fields in entries]

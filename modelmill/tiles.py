@@ -32,6 +32,8 @@ from typing import Any
 
 import orjson
 
+from modelmill.values import READ
+
 SECOND = 1_000_000
 """Microseconds."""
 ROWS = "_rows"
@@ -61,14 +63,6 @@ FORMAT = 1
 Scalar = float | int | str | bool | None
 Statistics = dict[str, Any]
 Tile = dict[str, Statistics]
-
-READ: dict[str, Callable[[str], Any]] = {
-    "float": float,
-    "int": int,
-    "bool": {"true": True, "false": False}.__getitem__,
-    "str": str,
-}
-"""Column type to what reads its text."""
 
 
 @dataclass(frozen=True)

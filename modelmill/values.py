@@ -1,8 +1,9 @@
-"""What a feature's function may return, by the declared type: one rule at ingest, in training frames and at serving."""
+"""Values by their declared type: how they are read from text, and what a feature's function may return."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from modelmill.declarations import Column
@@ -15,6 +16,13 @@ EXPECTED = {
 }
 """Column type to its values in words."""
 INT_LIMIT = 10**18
+READ: dict[str, Callable[[str], Any]] = {
+    "float": float,
+    "int": int,
+    "bool": {"true": True, "false": False}.__getitem__,
+    "str": str,
+}
+"""Column type to what reads its text, as Redis holds it."""
 TYPES: dict[str, Any] = {"float": float | int, "int": int, "bool": bool, "str": str}
 ERROR_LENGTH = 200
 """Characters of an error that are kept."""

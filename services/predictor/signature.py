@@ -12,19 +12,12 @@ from modelmill.package import Input, Manifest
 from modelmill.request_features import RequestFeature
 from modelmill.tile_reading import TileReader
 from modelmill.tiles import Reading
+from modelmill.values import READ
 
 Value = float | int | bool | str | None
 """A model input's value; None is a missing one, which only nullable inputs may have."""
 
 NO_FUNCTIONS: Mapping[str, RequestFeature] = MappingProxyType({})
-
-DECODERS: dict[str, Callable[[str], Value]] = {
-    "float": float,
-    "int": int,
-    "bool": {"true": True, "false": False}.__getitem__,
-    "str": str,
-}
-"""From the text in the online store to a value, by dtype."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +177,7 @@ def _entity(name: str, key: str, inputs: Sequence[Input]) -> EntitySignature:
             item.dtype,
             item.nullable,
             sources.index(_stated(item, "source")),
-            DECODERS[item.dtype],
+            READ[item.dtype],
         )
         for position, item in own
     )

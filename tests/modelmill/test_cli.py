@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from modelmill import cli
+from modelmill import cli, terminal
 
 
 class Features:
@@ -21,7 +21,7 @@ class Features:
 
 @pytest.fixture
 def features(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "client", Features)
+    monkeypatch.setattr(terminal, "client", Features)
 
 
 @pytest.mark.usefixtures("features")

@@ -19,12 +19,12 @@ from modelmill.definitions import Definitions, FeatureRef
 from modelmill.errors import CorruptFeature
 from modelmill.events import iso
 from modelmill.storage import Storage
+from modelmill.values import READ
 from services.feature.intake.validate import EXPECTED
 from services.feature.proof import receipts
 from services.feature.proof.explain_aggregates import explain_aggregates
 from services.feature.proof.explained import Explained
 from services.feature.proof.sightings import Sightings, StoredRow, sightings
-from services.feature.store.online import READ
 from services.feature.training.visibility import AsOf
 
 

@@ -25,6 +25,7 @@ from modelmill.definitions import Definitions, FeatureRef
 from modelmill.errors import CorruptFeature
 from modelmill.tile_reading import TileReader
 from modelmill.tiles import micros
+from modelmill.values import READ
 from services.feature.intake.derive import FAILED
 from services.feature.intake.validate import EVENT_TIME, EXPECTED
 from services.feature.store.history import INGEST_TIME
@@ -35,14 +36,6 @@ IN_FLIGHT = 4
 """Calls that are on their way at once: Redis writes one batch while the next is put into words here."""
 SCAN = 1000
 """Hashes looked at in one step where fields are removed."""
-
-READ: dict[str, Callable[[str], Any]] = {
-    "float": float,
-    "int": int,
-    "bool": {"true": True, "false": False}.__getitem__,
-    "str": str,
-}
-"""Column type to what reads its text."""
 
 UPSERT = """
 -- KEYS: the hash of each entity. ARGV: the names of its fields, the first the one with the row's times; then, for each
