@@ -69,7 +69,7 @@ def up(file: Path | None, example: str | None, detach: bool) -> None:
         _say_where(local, settings)
         if not detach:
             show.console.print("\nWhat happens from now on (Ctrl-C stops everything):", style="bold")
-            _watch(Client(settings))
+            _watch(local, Client(settings))
     except KeyboardInterrupt:
         pass
     except BaseException:
@@ -117,9 +117,9 @@ def _say_where(local: Local, settings: Settings) -> None:
         show.console.print(f"  {name:<14} {place}", highlight=False, soft_wrap=True)
 
 
-def _watch(client: Client) -> None:
-    """Print models' events as they come, until Ctrl-C; a monitor that restarts is waited for."""
-    while True:
+def _watch(local: Local, client: Client) -> None:
+    """Print models' events as they come, until Ctrl-C or `modelmill down`; a monitor that restarts is waited for."""
+    while local.running():
         try:
             for event in client.follow("models"):
                 _print_event(event)

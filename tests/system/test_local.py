@@ -76,7 +76,8 @@ def test_what_was_trained_is_served_again_after_a_stop_and_a_start(tmp_path: Pat
         assert len(client.runs()) == 1, "nothing was trained again"
 
 
-def test_up_ends_with_a_real_prediction_and_ctrl_c_stops_everything(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["Ctrl-C", "modelmill down"])
+def test_up_ends_with_a_real_prediction_and_is_ended_with_everything(how: str, tmp_path: Path) -> None:
     environment = {**os.environ, "MODELMILL_HOME": str(tmp_path / "home"), **_free_addresses()}
     up = subprocess.Popen(
         [sys.executable, "-m", "modelmill.cli", "up", "--example", "users"],
@@ -94,7 +95,12 @@ def test_up_ends_with_a_real_prediction_and_ctrl_c_stops_everything(tmp_path: Pa
             break
     assert "curl -s http" in printed
     assert '"prediction"' in printed
-    up.send_signal(signal.SIGINT)
+    if how == "Ctrl-C":
+        up.send_signal(signal.SIGINT)
+    else:
+        subprocess.run(
+            [sys.executable, "-m", "modelmill.cli", "down"], env=environment, cwd=ROOT, check=True, timeout=60
+        )
     up.communicate(timeout=60)  # reads to the end and closes the pipe
     assert up.returncode == 0
     assert not Local.at(tmp_path / "home", USERS_MILL).running()
