@@ -34,7 +34,7 @@ from services.feature.definitions.costs import warnings
 from services.feature.definitions.in_force import InForce
 from services.feature.definitions.plan import Plan, describe, plan, register, registered
 from services.feature.definitions.progress import Progress
-from services.feature.definitions.trial import made_up_rows, try_out, try_out_computed
+from services.feature.definitions.trial import made_up_rows, stored_rows, try_out, try_out_computed
 from services.feature.store import history, online
 from services.feature.store.backfill import Tell, backfill, put_online, require_few_failures
 from services.feature.store.locks import alone
@@ -245,10 +245,11 @@ class Catalogue:
 
     def _try_out(self, definitions: Definitions) -> None:
         for source in definitions.sources.values():
-            rows = made_up_rows(source)
-            for feature in definitions.features[source.name].values():
-                if reason := try_out(feature, rows):
-                    raise DefinitionsError(str(self.path), feature.line, f"feature {feature.name!r}: {reason}")
+            features = definitions.features[source.name].values()
+            for rows in (made_up_rows(source), stored_rows(self.storage, source)) if features else ():
+                for feature in features:
+                    if reason := try_out(feature, rows):
+                        raise DefinitionsError(str(self.path), feature.line, f"feature {feature.name!r}: {reason}")
         for model in definitions.models.values():
             for ref in model_features(definitions, model).computed:
                 if reason := try_out_computed(ref):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import cycle, islice
 from typing import Any
@@ -11,9 +11,12 @@ import pyarrow as pa
 
 from modelmill.declarations import Column, Feature, Source
 from modelmill.model_features import ComputedRef
+from modelmill.storage import Storage
 from modelmill.values import checked
 from services.feature.intake.derive import call_batch
 from services.feature.intake.validate import ARROW
+from services.feature.store import history
+from services.feature.store.backfill import inputs_of
 
 ROWS = 32
 """On which a function is tried out."""
@@ -26,9 +29,19 @@ MADE_UP: dict[str, list[Any]] = {
 
 
 def made_up_rows(source: Source) -> pa.Table:
-    """Rows of a source that has none yet: values of each column's type, and some missing where they may be."""
+    """Rows as a source may get them: values of each column's type, and some missing where they may be."""
     columns = {entity.key: pa.array([f"key-{i}" for i in range(ROWS)]) for entity in source.entities}
     return pa.table(columns | {name: _made_up(column) for name, column in source.columns.items()})
+
+
+def stored_rows(storage: Storage, source: Source) -> pa.Table:
+    """Some of the newest rows of a source; none where it has none."""
+
+    def newest(names: Sequence[str]) -> pa.Table:
+        table = history.read_whole(storage, names[-1]) if names else history.schema_of_rows(source).empty_table()
+        return inputs_of(table.slice(max(0, table.num_rows - ROWS)), source)
+
+    return history.reading(storage, source.name, newest)
 
 
 def _made_up(column: Column) -> pa.Array:

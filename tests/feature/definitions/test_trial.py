@@ -50,3 +50,13 @@ def test_allowed_is(text: str, open_room: OpenRoom) -> None:
     room = open_room(MILL + text)
     room.ingest("users", [{"user_id": "u", "x": 1.5}])
     assert "f" in room.catalogue.definitions.features["users"]
+
+
+def test_a_function_is_tried_out_on_stored_rows_too(open_room: OpenRoom) -> None:
+    """Of the made-up rows none has a note like this, so that the function fails on all of them."""
+    text = "@feature(user, dtype=float)\ndef f(row):\n    return {'paid 3': 'three'}[row['note']]\n"
+    open_room(MILL + text)
+    room = open_room(MILL)
+    room.ingest("users", [{"user_id": "u", "x": 1.5, "note": "paid 3"}])
+    with pytest.raises(DefinitionsError, match=r"mill.py:7: feature 'f': returned 'three'; expected float"):
+        room.define(MILL + text)
