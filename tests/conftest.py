@@ -9,11 +9,15 @@ from pathlib import Path
 
 import fakeredis
 import pytest
+from hypothesis import settings
 
 from modelmill import redis_server
 from modelmill.connections import Redis, connect
 from modelmill.storage import Storage
 from tests.eventually import eventually
+
+settings.register_profile("modelmill", deadline=None)  # machines that run tests may be busy
+settings.load_profile("modelmill")
 
 ROOT = Path(__file__).parent.parent
 USERS_MILL = ROOT / "examples" / "users" / "mill.py"

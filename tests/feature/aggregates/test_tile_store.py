@@ -8,7 +8,7 @@ from threading import Thread
 import orjson
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from modelmill import redis_server
@@ -51,7 +51,6 @@ def value(redis: Redis, reading: Reading, key: str, t: int) -> object:
 def check(redis: Redis) -> None:
     """Add histories to the tiles of this Redis, and compare every value with the rule's."""
 
-    @settings(deadline=None)
     @given(histories(), st.sampled_from([1, 250]))
     def check_one(history: History, chunk: int) -> None:
         redis.flushall()

@@ -136,7 +136,7 @@ BATCHES = st.lists(
 )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=BATCHES)
 def test_online_is_what_the_history_shows_of_now(batches: Sequence[Sequence[tuple[str, int]]], room: Room) -> None:
     room.catalogue.redis = fakeredis.FakeRedis(server=fakeredis.FakeServer(), decode_responses=True)

@@ -323,7 +323,7 @@ def run(room: Room, steps: Any) -> int:
     return count
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_whatever_came_in_whenever_every_prediction_is_what_was_known(steps: Any, room: Room) -> None:
     room.redis.delete(keys.EVENTS_PREDICTIONS)

@@ -248,7 +248,7 @@ ANY = {
     "flag": st.none() | st.booleans(),
     "name": st.none() | st.text(st.characters(codec="utf-8")),
 }
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @quick

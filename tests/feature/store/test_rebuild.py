@@ -193,7 +193,7 @@ def carry_out(room: Room, steps: Sequence[tuple[str, Any]]) -> None:
                 room.define(what)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_after_anything_that_happened_the_rebuilt_store_is_the_one_before(steps: Any, room: Room) -> None:
     carry_out(room, steps)
