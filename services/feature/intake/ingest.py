@@ -7,6 +7,7 @@ brought to its end by whoever comes next.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 
 from modelmill.connections import Redis
 from modelmill.declarations import Source
-from modelmill.errors import InvalidRows, Rejection, Unavailable
+from modelmill.errors import Conflict, InvalidRows, Rejection, Unavailable
 from modelmill.events import RowsIngested, iso
 from modelmill.storage import Storage
 from services.feature.aggregates import tile_groups
@@ -90,12 +91,17 @@ def ingest(
     if name is None:
         table = _complete(valid.table, derived, state, source, entry.ingested)
         name = history.name_of(source.name, entry.ingested, digest)
-        history.write(storage, name, table)
-        if not journal.is_open(redis, entry):
+        # Another process may have brought it to its end, if this one was stopped: then the file is not ours to write.
+        with suppress(Conflict):
+            history.write(storage, name, table, confirm=lambda: journal.is_open(redis, entry))
+        now = journal.as_it_is(redis, entry)
+        if now is None:
             storage.remove(name)
             raise Unavailable(
                 "this request took so long that it was given up, and nothing of it is stored; send it again"
             )
+        if now.answer is not None:
+            return repeated(now.answer)
         return finish(catalogue, state, source, entry, name, table)
     return finish(catalogue, state, source, entry, name, rows_of(storage, name, entry.ingested))
 

@@ -148,6 +148,14 @@ def is_open(redis: Redis, entry: Entry) -> bool:
     return redis.zscore(keys.ingest_open(entry.source), entry.digest) is not None
 
 
+def as_it_is(redis: Redis, entry: Entry) -> Entry | None:
+    """The entry as it is by now, maybe done by another process; None where the request was given up."""
+    moment, draft, answer = redis.hmget(entry.key, "time", "draft", "answer")
+    if moment is None or int(moment) != micros(entry.ingested):
+        return None
+    return _entry(entry.source, entry.digest, moment, True, draft, answer)
+
+
 def finish(redis: Redis, entry: Entry, answer: Mapping[str, Any], event: RowsIngested) -> None:
     """Record that all of a request is done, in one transaction with its event."""
     with redis.pipeline() as pipe:

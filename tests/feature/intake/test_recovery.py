@@ -103,6 +103,43 @@ def test_a_process_that_was_stopped_until_others_gave_it_up_stores_nothing(
     assert room.history("users").num_rows == 0
 
 
+@pytest.mark.parametrize("stopped", ["before it writes the history", "after"])
+def test_a_request_that_another_process_ended_meanwhile_loses_nothing(
+    stopped: str, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sender gave up waiting and sent it again, to a process that was faster."""
+    write = history.write
+
+    def overtaken(*arguments: Any, **more: Any) -> None:
+        monkeypatch.undo()
+        if stopped == "after":
+            write(*arguments, **more)
+        assert room.ingest("users", [ROW], digest="a").accepted == 1
+        if stopped != "after":
+            write(*arguments, **more)
+
+    monkeypatch.setattr(history, "write", overtaken)
+    assert room.ingest("users", [ROW], digest="a").duplicate == 1
+    assert room.history("users")["x"].to_pylist() == [1.0]
+    assert room.online("user", "u")["double"] == "2.0"
+
+
+def test_one_that_wakes_up_after_its_rows_were_erased_does_not_bring_them_back(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = history.write
+
+    def overtaken(storage: Any, name: str, *arguments: Any, **more: Any) -> None:
+        monkeypatch.undo()
+        room.ingest("users", [ROW], digest="a")
+        storage.remove(name)
+        write(storage, name, *arguments, **more)
+
+    monkeypatch.setattr(history, "write", overtaken)
+    room.ingest("users", [ROW], digest="a")
+    assert room.history("users").num_rows == 0
+
+
 def test_a_row_in_a_compacted_file_is_found(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     done = room.ingest("users", [ROW | {"user_id": "v"}])
     killed_at(online, "write", room, monkeypatch)
