@@ -183,11 +183,6 @@ def alias_history(model: str) -> str:
     return f"model:{model}:history"
 
 
-def schedule_slot(model: str, slot: str) -> str:
-    """String: a schedule's slot that has been claimed and enqueued; holds the job id, expires after a day."""
-    return f"schedule:{model}:{slot}"
-
-
 def schedule_position(model: str) -> str:
     """String: the last slot that any scheduler has looked at, as an ISO time."""
     return f"schedule:{model}"

@@ -166,16 +166,6 @@ def hashed(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
-def parse(texts: Iterable[str | None]) -> list[Tile]:
-    """The tiles among what Redis answered; None, for a tile without rows, is left out.
-
-    Raises:
-        ValueError: for a text that is no JSON, which nothing that Modelmill writes is.
-    """
-    tiles: list[Tile] = orjson.loads(f"[{','.join([text for text in texts if text])}]")
-    return tiles
-
-
 def finish(reading: Reading, tiles: Iterable[Tile]) -> Scalar:
     """The value of an aggregate over the tiles of a window, in any order; None where there is none."""
     column = reading.column

@@ -1,4 +1,4 @@
-"""Tiles in Redis: rows are added to them once, whatever is retried, in any order; read back in one round trip."""
+"""Tiles in Redis: rows are added to them once, whatever is retried, in any order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from modelmill import keys
 from modelmill.connections import Redis
-from modelmill.tiles import SECOND, SMALLEST, Reading, Tile, TileGroup, parse, tile_field
+from modelmill.tiles import SECOND, SMALLEST, TileGroup, tile_field
 from services.feature.aggregates.tile_batch import TileContent
 
 CHUNK = 250
@@ -156,16 +156,3 @@ def add(
             tiles += [numbers.setdefault(keys.tiles(group.name, tile.key), len(numbers) + 2), tile.field, tile.content]
         done = int(script(keys=[journal, *numbers], args=[marker, done, *settings, *tiles]))
     return done >= chunks
-
-
-def read(redis: Redis, group: str, reading: Reading, ids: Sequence[str], t: int) -> list[list[Tile]]:
-    """The tiles in the window of an aggregate at time t, of each id, in one round trip.
-
-    Raises:
-        ValueError: for a tile that is no JSON, which nothing that Modelmill writes is.
-    """
-    fields = reading.fields(t)
-    with redis.pipeline(transaction=False) as pipe:
-        for key in ids:
-            pipe.hmget(keys.tiles(group, key), fields)
-        return [parse(found) for found in pipe.execute()]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from modelmill import redis_server
 from modelmill.connections import Redis
-from modelmill.tiles import SECOND, SMALLEST, Reading, finish, hashed, parse
+from modelmill.tile_reading import TileReader
+from modelmill.tiles import SECOND, SMALLEST, Reading, hashed
 from services.feature.aggregates import tile_store
 from services.feature.aggregates.tile_batch import tile_batch
 from services.feature.aggregates.windows import windows
@@ -45,7 +46,9 @@ def add(redis: Redis, reading: Reading, rows: list[Row]) -> bool:
 
 
 def value(redis: Redis, reading: Reading, key: str, t: int) -> object:
-    return finish(reading, *tile_store.read(redis, group_of(reading).name, reading, [key], t))
+    reader = TileReader(group_of(reading).name, (reading,))
+    [found] = reader.values(redis.execute_command(*reader.command(key, t)), t)
+    return found
 
 
 def check(redis: Redis) -> None:
@@ -144,12 +147,8 @@ def test_several_processes_that_add_the_same_batch_add_it_once(
     for thread in threads:
         thread.join()
     reading = replace(READING, window=100 * 60)
-    found = [
-        t
-        for fields in [reading.fields(START + 100 * MINUTE)]
-        for t in real_redis.client().hmget(f"tiles:{GROUP.name}:a", fields)
-    ]
-    assert finish(reading, parse(found)) == sum(range(100))
+    reader, at = TileReader(GROUP.name, (reading,)), START + 100 * MINUTE
+    assert reader.values(real_redis.client().execute_command(*reader.command("a", at)), at) == [sum(range(100))]
 
 
 def test_tiles_that_no_window_can_need_any_more_are_deleted_and_the_others_stay(fake_redis: Redis) -> None:
