@@ -191,12 +191,10 @@ class Catalogue:
         """Compute what live versions need and stored rows lack, and remove what nothing needs any more."""
         before = self.state
         self._refresh()
-        missing = [g for groups in self.state.groups.values() for g, start in groups.items() if start is None]
-        if missing:
-            tile_groups.announce(self.redis, missing)
-            self._refresh()
-        if missing or self.state.adds_to(before):
+        if self.state.unannounced() or self.state.adds_to(before):
             with alone(self.redis, keys.DEFINITIONS_LOCK, "applying definitions", patience=PATIENCE):
+                tile_groups.announce(self.redis, self.state.unannounced())
+                self._refresh()
                 self._compute(self.definitions, before, lambda *_: None)
         self._remove_unneeded(before)
 

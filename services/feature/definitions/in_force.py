@@ -35,6 +35,10 @@ class InForce:
         """What is computed from each new row of a source, by the names under which it is stored."""
         return self.computed.get(source, {}).keys()
 
+    def unannounced(self) -> list[TileGroup]:
+        """The groups that have no start yet, so that no rows are added to them."""
+        return [group for groups in self.groups.values() for group, start in groups.items() if start is None]
+
     def adds_to(self, before: InForce) -> bool:
         """Whether anything is computed from the rows of any source that was not before."""
         return any(self.fields(source) - before.fields(source) for source in self.computed)

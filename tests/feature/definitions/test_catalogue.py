@@ -311,8 +311,8 @@ def test_a_row_that_comes_in_while_features_are_computed_anew_gets_the_new_ones(
     one, two = open_room(MILL), open_room()
     write = history.write
 
-    def apply_in_between(*arguments: Any) -> None:
-        write(*arguments)
+    def apply_in_between(*arguments: Any, **more: Any) -> None:
+        write(*arguments, **more)
         monkeypatch.undo()
         one.define(TRIPLE)
 
