@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
 import redis.exceptions
 from redis import Redis as Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+log = logging.getLogger(__name__)
+
 AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, redis.exceptions.BusyLoadingError)
 """What redis-py raises when Redis is away, slow or still loading its file."""
+
+
+T = TypeVar("T")
+
+
+def once_it_answers(read: Callable[[], T], *, patience: float) -> T:
+    """What `read` reads from Redis, as soon as that is there: tried every half second for `patience` seconds.
+
+    Raises:
+        redis.exceptions.RedisError: one of `AWAY`, where Redis is still away then.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return read()
+        except AWAY as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("waiting for Redis: %s", error)
+        time.sleep(0.5)
 
 
 def connect(url: str, *, timeout: float, text: bool = True) -> Redis:

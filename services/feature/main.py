@@ -9,7 +9,7 @@ from threading import Thread
 from flask import Flask
 
 from modelmill import bus, keys, logs
-from modelmill.connections import AWAY, connect
+from modelmill.connections import AWAY, connect, once_it_answers
 from modelmill.errors import ModelmillError
 from modelmill.settings import Settings
 from modelmill.storage import Storage
@@ -21,6 +21,8 @@ from services.feature.store import compaction, rebuild
 from services.feature.store.statistics_files import StatisticsFiles, follow
 
 PORT = 8001
+PATIENCE = 60.0
+"""Seconds that a starting worker process waits for Redis."""
 
 
 def build() -> Flask:
@@ -28,8 +30,13 @@ def build() -> Flask:
     logs.configure("feature")
     settings = Settings.read()
     redis = connect(settings.redis_url, timeout=settings.redis_timeout)
-    features, models = (bus.last_position(redis, s) for s in (keys.EVENTS_FEATURES, keys.EVENTS_MODELS))
-    catalogue = Catalogue(redis, Storage(settings.storage_url), settings.definitions)
+
+    def read() -> tuple[str, str, Catalogue]:
+        features, models = (bus.last_position(redis, s) for s in (keys.EVENTS_FEATURES, keys.EVENTS_MODELS))
+        return features, models, Catalogue(redis, Storage(settings.storage_url), settings.definitions)
+
+    # A worker process that ends because Redis is away while it starts would take the whole service with it.
+    features, models, catalogue = once_it_answers(read, patience=PATIENCE)
     files, stop = StatisticsFiles(catalogue.storage), Flag()
     for name, work in {
         "definitions": lambda: catalogue.follow(stop, features),

@@ -3,10 +3,11 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from threading import Thread
 
 import pytest
 
-from modelmill.connections import AWAY, connect
+from modelmill.connections import AWAY, connect, once_it_answers
 from modelmill.redis_server import free_port
 from tests.conftest import RedisServer
 
@@ -51,3 +52,19 @@ def test_a_connection_that_went_stale_is_made_anew(real_redis: RedisServer) -> N
 def test_a_broken_byte_leaves_the_rest_readable(real_redis: RedisServer) -> None:
     real_redis.client(text=False).hset("hash", mapping={"whole": b"value", "broken": b"\xff"})
     assert real_redis.client().hgetall("hash") == {"whole": "value", "broken": "\N{REPLACEMENT CHARACTER}"}
+
+
+@pytest.mark.redis
+def test_a_reader_waits_for_a_redis_that_is_not_there_yet(real_redis: RedisServer) -> None:
+    client = real_redis.client()
+    real_redis.stop()
+    thread = Thread(target=real_redis.start)
+    thread.start()
+    assert once_it_answers(client.ping, patience=20)
+    thread.join()
+
+
+def test_a_reader_waits_no_longer_than_it_may() -> None:
+    client = connect(f"redis://127.0.0.1:{free_port()}/0", timeout=0.5)
+    with pytest.raises(AWAY):
+        once_it_answers(client.ping, patience=0)
