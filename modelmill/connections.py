@@ -18,11 +18,16 @@ AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, redis.e
 """What redis-py raises when Redis is away, slow or still loading its file."""
 
 
+START_PATIENCE = 60.0
+"""Seconds that a starting worker process waits for Redis."""
+
 T = TypeVar("T")
 
 
-def once_it_answers(read: Callable[[], T], *, patience: float) -> T:
+def once_it_answers(read: Callable[[], T], *, patience: float = START_PATIENCE) -> T:
     """What `read` reads from Redis, as soon as that is there: tried every half second for `patience` seconds.
+
+    For worker processes that start: one that ended because Redis is away would take its whole service with it.
 
     Raises:
         redis.exceptions.RedisError: one of `AWAY`, where Redis is still away then.

@@ -21,8 +21,6 @@ from services.feature.store import compaction, rebuild
 from services.feature.store.statistics_files import StatisticsFiles, follow
 
 PORT = 8001
-PATIENCE = 60.0
-"""Seconds that a starting worker process waits for Redis."""
 
 
 def build() -> Flask:
@@ -35,8 +33,7 @@ def build() -> Flask:
         features, models = (bus.last_position(redis, s) for s in (keys.EVENTS_FEATURES, keys.EVENTS_MODELS))
         return features, models, Catalogue(redis, Storage(settings.storage_url), settings.definitions)
 
-    # A worker process that ends because Redis is away while it starts would take the whole service with it.
-    features, models, catalogue = once_it_answers(read, patience=PATIENCE)
+    features, models, catalogue = once_it_answers(read)
     files, stop = StatisticsFiles(catalogue.storage), Flag()
     for name, work in {
         "definitions": lambda: catalogue.follow(stop, features),

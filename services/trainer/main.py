@@ -9,7 +9,7 @@ from threading import Thread
 from flask import Flask
 
 from modelmill import bus, keys, logs
-from modelmill.connections import connect
+from modelmill.connections import connect, once_it_answers
 from modelmill.definitions import load
 from modelmill.errors import ModelmillError
 from modelmill.registry import Registry
@@ -32,10 +32,9 @@ def build() -> Flask:
     settings = TrainerSettings.read()
     redis = connect(settings.redis_url, timeout=settings.redis_timeout)
     registry = Registry(redis)
-    position = bus.last_position(
-        redis, keys.EVENTS_FEATURES
-    )  # before the definitions are read: nothing is missed between
-    recipes = Recipes(redis, settings.definitions)
+    # Before the definitions are read: nothing is missed between.
+    position = once_it_answers(lambda: bus.last_position(redis, keys.EVENTS_FEATURES))
+    recipes = once_it_answers(lambda: Recipes(redis, settings.definitions))
     queue = TrainingQueue(
         connect(settings.redis_url, timeout=settings.redis_timeout, text=False),
         timeout=settings.train_timeout,
