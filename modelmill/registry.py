@@ -1,82 +1,28 @@
-"""Runs, versions and aliases in Redis. Whatever changes, changes in one transaction with the event that tells of it.
+"""Versions and aliases in Redis. Whatever changes, changes in one transaction with the event that tells of it.
 
-The registry is plain text: `redis-cli HGETALL run:...`, `HGETALL model:user_target:7`, `HGETALL
-model:user_target:aliases`. Dictionaries become fields with dotted names, such as `metrics.accuracy`.
+The registry is plain text: `redis-cli HGETALL model:user_target:7`, `HGETALL model:user_target:aliases`. Dictionaries
+become fields with dotted names, such as `metrics.accuracy`.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from redis.client import Pipeline
 
 from modelmill import bus, keys
 from modelmill.connections import Redis
-from modelmill.errors import Conflict, RunEnded, UnknownName
-from modelmill.events import ModelPromoted, ModelTrained, RunFailed, RunStarted, utc_now
+from modelmill.errors import Conflict, UnknownName
+from modelmill.events import ModelPromoted, ModelTrained, utc_now
 from modelmill.records import from_hash, to_hash
+from modelmill.runs import Run, Runs, lease_of, require_lease, require_running
 
 CHAMPION = "champion"
 """The alias that predictors serve."""
 HISTORY_LENGTH = 10_000
 """Alias moves kept per model."""
-
-RunStatus = Literal["running", "succeeded", "failed"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One training attempt with all that is known about it. Times are ISO 8601 in UTC, durations seconds."""
-
-    id: str
-    model: str
-    status: RunStatus = "running"
-    stage: str = "queued"
-    """What the run was doing last: frame, fit, evaluate, package, register, done."""
-    started: str
-    finished: str = ""
-    trigger: str = "manual"
-    by: str = ""
-    """Who or what asked for it."""
-    job: str = ""
-    """The RQ job that carried it out."""
-    lease: str = ""
-    """The key that its worker keeps from expiring; without it nothing more is recorded of the run."""
-    version: int | None = None
-    """The version that it registered."""
-    decision: str = ""
-    """Whether the version was promoted, and why or why not."""
-    estimator: str = ""
-    """The estimator as scikit-learn prints it."""
-    features: list[str] = field(default_factory=list)
-    fields: list[str] = field(default_factory=list)
-    """What its features are called in the feature store: `users.feature_3@4f2e1a9c`."""
-    rows_train: int = 0
-    rows_test: int = 0
-    rows_dropped: int = 0
-    """Rows left out for a missing label or a missing value of a feature that is not nullable."""
-    data_fingerprint: str = ""
-    """SHA-256 of the training frame's values, in hexadecimal."""
-    data_start: str = ""
-    data_end: str = ""
-    """Event times of the oldest and the newest row."""
-    definitions: str = ""
-    """SHA-256 of the definitions file."""
-    git_commit: str = ""
-    package: str = ""
-    """Folder of the model package in the storage."""
-    error: str = ""
-    traceback: str = ""
-    params: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    packages: dict[str, str] = field(default_factory=dict)
-    """Python package to its version."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Stage to the time it took."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,95 +55,12 @@ class AliasMove:
     reason: str
 
 
-def new_run_id() -> str:
-    """A run id that sorts by time: `20261123T234708-3fa2c1`."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-
-
 class Registry:
     """Reads and changes the registry in `redis` (a client that decodes to text)."""
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
-
-    # --- runs
-
-    def start_run(self, run: Run) -> None:
-        """Record a run that begins now.
-
-        Raises:
-            RunEnded: where its lease has expired before.
-        """
-
-        def begin(pipe: Pipeline) -> None:
-            _require_lease(pipe, run)
-            pipe.multi()
-            pipe.sadd(keys.MODELS, run.model)
-            pipe.sadd(keys.RUNNING, run.id)
-            pipe.hset(keys.run(run.id), mapping=to_hash(run))
-            pipe.zadd(keys.runs(run.model), {run.id: datetime.fromisoformat(run.started).timestamp()})
-            bus.append(pipe, RunStarted(source="trainer", model=run.model, run=run.id, trigger=run.trigger))
-
-        self.redis.transaction(begin, *_lease(run))
-
-    def update_run(self, run: Run) -> None:
-        """Record what is known so far about a run that goes on.
-
-        Raises:
-            RunEnded: where the run has been closed meanwhile, or its lease has expired.
-        """
-
-        def change(pipe: Pipeline) -> None:
-            _require_running(pipe, run)
-            _require_lease(pipe, run)
-            pipe.multi()
-            pipe.hset(keys.run(run.id), mapping=to_hash(run))
-
-        self.redis.transaction(change, keys.run(run.id), *_lease(run))
-
-    def fail_run(self, run: Run, error: str, traceback: str) -> Run:
-        """Record that a run failed, with its error in one sentence and the traceback.
-
-        Raises:
-            RunEnded: where the run has been closed meanwhile.
-        """
-        failed = replace(run, status="failed", finished=utc_now(), error=error, traceback=traceback)
-
-        def close(pipe: Pipeline) -> None:
-            _require_running(pipe, run)
-            pipe.multi()
-            pipe.hset(keys.run(run.id), mapping=to_hash(failed))
-            pipe.srem(keys.RUNNING, run.id)
-            bus.append(pipe, RunFailed(source="trainer", model=run.model, run=run.id, error=error))
-
-        self.redis.transaction(close, keys.run(run.id))
-        return failed
-
-    def running(self) -> list[Run]:
-        """The runs that have begun and not ended."""
-        with self.redis.pipeline(transaction=False) as pipe:
-            for run_id in self.redis.smembers(keys.RUNNING):
-                pipe.hgetall(keys.run(run_id))
-            return [from_hash(Run, found) for found in pipe.execute() if found]
-
-    def run(self, run_id: str) -> Run:
-        """The run of this id, or `UnknownName`."""
-        found = self.redis.hgetall(keys.run(run_id))
-        if not found:
-            raise UnknownName("run", run_id, [run.id for run in self.runs(limit=200)])
-        return from_hash(Run, found)
-
-    def runs(self, model: str | None = None, limit: int = 50) -> list[Run]:
-        """The newest runs, of one model or of all, newest first."""
-        models = [model] if model else sorted(self.redis.smembers(keys.MODELS))
-        with self.redis.pipeline(transaction=False) as pipe:
-            for name in models:
-                pipe.zrevrange(keys.runs(name), 0, limit - 1)
-            ids = [run_id for found in pipe.execute() for run_id in found]
-            for run_id in ids:
-                pipe.hgetall(keys.run(run_id))
-            runs = [from_hash(Run, found) for found in pipe.execute() if found]
-        return sorted(runs, key=lambda run: run.started, reverse=True)[:limit]
+        self.runs = Runs(redis)
 
     # --- versions
 
@@ -222,8 +85,8 @@ class Registry:
         """
 
         def change(pipe: Pipeline) -> Version:
-            _require_running(pipe, run)
-            _require_lease(pipe, run)
+            require_running(pipe, run)
+            require_lease(pipe, run)
             number = int(pipe.get(keys.versions(run.model)) or 0) + 1
             now = _number(pipe.hget(keys.aliases(run.model), CHAMPION))
             if promote and now != champion:
@@ -256,7 +119,7 @@ class Registry:
                 ))  # fmt: skip
             return version
 
-        watched = (keys.run(run.id), *_lease(run), keys.versions(run.model), keys.aliases(run.model))
+        watched = (keys.run(run.id), *lease_of(run), keys.versions(run.model), keys.aliases(run.model))
         version: Version = self.redis.transaction(change, *watched, value_from_callable=True)
         return version
 
@@ -371,22 +234,6 @@ def _move(pipe: Pipeline, model: str, move: AliasMove) -> AliasMove:
     )  # fmt: skip
     bus.append(pipe, event)
     return move
-
-
-def _require_running(pipe: Pipeline, run: Run) -> None:
-    status, error = pipe.hmget(keys.run(run.id), "status", "error")
-    if status != "running":
-        raise RunEnded(run.id, status, error)
-
-
-def _require_lease(pipe: Pipeline, run: Run) -> None:
-    if run.lease and not pipe.exists(run.lease):
-        raise RunEnded(run.id, "lost", "its worker did not renew its lease in time")
-
-
-def _lease(run: Run) -> tuple[str, ...]:
-    """The lease's key, to be watched, if the run has a lease."""
-    return (run.lease,) if run.lease else ()
 
 
 def _number(text: str | None) -> int | None:

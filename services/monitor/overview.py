@@ -9,7 +9,8 @@ from typing import Any
 
 from modelmill import bus
 from modelmill.events import iso
-from modelmill.registry import CHAMPION, Registry, Run
+from modelmill.registry import CHAMPION, Registry
+from modelmill.runs import Run
 from services.monitor.aggregates import Aggregates
 from services.monitor.feed import STREAMS, cloud_event
 from services.monitor.latency import Report, report, series_json
@@ -84,7 +85,7 @@ def as_json(found: Overview) -> dict[str, Any]:
 def _model(aggregates: Aggregates, registry: Registry, name: str) -> ModelOverview:
     aliases = registry.aliases(name)
     champion = aliases.pop(CHAMPION, None)
-    latest = registry.runs(name, limit=1)
+    latest = registry.runs.newest(name, limit=1)
     return ModelOverview(name, aliases, champion, latest[0] if latest else None, report(aggregates, name, WINDOW))
 
 

@@ -10,8 +10,8 @@ from modelmill.registry import CHAMPION, Registry
 from modelmill.settings import Settings
 from modelmill.web import create_app, json_object, redis_answers, reply
 from services.trainer import requests
+from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.overview import Overview
-from services.trainer.queue import TrainingQueue
 from services.trainer.recipes import Recipes
 
 
@@ -59,13 +59,13 @@ def trainer_app(
         limit = requests.limit(request.args.get("limit"))
         if model is not None:
             overview.require(recipes.definitions, model)
-        found = [asdict(run) for run in registry.runs(model, limit)]
+        found = [asdict(run) for run in registry.runs.newest(model, limit)]
         return reply({"runs": [{name: run[name] for name in run if name != "traceback"} for run in found]})
 
     @app.get("/runs/<run>")
     def run(run: str) -> Response:
         """A run with all that is recorded of it."""
-        return reply(asdict(registry.run(run)))
+        return reply(asdict(registry.runs.get(run)))
 
     @app.get("/models")
     def models() -> Response:

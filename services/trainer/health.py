@@ -10,7 +10,7 @@ from rq import Worker
 from modelmill.connections import AWAY, connect
 from modelmill.errors import ModelmillError
 from modelmill.settings import Settings
-from services.trainer.queue import TrainingQueue
+from services.trainer.jobs.queue import TrainingQueue
 
 
 def main() -> None:

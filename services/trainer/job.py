@@ -23,18 +23,19 @@ from modelmill.declarations import Model
 from modelmill.definitions import Definitions, load
 from modelmill.errors import InvalidRequest, RunEnded, UnknownName
 from modelmill.events import utc_now
-from modelmill.registry import Registry, Run, new_run_id
+from modelmill.registry import Registry
+from modelmill.runs import Run, new_run_id
 from modelmill.storage import Storage
-from services.trainer import frame as frames
-from services.trainer import packaging
-from services.trainer.convert import convert
-from services.trainer.evaluate import evaluate, require_metric, task_of
-from services.trainer.frame import Frame
-from services.trainer.recovery import LOST
-from services.trainer.registration import HeldOut, register
-from services.trainer.run_record import RunRecord, git_commit, package_versions, parameters
+from services.trainer.evaluation.metrics import evaluate, require_metric, task_of
+from services.trainer.jobs.recovery import LOST
+from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions, parameters
+from services.trainer.packaging import manifest as packaging
+from services.trainer.packaging.convert import convert
+from services.trainer.promotion.registration import HeldOut, register
 from services.trainer.settings import TrainerSettings
-from services.trainer.split import Split, at_random, by_time, require_classes
+from services.trainer.training import frame as frames
+from services.trainer.training.frame import Frame
+from services.trainer.training.split import Split, at_random, by_time, require_classes
 
 TLS = httpx.create_ssl_context()
 """Made once, before a worker forks: it takes a tenth of a second."""
@@ -140,12 +141,12 @@ def _earlier_attempt(registry: Registry, job: Job) -> dict[str, Any] | None:
     A run that was not that far is closed.
     """
     try:
-        run = registry.run(job.meta["run"])
+        run = registry.runs.get(job.meta["run"])
     except (KeyError, UnknownName):  # there was none, or it was killed before it had recorded anything
         return None
     if run.version is None:
         with suppress(RunEnded):
-            registry.fail_run(run, LOST, "")
+            registry.runs.fail(run, LOST, "")
         return None
     promoted = any(m.version == run.version and m.by == "trainer" for m in registry.history(run.model))
     return {"run": run.id, "version": run.version, "promoted": promoted, "metrics": run.metrics}

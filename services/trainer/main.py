@@ -15,13 +15,13 @@ from modelmill.errors import ModelmillError
 from modelmill.registry import Registry
 from modelmill.storage import Storage
 from modelmill.web import serve
-from services.trainer import recovery
 from services.trainer.app import trainer_app
+from services.trainer.jobs import recovery
+from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.overview import Overview
-from services.trainer.queue import TrainingQueue
 from services.trainer.recipes import Recipes
-from services.trainer.schedule import Scheduler
 from services.trainer.settings import TrainerSettings
+from services.trainer.triggers.schedule import Scheduler
 
 PORT = 8002
 

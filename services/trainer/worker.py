@@ -42,8 +42,8 @@ from modelmill.connections import AWAY, Redis, connect
 from modelmill.definitions import load
 from modelmill.errors import InvalidRequest, ModelmillError, RunEnded, Unavailable
 from modelmill.registry import Registry
-from services.trainer.queue import KEPT_SECONDS, TRAIN
-from services.trainer.recovery import ATTEMPTS, LEASE, SWEEP, recover
+from services.trainer.jobs.queue import KEPT_SECONDS, TRAIN
+from services.trainer.jobs.recovery import ATTEMPTS, LEASE, SWEEP, recover
 from services.trainer.settings import TrainerSettings
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from modelmill.registry import Registry
-from services.trainer.queue import TrainingQueue
-from services.trainer.recovery import ATTEMPTS
+from services.trainer.jobs.queue import TrainingQueue
+from services.trainer.jobs.recovery import ATTEMPTS
 from tests.conftest import USERS_MILL, RedisServer
 from tests.eventually import eventually
 from tests.trainer.conftest import FeatureStub, environment, feature_stub  # noqa: F401  fixtures
@@ -86,7 +86,7 @@ def test_another_worker_takes_over_from_one_that_is_killed(
     took = time.monotonic() - killed
     assert took < BOUND
     print(f"taken over after {took:.1f} s")
-    assert registry.run(first).error.startswith("worker lost")
+    assert registry.runs.get(first).error.startswith("worker lost")
     gate.unlink()
     assert ended(queue, job).status == "finished"
     assert len(registry.versions("user_target")) == 1
@@ -99,7 +99,7 @@ def test_after_the_training_process_is_killed_the_job_runs_again_at_once(
     first = working(queue, job)
     os.kill(horses(worker)[0], signal.SIGKILL)
     eventually(lambda: queue.job(job).run not in (None, first), within=3, saying="the job has begun again")
-    eventually(lambda: registry.run(first).status == "failed", within=BOUND, saying="the first run is closed")
+    eventually(lambda: registry.runs.get(first).status == "failed", within=BOUND, saying="the first run is closed")
     gate.unlink()
     assert ended(queue, job).status == "finished"
     assert worker.poll() is None
@@ -118,9 +118,9 @@ def test_a_job_whose_process_is_killed_each_time_has_failed_after_three_attempts
     view = ended(queue, job)
     assert view.status == "failed"
     assert "signal 9" in view.error
-    eventually(lambda: not registry.running(), within=BOUND, saying="all runs are closed")
-    assert {run.status for run in registry.runs("user_target")} == {"failed"}
-    assert len(registry.runs("user_target")) == ATTEMPTS
+    eventually(lambda: not registry.runs.running(), within=BOUND, saying="all runs are closed")
+    assert {run.status for run in registry.runs.newest("user_target")} == {"failed"}
+    assert len(registry.runs.newest("user_target")) == ATTEMPTS
 
 
 def test_a_training_goes_on_while_redis_restarts(
@@ -140,7 +140,7 @@ def test_a_training_goes_on_while_redis_restarts(
     feature_stub.open.set()
     assert ended(queue, job, within=60).status == "finished"
     assert registry.aliases("user_target")["champion"] >= 1
-    eventually(lambda: not registry.running(), within=BOUND, saying="no run is left open")
+    eventually(lambda: not registry.runs.running(), within=BOUND, saying="no run is left open")
     assert ended(queue, queue.enqueue("user_target")).status == "finished", "the worker goes on"
     assert worker.poll() is None
 
@@ -175,6 +175,6 @@ def test_a_worker_that_slept_too_long_can_write_nothing_of_its_run(
         os.kill(pid, signal.SIGCONT)
     eventually(lambda: not lives(horse), within=30, saying="the late process gives up")
     assert len(registry.versions("user_target")) == 1
-    assert registry.run(first).status == "failed"
-    assert registry.run(first).version is None
+    assert registry.runs.get(first).status == "failed"
+    assert registry.runs.get(first).version is None
     assert queue.job(job).status == "finished"

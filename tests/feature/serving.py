@@ -13,7 +13,8 @@ from sklearn.tree import DecisionTreeRegressor
 from modelmill import package
 from modelmill.events import utc_now
 from modelmill.package import Manifest
-from modelmill.registry import Registry, Run, new_run_id
+from modelmill.registry import Registry
+from modelmill.runs import Run, new_run_id
 from services.predictor.app import create_app
 from services.predictor.live import LiveModels
 from services.predictor.online import OnlineStore
@@ -21,7 +22,7 @@ from services.predictor.predictor import Predictor
 from services.predictor.reconcile import Reconciler
 from services.predictor.reports import Reports
 from services.predictor.settings import PredictorSettings
-from services.trainer import packaging
+from services.trainer.packaging import manifest as packaging
 from tests.feature.conftest import Room
 
 
@@ -55,7 +56,7 @@ def publish(room: Room, model: str = "m") -> int:
     )
     folder = package.write(room.catalogue.storage, manifest, {package.GRAPH: _tree(len(inputs))})
     registry = Registry(room.redis)
-    registry.start_run(run)
+    registry.runs.start(run)
     champion = registry.aliases(model).get("champion")
     return registry.register(run, folder, promote=True, champion=champion).version
 

@@ -8,7 +8,8 @@ import pytest
 
 from modelmill import keys
 from modelmill.errors import Conflict, UnknownName
-from modelmill.registry import Registry, Run, new_run_id
+from modelmill.registry import Registry
+from modelmill.runs import Run, new_run_id
 from services.feature.definitions import catalogue as module
 from services.feature.definitions.catalogue import Catalogue
 from tests.feature.conftest import OpenRoom, Room
@@ -47,7 +48,7 @@ def train(room: Room) -> tuple[int, str]:
         fields=["users.x", f"users.{stored}"],
         definitions=room.catalogue.definitions.fingerprint,
     )
-    registry.start_run(run)
+    registry.runs.start(run)
     champion = registry.aliases("m").get("champion")
     return registry.register(run, "packages/m", promote=True, champion=champion).version, stored
 
@@ -200,7 +201,7 @@ def train_on_total(room: Room) -> str:
         fields=[f"users.{group.name}"],
         definitions=room.catalogue.definitions.fingerprint,
     )
-    registry.start_run(run)
+    registry.runs.start(run)
     registry.register(run, "packages/m", promote=True, champion=registry.aliases("m").get("champion"))
     return group.name
 

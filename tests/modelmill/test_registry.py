@@ -12,7 +12,8 @@ from modelmill import bus, keys
 from modelmill.connections import Redis
 from modelmill.errors import Conflict, RunEnded, UnknownName
 from modelmill.events import ModelPromoted, ModelTrained, RunFailed, RunStarted, utc_now
-from modelmill.registry import AliasMove, Registry, Run, Version, new_run_id, promoted
+from modelmill.registry import AliasMove, Registry, Version, promoted
+from modelmill.runs import Run, new_run_id
 from tests.conftest import RedisServer
 
 MODEL = "user_target"
@@ -25,7 +26,7 @@ def registry(fake_redis: Redis) -> Registry:
 
 def begin(registry: Registry, model: str = MODEL, **known: object) -> Run:
     run = Run(id=new_run_id(), model=model, started=utc_now(), **known)  # type: ignore[arg-type]
-    registry.start_run(run)
+    registry.runs.start(run)
     return run
 
 
@@ -61,7 +62,7 @@ def test_a_run_is_the_same_after_a_way_through_redis(registry: Registry) -> None
         rows_train=3,
         traceback="line 1\nline 2",
     )
-    assert registry.run(run.id) == run
+    assert registry.runs.get(run.id) == run
 
 
 def test_a_run_is_plain_text_in_redis(registry: Registry, fake_redis: Redis) -> None:
@@ -79,8 +80,8 @@ def test_a_run_begins_with_its_event(registry: Registry, fake_redis: Redis) -> N
 
 def test_a_failed_run_keeps_its_error_and_traceback(registry: Registry, fake_redis: Redis) -> None:
     run = begin(registry)
-    registry.fail_run(run, "no such column", "Traceback ...")
-    failed = registry.run(run.id)
+    registry.runs.fail(run, "no such column", "Traceback ...")
+    failed = registry.runs.get(run.id)
     assert (failed.status, failed.error, failed.traceback) == ("failed", "no such column", "Traceback ...")
     assert failed.finished
     assert isinstance(events(fake_redis)[-1], RunFailed)
@@ -88,22 +89,22 @@ def test_a_failed_run_keeps_its_error_and_traceback(registry: Registry, fake_red
 
 def test_running_are_those_that_have_not_ended(registry: Registry) -> None:
     first, second, third = begin(registry), begin(registry), begin(registry)
-    registry.fail_run(first, "error", "")
+    registry.runs.fail(first, "error", "")
     registry.register(second, "p", promote=False, champion=None)
-    assert [run.id for run in registry.running()] == [third.id]
+    assert [run.id for run in registry.runs.running()] == [third.id]
 
 
 def test_a_run_that_has_ended_takes_no_more_writes(registry: Registry) -> None:
     run = begin(registry)
-    registry.fail_run(run, "lost", "")
+    registry.runs.fail(run, "lost", "")
     for write in (
-        lambda: registry.update_run(run),
-        lambda: registry.fail_run(run, "again", ""),
+        lambda: registry.runs.update(run),
+        lambda: registry.runs.fail(run, "again", ""),
         lambda: registry.register(run, "p", promote=True, champion=None),
     ):
         with pytest.raises(RunEnded, match=f"run {run.id} has ended already \\(failed: lost\\)"):
             write()
-    assert registry.run(run.id).error == "lost"
+    assert registry.runs.get(run.id).error == "lost"
 
 
 def test_a_run_registers_one_version(registry: Registry) -> None:
@@ -116,14 +117,14 @@ def test_a_run_registers_one_version(registry: Registry) -> None:
 
 def test_runs_come_newest_first_over_all_models(registry: Registry) -> None:
     ids = [begin(registry, model).id for model in ("a", "b", "a")]
-    assert [run.id for run in registry.runs()] == ids[::-1]
-    assert [run.id for run in registry.runs("a")] == [ids[2], ids[0]]
-    assert [run.id for run in registry.runs(limit=1)] == [ids[2]]
+    assert [run.id for run in registry.runs.newest()] == ids[::-1]
+    assert [run.id for run in registry.runs.newest("a")] == [ids[2], ids[0]]
+    assert [run.id for run in registry.runs.newest(limit=1)] == [ids[2]]
 
 
 def test_an_unknown_run_is_named(registry: Registry) -> None:
     with pytest.raises(UnknownName, match="run 'nope' is not known"):
-        registry.run("nope")
+        registry.runs.get("nope")
 
 
 @pytest.mark.redis
@@ -137,7 +138,7 @@ def test_no_state_changes_whose_event_cannot_be_appended(real_redis: RedisServer
     redis.execute_command("ACL", "SETUSER", "default", "-xadd")
     for write in (
         lambda: begin(registry),
-        lambda: registry.fail_run(run, "error", ""),
+        lambda: registry.runs.fail(run, "error", ""),
         lambda: registry.register(run, "p", promote=True, champion=2),
         lambda: registry.promote(MODEL, 1, by="ada"),
         lambda: registry.rollback(MODEL, by="ada"),
@@ -160,7 +161,7 @@ def test_a_version_knows_its_run_and_the_run_its_version(registry: Registry) -> 
         "packages/p",
         {"accuracy": 0.9},
     )
-    assert (registry.run(run.id).status, registry.run(run.id).version) == ("succeeded", 1)
+    assert (registry.runs.get(run.id).status, registry.runs.get(run.id).version) == ("succeeded", 1)
 
 
 def test_a_registration_tells_of_the_version_and_of_the_promotion(registry: Registry, fake_redis: Redis) -> None:
@@ -200,7 +201,7 @@ def test_versions_are_numbered_without_gaps_however_many_register_at_once(real_r
         versions = list(pool.map(lambda run: registry.register(run, "p", promote=False, champion=None), many))
     assert sorted(v.version for v in versions) == list(range(1, 41))
     assert {v.version: v.run for v in registry.versions(MODEL)} == {v.version: v.run for v in versions}
-    assert all(registry.run(v.run).version == v.version for v in versions)
+    assert all(registry.runs.get(v.run).version == v.version for v in versions)
     assert sorted(e.version for e in events(redis) if isinstance(e, ModelTrained)) == list(range(1, 41))
 
 

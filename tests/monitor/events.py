@@ -9,7 +9,8 @@ from typing import Any
 from modelmill import bus, keys
 from modelmill.connections import Redis
 from modelmill.events import PredictionFailed, PredictionServed, iso
-from modelmill.registry import Registry, Run, new_run_id
+from modelmill.registry import Registry
+from modelmill.runs import Run, new_run_id
 from services.monitor.aggregates import STREAM, Aggregates
 
 NOW = datetime(2026, 11, 23, 23, 47, 30, tzinfo=UTC)
@@ -69,5 +70,5 @@ def train(redis: Redis, model: str, *, accuracy: float = 0.9) -> None:
     """Register a version of `model` and let it be champion."""
     registry = Registry(redis)
     run = Run(id=new_run_id(), model=model, started=iso(NOW), metrics={"accuracy": accuracy}, decision="the first")
-    registry.start_run(run)
+    registry.runs.start(run)
     registry.register(run, "package", promote=True, champion=registry.aliases(model).get("champion"))

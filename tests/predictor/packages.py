@@ -18,7 +18,8 @@ from modelmill import keys, package
 from modelmill.connections import Redis
 from modelmill.events import utc_now
 from modelmill.package import Input, Manifest
-from modelmill.registry import Registry, Run, Version, new_run_id
+from modelmill.registry import Registry, Version
+from modelmill.runs import Run, new_run_id
 from modelmill.storage import Storage
 
 USER_INPUTS = [
@@ -100,7 +101,7 @@ def publish(redis: Redis, storage: Storage, described: Manifest, graph: bytes, *
     folder = package.write(storage, described, {package.GRAPH: graph})
     registry = Registry(redis)
     run = Run(id=described.run, model=described.model, started=utc_now())
-    registry.start_run(run)
+    registry.runs.start(run)
     champion = registry.aliases(described.model).get("champion")
     return registry.register(run, folder, promote=promote, champion=champion)
 

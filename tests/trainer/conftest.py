@@ -25,8 +25,8 @@ from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
 from modelmill.connections import Redis
-from services.trainer.queue import TrainingQueue
-from services.trainer.recovery import ATTEMPTS
+from services.trainer.jobs.queue import TrainingQueue
+from services.trainer.jobs.recovery import ATTEMPTS
 from tests.conftest import USERS_MILL, RedisServer
 
 

@@ -12,11 +12,12 @@ from modelmill import package
 from modelmill.connections import Redis
 from modelmill.events import utc_now
 from modelmill.package import GRAPH, Manifest
-from modelmill.registry import Registry, Run
+from modelmill.registry import Registry
+from modelmill.runs import Run
 from modelmill.storage import Storage
 from services.trainer.app import trainer_app
+from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.overview import Overview
-from services.trainer.queue import TrainingQueue
 from services.trainer.recipes import Recipes
 from services.trainer.settings import TrainerSettings
 from tests.conftest import USERS_MILL
@@ -43,7 +44,7 @@ def trained(registry: Registry, storage: Storage) -> Train:
     def train() -> int:
         number = len(registry.versions("user_target")) + 1
         run = Run(id=f"r{number}", model="user_target", started=utc_now(), metrics={"accuracy": 0.9})
-        registry.start_run(run)
+        registry.runs.start(run)
         folder = package.write(storage, manifest(run.id), {GRAPH: b"graph"})
         return registry.register(run, folder, promote=True, champion=number - 1 or None).version
 
@@ -124,8 +125,8 @@ def test_a_waiting_job_can_be_canceled_once(http: FlaskClient) -> None:
 
 def test_runs_are_listed_without_and_shown_with_their_traceback(http: FlaskClient, registry: Registry) -> None:
     run = Run(id="r1", model="user_target", started=utc_now())
-    registry.start_run(run)
-    registry.fail_run(run, "no rows", "Traceback ...")
+    registry.runs.start(run)
+    registry.runs.fail(run, "no rows", "Traceback ...")
     [listed] = http.get("/runs?model=user_target&limit=5").json["runs"]
     assert listed["error"] == "no rows"
     assert "traceback" not in listed
@@ -137,7 +138,7 @@ def test_runs_are_listed_without_and_shown_with_their_traceback(http: FlaskClien
 def test_models_are_listed_whether_trained_or_only_declared(
     http: FlaskClient, registry: Registry, trained: Train
 ) -> None:
-    registry.start_run(Run(id="old", model="gone_from_the_file", started=utc_now()))
+    registry.runs.start(Run(id="old", model="gone_from_the_file", started=utc_now()))
     gone, users = http.get("/models").json["models"]
     assert (gone["name"], gone["declared"], gone["latest"]) == ("gone_from_the_file", False, None)
     assert users == {

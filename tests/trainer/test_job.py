@@ -16,9 +16,10 @@ from modelmill.errors import DefinitionsError, InvalidRequest, UnknownName
 from modelmill.events import ModelPromoted, ModelTrained, RunStarted
 from modelmill.registry import Registry
 from modelmill.storage import Storage
-from services.trainer import frame, packaging
-from services.trainer.graph import packaged
 from services.trainer.job import make_estimator, train
+from services.trainer.packaging import manifest as packaging
+from services.trainer.packaging.graph import packaged
+from services.trainer.training import frame
 from tests.conftest import USERS_MILL, RedisServer
 from tests.trainer.conftest import FeatureStub, parquet, users_table
 
@@ -42,7 +43,7 @@ def mill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_training_registers_and_promotes_a_version(registry: Registry, feature_stub: FeatureStub) -> None:
     done = train("user_target", by="me", start="2026-01-01T00:00:00+00:00")
     assert (done["version"], done["promoted"]) == (1, True)
-    run = registry.run(done["run"])
+    run = registry.runs.get(done["run"])
     assert feature_stub.asked == [
         {"model": "user_target", "definitions": run.definitions, "start": "2026-01-01T00:00:00+00:00", "end": None}
     ]
@@ -84,9 +85,9 @@ def test_the_package_answers_as_the_estimator_in_it(registry: Registry, tmp_path
 
 
 def test_the_same_data_has_the_same_fingerprint(registry: Registry, feature_stub: FeatureStub) -> None:
-    runs = [registry.run(train("user_target")["run"]) for _ in range(2)]
+    runs = [registry.runs.get(train("user_target")["run"]) for _ in range(2)]
     feature_stub.table = users_table(seed=1)
-    runs.append(registry.run(train("user_target")["run"]))
+    runs.append(registry.runs.get(train("user_target")["run"]))
     first, second, third = (run.data_fingerprint for run in runs)
     assert first == second != third
 
@@ -95,13 +96,13 @@ def test_a_version_that_is_not_better_is_not_promoted(registry: Registry, mill: 
     mill.write_text(mill.read_text().replace('promote="always"', 'promote="if_better"'))
     first, second = train("user_target"), train("user_target")
     assert (first["promoted"], second["promoted"]) == (True, False)
-    assert "not promoted, not being better" in registry.run(second["run"]).decision
+    assert "not promoted, not being better" in registry.runs.get(second["run"]).decision
     assert registry.aliases("user_target") == {"champion": 1}
 
 
 def test_a_source_with_event_times_is_split_by_time(registry: Registry, mill: Path) -> None:
     mill.write_text(mill.read_text().replace("entity=user, columns", 'entity=user, event_time="at", columns'))
-    run = registry.run(train("user_target")["run"])
+    run = registry.runs.get(train("user_target")["run"])
     assert run.params["split"] == "by time: the newest 100 of 400 rows held out"
 
 
@@ -110,7 +111,7 @@ def test_an_estimator_that_fails_leaves_a_run_that_names_the_users_line(registry
     mill.write_text(source)
     with pytest.raises(RuntimeError):
         train("user_target")
-    [run] = registry.runs("user_target")
+    [run] = registry.runs.newest("user_target")
     assert (run.status, run.stage, run.error) == ("failed", "frame", "RuntimeError: no luck")
     assert f'File "{mill}", line' in run.traceback
     assert "raise RuntimeError('no luck')" in run.traceback
@@ -132,7 +133,7 @@ def test_a_recipe_with_a_mistake_fails_before_data_are_fetched(
     with pytest.raises(InvalidRequest, match=error):
         train("user_target")
     assert feature_stub.asked == []
-    assert registry.runs("user_target")[0].status == "failed"
+    assert registry.runs.newest("user_target")[0].status == "failed"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,7 @@ def test_data_that_cannot_be_learned_from_fail_with_their_counts(
     feature_stub.table = table
     with pytest.raises(InvalidRequest):
         train("user_target")
-    assert error in registry.runs("user_target")[0].error
+    assert error in registry.runs.newest("user_target")[0].error
 
 
 def test_an_unknown_model_leaves_no_run(registry: Registry) -> None:

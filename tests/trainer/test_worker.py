@@ -15,7 +15,7 @@ from rq import Queue
 from rq.job import Callback
 
 from modelmill.registry import Registry
-from services.trainer.queue import TRAIN, TrainingQueue
+from services.trainer.jobs.queue import TRAIN, TrainingQueue
 from services.trainer.worker import TrainJob
 from tests.conftest import ROOT, USERS_MILL, RedisServer
 from tests.eventually import eventually
@@ -104,7 +104,7 @@ def test_a_worker_trains_what_is_enqueued(queue: TrainingQueue, registry: Regist
     job = ended(queue, queue.enqueue("user_target", by="me"))
     assert (job.status, job.stage, job.progress, job.rows) == ("finished", "done", 1.0, 300)
     assert job.run is not None
-    run = registry.run(job.run)
+    run = registry.runs.get(job.run)
     assert (run.status, run.job, run.by) == ("succeeded", job.job, "me")
     assert registry.aliases("user_target") == {"champion": run.version}
 
@@ -180,7 +180,7 @@ def test_a_canceled_job_is_stopped_and_its_worker_goes_on(
     stub.open.set()
     assert ended(queue, queue.enqueue("user_target")).status == "finished"
     assert queue.job(job).status == "canceled"
-    assert [run.error for run in registry.runs("user_target", limit=2)] == ["", "canceled by me"]
+    assert [run.error for run in registry.runs.newest("user_target", limit=2)] == ["", "canceled by me"]
 
 
 def test_health_tells_whether_a_worker_of_this_host_lives(
@@ -209,7 +209,7 @@ def test_after_sigkill_of_the_worker_its_job_runs_again_within_15_s(
     assert time.monotonic() - killed < 15
     stub.open.set()
     assert ended(queue, job).status == "finished"
-    again, lost = registry.runs("user_target", limit=2)
+    again, lost = registry.runs.newest("user_target", limit=2)
     assert (again.status, again.job) == ("succeeded", job)
     assert (lost.status, lost.stage, lost.job) == ("failed", "frame", job)
     assert lost.error.startswith("worker lost")

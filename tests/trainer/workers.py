@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from services.trainer.queue import JobView, TrainingQueue
+from services.trainer.jobs.queue import JobView, TrainingQueue
 from tests.conftest import ROOT
 from tests.eventually import eventually
 from tests.trainer.conftest import FeatureStub

@@ -8,10 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from modelmill.events import utc_now
-from modelmill.registry import Registry, Run
-from services.trainer import recovery
-from services.trainer.queue import TrainingQueue
-from services.trainer.recovery import ATTEMPTS, LOST, close_lost_runs, recover, requeue_abandoned, requeue_unclaimed
+from modelmill.registry import Registry
+from modelmill.runs import Run
+from services.trainer.jobs import recovery
+from services.trainer.jobs.queue import TrainingQueue
+from services.trainer.jobs.recovery import (
+    ATTEMPTS,
+    LOST,
+    close_lost_runs,
+    recover,
+    requeue_abandoned,
+    requeue_unclaimed,
+)
 from tests.conftest import RedisServer
 from tests.eventually import eventually
 from tests.trainer.conftest import began
@@ -30,7 +38,7 @@ def registry(real_redis: RedisServer) -> Iterator[Registry]:
 
 
 def start_run(registry: Registry, run: str, lease: str) -> None:
-    registry.start_run(Run(id=run, model="m", started=utc_now(), lease=lease))
+    registry.runs.start(Run(id=run, model="m", started=utc_now(), lease=lease))
 
 
 def take(queue: TrainingQueue, job: str) -> None:
@@ -71,7 +79,7 @@ def test_a_job_with_a_lease_is_left_alone(queue: TrainingQueue, registry: Regist
     start_run(registry, "r1", began(queue, job, run="r1"))
     recover(queue.rq, registry)
     assert queue.job(job).status == "started"
-    assert registry.run("r1").status == "running"
+    assert registry.runs.get("r1").status == "running"
 
 
 def test_a_job_whose_lease_ran_out_waits_again_and_its_run_is_closed(queue: TrainingQueue, registry: Registry) -> None:
@@ -81,7 +89,7 @@ def test_a_job_whose_lease_ran_out_waits_again_and_its_run_is_closed(queue: Trai
     queue.redis.delete(lease)
     recover(queue.rq, registry)
     assert queue.rq.job_ids == [job]
-    assert (registry.run("r1").status, registry.run("r1").error) == ("failed", LOST)
+    assert (registry.runs.get("r1").status, registry.runs.get("r1").error) == ("failed", LOST)
 
 
 def test_after_three_attempts_the_job_has_failed(queue: TrainingQueue) -> None:
@@ -112,6 +120,6 @@ def test_only_the_run_whose_lease_has_expired_is_closed(queue: TrainingQueue, re
         start_run(registry, f"r{number}", lease)
     queue.redis.delete(leases[0])
     close_lost_runs(registry)
-    assert [registry.run(f"r{number}").status for number in range(3)] == ["failed", "running", "running"]
-    assert registry.run("r0").error == LOST
-    assert {run.id for run in registry.running()} == {"r1", "r2"}
+    assert [registry.runs.get(f"r{number}").status for number in range(3)] == ["failed", "running", "running"]
+    assert registry.runs.get("r0").error == LOST
+    assert {run.id for run in registry.runs.running()} == {"r1", "r2"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.trainer.promotion import Champion, Decision, Policy, decide
+from services.trainer.promotion.decision import Champion, Decision, Policy, decide
 
 
 def decided(policy: Policy, score: float, champion: Champion | None) -> Decision:

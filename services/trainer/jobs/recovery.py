@@ -27,7 +27,7 @@ from rq.serializers import JSONSerializer
 from modelmill.connections import AWAY
 from modelmill.errors import RunEnded
 from modelmill.registry import Registry
-from services.trainer.queue import KEPT_SECONDS
+from services.trainer.jobs.queue import KEPT_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -119,10 +119,10 @@ def _abandon(queue: Queue, pipe: Pipeline, execution: Execution) -> None:
 
 def close_lost_runs(registry: Registry) -> None:
     """Close the runs whose leases have expired."""
-    for run in registry.running():
+    for run in registry.runs.running():
         if run.lease and not registry.redis.exists(run.lease):
             try:
-                registry.fail_run(run, LOST, "")
+                registry.runs.fail(run, LOST, "")
                 log.warning("run %s of %s is closed: %s", run.id, run.model, LOST)
             except RunEnded:
                 continue  # it has just ended by itself

@@ -11,14 +11,15 @@ from rq.serializers import JSONSerializer
 from modelmill.connections import Redis
 from modelmill.errors import Conflict, QueueFull, UnknownName
 from modelmill.events import utc_now
-from modelmill.registry import Registry, Run
-from services.trainer.queue import TRAIN, TrainingQueue
-from services.trainer.recovery import requeue_abandoned
+from modelmill.registry import Registry
+from modelmill.runs import Run
+from services.trainer.jobs.queue import TRAIN, TrainingQueue
+from services.trainer.jobs.recovery import requeue_abandoned
 from tests.trainer.conftest import began
 
 
 def start_run(registry: Registry, job: str) -> str:
-    registry.start_run(Run(id="r1", model="m", started=utc_now(), job=job))
+    registry.runs.start(Run(id="r1", model="m", started=utc_now(), job=job))
     return "r1"
 
 
@@ -106,7 +107,7 @@ def test_canceling_a_running_job_closes_its_run(fake_queue: TrainingQueue, fake_
     registry, job = Registry(fake_redis), fake_queue.enqueue("m")
     began(fake_queue, job, run=start_run(registry, job))
     assert fake_queue.cancel(job, registry, by="me").status == "canceled"
-    assert (registry.run("r1").status, registry.run("r1").error) == ("failed", "canceled by me")
+    assert (registry.runs.get("r1").status, registry.runs.get("r1").error) == ("failed", "canceled by me")
 
 
 def test_a_job_that_has_only_just_begun_can_be_canceled(fake_queue: TrainingQueue, fake_redis: Redis) -> None:
@@ -120,7 +121,7 @@ def test_a_job_whose_version_is_registered_is_not_canceled_any_more(
 ) -> None:
     registry, job = Registry(fake_redis), fake_queue.enqueue("m")
     began(fake_queue, job, run=start_run(registry, job))
-    registry.register(registry.run("r1"), "packages/m/r1", promote=True, champion=None)
+    registry.register(registry.runs.get("r1"), "packages/m/r1", promote=True, champion=None)
     with pytest.raises(Conflict, match="has ended already"):
         fake_queue.cancel(job, registry)
 

@@ -16,8 +16,8 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 
 from modelmill.errors import InvalidRequest
 from modelmill.package import Input
-from services.trainer.convert import Converted, convert
-from services.trainer.graph import Graph
+from services.trainer.packaging.convert import Converted, convert
+from services.trainer.packaging.graph import Graph
 
 RANDOM = np.random.default_rng(0)
 NUMBERS = pd.DataFrame({"a": RANDOM.normal(size=400), "b": 100 * RANDOM.normal(size=400)})

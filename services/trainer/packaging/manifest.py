@@ -13,8 +13,8 @@ from modelmill.declarations import Model
 from modelmill.definitions import Definitions, FeatureRef
 from modelmill.model_features import ComputedRef, model_features
 from modelmill.package import ESTIMATOR, GRAPH, Input, Manifest
-from services.trainer.convert import Converted
-from services.trainer.evaluate import task_of
+from services.trainer.evaluation.metrics import task_of
+from services.trainer.packaging.convert import Converted
 
 
 @dataclass(frozen=True)

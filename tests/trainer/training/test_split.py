@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelmill.errors import InvalidRequest
-from services.trainer.split import FEWEST, at_random, by_time, require_classes
+from services.trainer.training.split import FEWEST, at_random, by_time, require_classes
 
 
 def times(*minutes: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 
 from modelmill.errors import InvalidRequest
-from services.trainer.evaluate import evaluate, task_of
+from services.trainer.evaluation.metrics import evaluate, task_of
 
 ROWS = pd.DataFrame({"a": np.linspace(-1, 1, 40), "b": np.cos(np.arange(40))})
 LABEL = (ROWS["a"] > 0).to_numpy().astype(int)

@@ -14,8 +14,9 @@ from sklearn.preprocessing import StandardScaler
 from modelmill.connections import Redis
 from modelmill.errors import InvalidRequest, RunEnded
 from modelmill.events import utc_now
-from modelmill.registry import Registry, Run
-from services.trainer.run_record import RunRecord, git_commit, package_versions, parameters, sentence
+from modelmill.registry import Registry
+from modelmill.runs import Run
+from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions, parameters, sentence
 
 
 @pytest.fixture
@@ -25,36 +26,36 @@ def record(fake_redis: Redis) -> RunRecord:
 
 def test_each_stage_is_recorded_with_its_time(record: RunRecord) -> None:
     with record.recording(), record.stage("frame"):
-        assert record.registry.run("r1").stage == "frame"
+        assert record.registry.runs.get("r1").stage == "frame"
     with record.stage("fit"):
         pass
-    assert list(record.registry.run("r1").seconds) == ["frame"]
+    assert list(record.registry.runs.get("r1").seconds) == ["frame"]
     assert list(record.run.seconds) == ["frame", "fit"]
 
 
 def test_an_error_fails_the_run_in_one_sentence_with_its_traceback(record: RunRecord) -> None:
     with pytest.raises(InvalidRequest), record.recording(), record.stage("frame"):
         raise InvalidRequest("no rows")
-    run = record.registry.run("r1")
+    run = record.registry.runs.get("r1")
     assert (run.status, run.stage, run.error) == ("failed", "frame", "no rows")
     assert "test_run_record.py" in run.traceback
-    assert record.registry.running() == []
+    assert record.registry.runs.running() == []
 
 
 def test_code_that_ends_the_process_fails_the_run_too(record: RunRecord) -> None:
     with pytest.raises(SystemExit), record.recording():
         raise SystemExit(3)
-    assert record.registry.run("r1").error == "SystemExit: 3"
+    assert record.registry.runs.get("r1").error == "SystemExit: 3"
 
 
 def test_a_run_that_was_closed_meanwhile_stays_closed_and_stops_the_work(record: RunRecord) -> None:
     with pytest.raises(RunEnded, match="worker lost"), record.recording():
         _close_and_go_on(record)
-    assert record.registry.run("r1").error == "worker lost"
+    assert record.registry.runs.get("r1").error == "worker lost"
 
 
 def _close_and_go_on(record: RunRecord) -> None:
-    record.registry.fail_run(record.run, "worker lost", "")
+    record.registry.runs.fail(record.run, "worker lost", "")
     with record.stage("fit"):
         pytest.fail("went on with a run that has ended")
 
@@ -62,16 +63,16 @@ def _close_and_go_on(record: RunRecord) -> None:
 def test_nothing_more_is_recorded_of_a_run_whose_lease_has_expired(fake_redis: Redis) -> None:
     registry, run = Registry(fake_redis), Run(id="r1", model="m", started=utc_now(), lease="lease")
     fake_redis.set("lease", "")
-    registry.start_run(run)
+    registry.runs.start(run)
     fake_redis.delete("lease")
     for write in (
-        lambda: registry.start_run(replace(run, id="r2")),
-        lambda: registry.update_run(replace(run, stage="fit")),
+        lambda: registry.runs.start(replace(run, id="r2")),
+        lambda: registry.runs.update(replace(run, stage="fit")),
         lambda: registry.register(run, "packages/m/r1", promote=True, champion=None),
     ):
         with pytest.raises(RunEnded, match="did not renew its lease"):
             write()
-    assert [(r.id, r.stage) for r in registry.runs("m")] == [("r1", "queued")]
+    assert [(r.id, r.stage) for r in registry.runs.newest("m")] == [("r1", "queued")]
     assert registry.versions("m") == []
 
 

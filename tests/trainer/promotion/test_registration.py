@@ -17,13 +17,14 @@ from modelmill.declarations import Entity, Model
 from modelmill.errors import Conflict, RunEnded
 from modelmill.events import utc_now
 from modelmill.package import Input, Manifest
-from modelmill.registry import Registry, Run, Version
+from modelmill.registry import Registry, Version
+from modelmill.runs import Run
 from modelmill.storage import Storage
-from services.trainer.convert import convert
-from services.trainer.evaluate import evaluate
-from services.trainer.packaging import Inputs, files, manifest
-from services.trainer.promotion import Decision
-from services.trainer.registration import TRIES, HeldOut, register
+from services.trainer.evaluation.metrics import evaluate
+from services.trainer.packaging.convert import convert
+from services.trainer.packaging.manifest import Inputs, files, manifest
+from services.trainer.promotion.decision import Decision
+from services.trainer.promotion.registration import TRIES, HeldOut, register
 
 RANDOM = np.random.default_rng(1)
 ROWS = pd.DataFrame(RANDOM.normal(size=(300, 2)), columns=["a", "b"])
@@ -48,8 +49,8 @@ def train(registry: Registry, storage: Storage) -> Train:
     """Package a fitted estimator as the next run of model m, and register it."""
 
     def train(estimator: Any, recipe: Model, rows: pd.DataFrame = ROWS) -> tuple[Version, Decision]:
-        run = Run(id=f"run-{len(registry.runs('m', limit=100)) + 1}", model="m", started=utc_now())
-        registry.start_run(run)
+        run = Run(id=f"run-{len(registry.runs.newest('m', limit=100)) + 1}", model="m", started=utc_now())
+        registry.runs.start(run)
         made = packaged(estimator, recipe, run.id, rows)
         folder = package.write(storage, made, files(estimator, convert(estimator, made.inputs, rows)))
         run = replace(run, package=folder, metrics=made.metrics)
@@ -67,8 +68,8 @@ def packaged(estimator: Any, recipe: Model, run: str, rows: pd.DataFrame) -> Man
 def test_the_first_version_becomes_champion(train: Train, registry: Registry) -> None:
     version, decision = train(GOOD, recipe())
     assert (version.version, decision.promote, registry.aliases("m")) == (1, True, {"champion": 1})
-    assert registry.run("run-1").decision == decision.reason
-    assert registry.run("run-1").seconds["register"] > 0
+    assert registry.runs.get("run-1").decision == decision.reason
+    assert registry.runs.get("run-1").seconds["register"] > 0
 
 
 def test_the_champion_is_scored_again_on_the_new_rows(train: Train, registry: Registry) -> None:
@@ -152,7 +153,7 @@ def test_a_run_that_was_closed_meanwhile_registers_nothing(
     real = registry.register
 
     def closed(run: Run, *args: Any, **kwargs: Any) -> Version:
-        registry.fail_run(run, "worker lost", "")
+        registry.runs.fail(run, "worker lost", "")
         return real(run, *args, **kwargs)
 
     monkeypatch.setattr(registry, "register", closed)

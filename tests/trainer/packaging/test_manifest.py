@@ -9,7 +9,7 @@ import pandas as pd
 
 from modelmill.definitions import load
 from modelmill.package import Input
-from services.trainer.packaging import example, signature
+from services.trainer.packaging.manifest import example, signature
 
 MILL = """
 from modelmill import Entity, Model, Source, feature

@@ -24,8 +24,8 @@ from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, String
 
 from modelmill.errors import InvalidRequest
 from modelmill.package import Input
-from services.trainer.evaluate import task_of
-from services.trainer.graph import MATRIX, Graph, Layout
+from services.trainer.evaluation.metrics import task_of
+from services.trainer.packaging.graph import MATRIX, Graph, Layout
 
 PROBABILITY_TOLERANCE = 1e-5
 NUMBER_TOLERANCE = 1e-4

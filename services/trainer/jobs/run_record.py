@@ -19,7 +19,8 @@ from rq.job import Job
 
 from modelmill.connections import AWAY
 from modelmill.errors import ModelmillError, RunEnded
-from modelmill.registry import Registry, Run
+from modelmill.registry import Registry
+from modelmill.runs import Run
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class RunRecord:
     @contextmanager
     def recording(self) -> Iterator[RunRecord]:
         """Record that the run begins, and that it failed if the block raises."""
-        self.registry.start_run(self.run)
+        self.registry.runs.start(self.run)
         self._show(run=self.run.id)
         try:
             yield self
@@ -63,7 +64,7 @@ class RunRecord:
     def note(self, **known: Any) -> None:
         """Record what is known by now."""
         self.run = replace(self.run, **known)
-        self.registry.update_run(self.run)
+        self.registry.runs.update(self.run)
         self._show(stage=self.run.stage, progress=PROGRESS[self.run.stage], rows=self.run.rows_train)
 
     def done(self) -> None:
@@ -78,7 +79,7 @@ class RunRecord:
     def _fail(self, error: BaseException) -> None:
         """Record the error; it is on its way to RQ already, so nothing else may take its place."""
         try:
-            self.run = self.registry.fail_run(self.run, sentence(error), traceback.format_exc())
+            self.run = self.registry.runs.fail(self.run, sentence(error), traceback.format_exc())
             self._show(error=self.run.error)
         except RunEnded as ended:
             log.warning("%s", ended)

@@ -14,9 +14,9 @@ from prometheus_client import REGISTRY
 
 from modelmill.connections import Redis
 from modelmill.registry import Registry
-from services.trainer.queue import TrainingQueue
+from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.recipes import Recipes
-from services.trainer.schedule import GRACE, Scheduler
+from services.trainer.triggers.schedule import GRACE, Scheduler
 from tests.conftest import USERS_MILL, RedisServer
 from tests.eventually import eventually
 

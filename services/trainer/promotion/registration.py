@@ -12,12 +12,13 @@ from modelmill import package
 from modelmill.declarations import Model
 from modelmill.errors import Conflict, InvalidRequest, RunEnded
 from modelmill.package import Manifest
-from modelmill.registry import CHAMPION, Registry, Run, Version
+from modelmill.registry import CHAMPION, Registry, Version
+from modelmill.runs import Run
 from modelmill.storage import Storage
-from services.trainer.evaluate import evaluate
-from services.trainer.graph import packaged
-from services.trainer.promotion import Champion, Decision, decide
-from services.trainer.run_record import sentence
+from services.trainer.evaluation.metrics import evaluate
+from services.trainer.jobs.run_record import sentence
+from services.trainer.packaging.graph import packaged
+from services.trainer.promotion.decision import Champion, Decision, decide
 
 TRIES = 5
 """How often a decision is made again because the champion changed meanwhile."""

@@ -29,7 +29,7 @@ from modelmill.declarations import Model
 from modelmill.errors import QueueFull
 from modelmill.events import iso
 from modelmill.schedules import Schedule
-from services.trainer.queue import TrainingQueue
+from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.recipes import Recipes
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import pytest
 from modelmill.declarations import Column
 from modelmill.errors import InvalidRequest, RequestFailed, Unavailable
 from modelmill.package import Input
-from services.trainer import frame
+from services.trainer.training import frame
 from tests.trainer.conftest import parquet, users_table
 
 INPUTS = [Input(name, "float", False) for name in ("feature_1", "feature_2", "feature_3")]

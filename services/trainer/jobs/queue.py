@@ -134,7 +134,7 @@ class TrainingQueue:
             raise Conflict(f"job {job_id} has ended already: {status.value}", job=job_id, status=status.value)
         if run_id := job.get_meta().get("run"):
             try:
-                registry.fail_run(registry.run(run_id), f"canceled{f' by {by}' if by else ''}", "")
+                registry.runs.fail(registry.runs.get(run_id), f"canceled{f' by {by}' if by else ''}", "")
             except UnknownName:
                 pass  # the job has only just begun and not recorded it yet
             except RunEnded as ended:
