@@ -18,7 +18,7 @@ from modelmill.web import serve
 from services.trainer.app import trainer_app
 from services.trainer.jobs import recovery
 from services.trainer.jobs.queue import TrainingQueue
-from services.trainer.overview import Overview
+from services.trainer.models.overview import Overview
 from services.trainer.recipes import Recipes
 from services.trainer.settings import TrainerSettings
 from services.trainer.triggers.schedule import Scheduler

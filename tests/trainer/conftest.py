@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from flask.testing import FlaskClient
 from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
@@ -24,10 +25,21 @@ from threadpoolctl import threadpool_limits
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
+from modelmill import package
 from modelmill.connections import Redis
+from modelmill.events import utc_now
+from modelmill.package import GRAPH
+from modelmill.registry import Registry
+from modelmill.runs import Run
+from modelmill.storage import Storage
+from services.trainer.app import trainer_app
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.recovery import ATTEMPTS
+from services.trainer.models.overview import Overview
+from services.trainer.recipes import Recipes
+from services.trainer.settings import TrainerSettings
 from tests.conftest import USERS_MILL, RedisServer
+from tests.trainer.http import Train, manifest
 
 
 @pytest.fixture(autouse=True)
@@ -135,3 +147,29 @@ def began(queue: TrainingQueue, job_id: str, *, run: str | None = None, lease: i
             pipe.hset(job.key, "meta", json.dumps({"run": run, "stage": "fit", "progress": 0.2}))
         pipe.execute()
     return str(execution.key)
+
+
+@pytest.fixture
+def registry(fake_redis: Redis) -> Registry:
+    return Registry(fake_redis)
+
+
+@pytest.fixture
+def http(fake_redis: Redis, fake_queue: TrainingQueue, registry: Registry, storage: Storage) -> FlaskClient:
+    """A client of the trainer of the users example."""
+    overview = Overview(registry, storage)
+    return trainer_app(fake_queue, registry, overview, Recipes(fake_redis, USERS_MILL), TrainerSettings()).test_client()
+
+
+@pytest.fixture
+def trained(registry: Registry, storage: Storage) -> Train:
+    """A function that registers and promotes one more version of user_target."""
+
+    def train() -> int:
+        number = len(registry.versions("user_target")) + 1
+        run = Run(id=f"r{number}", model="user_target", started=utc_now(), metrics={"accuracy": 0.9})
+        registry.runs.start(run)
+        folder = package.write(storage, manifest(run.id), {GRAPH: b"graph"})
+        return registry.register(run, folder, promote=True, champion=number - 1 or None).version
+
+    return train

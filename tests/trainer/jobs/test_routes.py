@@ -1,0 +1,65 @@
+"""The calls about trainings."""
+
+from __future__ import annotations
+
+import pytest
+from flask.testing import FlaskClient
+
+from tests.trainer.http import problem
+
+
+def test_a_training_is_accepted_with_its_job(http: FlaskClient) -> None:
+    answer = http.post("/models/user_target/train", json={"by": "me", "start": "2026-01-01"})
+    assert answer.status_code == 202
+    job = answer.json
+    assert job["url"] == answer.headers["Location"] == f"/jobs/{job['job']}"
+    view = http.get(job["url"]).json
+    assert (view["model"], view["status"], view["by"], view["position"]) == ("user_target", "queued", "me", 0)
+
+
+def test_an_unknown_job_is_not_found_with_the_known_ones(http: FlaskClient) -> None:
+    job = http.post("/models/user_target/train").json["job"]
+    http.delete(f"/jobs/{job}")  # one that has ended is known too
+    assert problem(http, "GET", "/jobs/nope", 404) == f"job 'nope' is not known; known: {job}"
+
+
+def test_a_training_may_be_asked_for_without_a_body(http: FlaskClient) -> None:
+    assert http.post("/models/user_target/train").status_code == 202
+    assert [job["model"] for job in http.get("/jobs").json["jobs"]] == ["user_target"]
+
+
+def test_an_unknown_model_is_not_found_with_the_nearest_name(http: FlaskClient) -> None:
+    for method, url in (("POST", "/models/user_targt/train"), ("GET", "/models/user_targt")):
+        assert "did you mean 'user_target'" in problem(http, method, url, 404)
+    assert "did you mean 'user_target'" in problem(http, "GET", "/runs?model=user_targt", 404)
+
+
+@pytest.mark.parametrize(
+    "body, reason",
+    [
+        (b'{"strat": "2026-01-01"}', "field 'strat' is not known; did you mean 'start'"),
+        (b'{"end": "soon"}', "expected a time such as"),
+        (b'{"by": 7}', "field 'by' is 7; expected a text"),
+    ],
+)
+def test_a_body_with_a_mistake_is_refused_by_field(http: FlaskClient, body: bytes, reason: str) -> None:
+    assert reason in problem(http, "POST", "/models/user_target/train", 422, data=body)
+    assert http.get("/jobs").json["jobs"] == []
+
+
+def test_a_body_that_is_no_object_is_refused(http: FlaskClient) -> None:
+    assert "expected an object" in problem(http, "POST", "/models/user_target/train", 400, data=b"[]")
+
+
+def test_a_full_queue_says_when_to_come_back(http: FlaskClient) -> None:
+    for _ in range(3):
+        http.post("/models/user_target/train")
+    answer = http.post("/models/user_target/train")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "30")
+
+
+def test_a_waiting_job_can_be_canceled_once(http: FlaskClient) -> None:
+    url = http.post("/models/user_target/train").json["url"]
+    assert http.delete(f"{url}?by=me").json["status"] == "canceled"
+    assert "has ended already" in problem(http, "DELETE", url, 409)
+    problem(http, "DELETE", "/jobs/unknown", 404)
