@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.progress import DownloadColumn
 
-from modelmill import definitions, show, terminal
+from modelmill import definitions_file, show, terminal
 from modelmill.errors import UnknownName
 from modelmill.terminal import EXIT_FAILED, json_option
 
@@ -21,7 +21,7 @@ from modelmill.terminal import EXIT_FAILED, json_option
 def apply(file: Path | None, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Check the definitions FILE, show what would change, and apply it to the running services."""
     api = terminal.client()
-    checked = definitions.load(file or api.settings.definitions)
+    checked = definitions_file.load(file or api.settings.definitions)
     plan = api.apply(checked.fingerprint, dry_run=True)
     if not as_json:
         for change in plan["changes"]:

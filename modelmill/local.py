@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 
-from modelmill import definitions, redis_server
+from modelmill import definitions_file, redis_server
 from modelmill.connections import AWAY, connect
 from modelmill.errors import Conflict, Unavailable
 from modelmill.settings import Settings
@@ -120,7 +120,7 @@ class Local:
             Conflict: where a port is taken; nothing was started.
             Unavailable: where a process does not come up, with the end of its log; everything was stopped again.
         """
-        definitions.load(self.settings.definitions)
+        definitions_file.load(self.settings.definitions)
         for service in SERVICES:
             self._require_free(getattr(self.settings, f"{service}_url"))
         for folder in ("redis", "storage", "logs"):
