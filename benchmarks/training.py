@@ -22,7 +22,7 @@ from benchmarks.effort import Effort
 from benchmarks.report import Cell, Table
 from examples.flights import __main__ as flights
 from examples.flights import data
-from modelmill import definitions
+from modelmill import definitions_file
 from modelmill.client import Client
 
 MILL = Path(data.__file__).with_name("mill.py")
@@ -95,7 +95,7 @@ def main(model: str, folder: Path) -> None:
     """Fit and score without Modelmill and print the seconds."""
     from sklearn.metrics import roc_auc_score
 
-    recipe = definitions.load(MILL).model(model)
+    recipe = definitions_file.load(MILL).model(model)
     estimator = recipe.estimator()
     estimator.__class__(max_iter=2).fit(np.random.default_rng(0).random((50, 2)), np.arange(50) % 2)
     started = time.perf_counter()
