@@ -293,6 +293,8 @@ class Model(Declared):
         train: when to train without being asked: `every(seconds=60)`, `cron("0 3 * * *")`, or a list of them.
         test_share: share of the rows held out for evaluation; the newest where the source has event times.
         defaults: values for features of an entity that is not there; without one a request for it is a 404.
+        timeout: how long a training may take, such as "2h", before it is stopped and has failed; else the trainer's
+            setting decides.
     """
 
     def __init__(
@@ -310,6 +312,7 @@ class Model(Declared):
         train: Schedule | Sequence[Schedule] = (),
         test_share: float = 0.25,
         defaults: Mapping[str, Scalar] | None = None,
+        timeout: str | None = None,
     ) -> None:
         self.entities = _entities(f"model {name!r}", entities)
         self.features = tuple(features)
@@ -322,6 +325,7 @@ class Model(Declared):
         self.train = tuple(train) if isinstance(train, Sequence) else (train,)
         self.test_share = test_share
         self.defaults = dict(defaults or {})
+        self.timeout = None if timeout is None else _length(f"model {name!r}: timeout", timeout)
         super().__init__("model", name)
         if not self.features and not self.inputs:
             raise ValueError(f"model {name!r}: expected at least one feature or input")

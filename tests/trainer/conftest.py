@@ -34,7 +34,7 @@ from modelmill.runs import Run
 from modelmill.storage import Storage
 from services.trainer.app import trainer_app
 from services.trainer.jobs.queue import TrainingQueue
-from services.trainer.jobs.recovery import ATTEMPTS
+from services.trainer.jobs.retry import ATTEMPTS
 from services.trainer.models.overview import Overview
 from services.trainer.recipes import Recipes
 from services.trainer.settings import TrainerSettings

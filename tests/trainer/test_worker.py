@@ -15,7 +15,8 @@ from rq import Queue
 from rq.job import Callback
 
 from modelmill.registry import Registry
-from services.trainer.jobs.queue import TRAIN, TrainingQueue
+from services.trainer.jobs.queue import TrainingQueue
+from services.trainer.jobs.view import TRAIN
 from services.trainer.worker import TrainJob
 from tests.conftest import ROOT, USERS_MILL, RedisServer
 from tests.eventually import eventually

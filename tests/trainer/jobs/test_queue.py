@@ -13,7 +13,8 @@ from modelmill.errors import Conflict, QueueFull, UnknownName
 from modelmill.events import utc_now
 from modelmill.registry import Registry
 from modelmill.runs import Run
-from services.trainer.jobs.queue import TRAIN, TrainingQueue
+from services.trainer.jobs.queue import TrainingQueue
+from services.trainer.jobs.view import TRAIN
 from services.trainer.jobs.recovery import requeue_abandoned
 from tests.trainer.conftest import began
 
