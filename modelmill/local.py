@@ -25,7 +25,6 @@ import httpx
 import orjson
 
 from modelmill import definitions_file, redis_server
-from modelmill.connections import AWAY, connect
 from modelmill.errors import Conflict, Unavailable
 from modelmill.settings import Settings
 
@@ -239,6 +238,8 @@ def _alive(url: str, *, any_answer: bool = False) -> bool:
 
 
 def _answers(redis_url: str) -> bool:
+    from modelmill.connections import AWAY, connect  # only `up` pays for importing a Redis library
+
     with connect(redis_url, timeout=2) as client:
         try:
             return bool(client.ping())

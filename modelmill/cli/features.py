@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 from rich.progress import DownloadColumn
 
-from modelmill import definitions_file, show, terminal
+from modelmill import definitions_file, show
+from modelmill.cli import terminal
+from modelmill.cli.terminal import EXIT_FAILED, json_option
 from modelmill.errors import UnknownName
-from modelmill.terminal import EXIT_FAILED, json_option
 
 
 @click.command()
@@ -143,4 +144,4 @@ def features(entity: str | None, key: str | None, detail: bool, as_json: bool) -
         show.table(rows, [*columns, "description"], empty="No features.")
 
 
-FEATURE_COMMANDS = (apply, ingest, rejected, statistics, features)
+COMMANDS = (apply, ingest, rejected, statistics, features)
