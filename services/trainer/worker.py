@@ -44,7 +44,7 @@ from rq.worker.base import WorkerStatus
 
 from modelmill import keys, logs
 from modelmill.connections import AWAY, Redis, connect
-from modelmill.definitions import load
+from modelmill.definitions_file import load
 from modelmill.errors import InvalidRequest, ModelmillError, RunEnded, Unavailable, UnknownName
 from modelmill.registry import Registry
 from modelmill.runs import new_run_id

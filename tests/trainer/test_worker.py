@@ -176,12 +176,12 @@ def test_a_canceled_job_is_stopped_and_its_worker_goes_on(
     job = queue.enqueue("user_target")
     waiting_for_frame(queue, job, stub)
     [horse] = horses(crew.worker)
-    assert queue.cancel(job, registry, by="me").status == "canceled"
+    assert queue.cancel(job, registry, by="me").status == "cancelled"
     eventually(lambda: not lives(horse), within=5, saying="the process that trained is gone")
     stub.open.set()
     assert ended(queue, queue.enqueue("user_target")).status == "finished"
-    assert queue.job(job).status == "canceled"
-    assert [run.error for run in registry.runs.newest("user_target", limit=2)] == ["", "canceled by me"]
+    assert queue.job(job).status == "cancelled"
+    assert [run.error for run in registry.runs.newest("user_target", limit=2)] == ["", "cancelled by me"]
 
 
 def test_health_tells_whether_a_worker_of_this_host_lives(
@@ -212,7 +212,7 @@ def test_after_sigkill_of_the_worker_its_job_runs_again_within_15_s(
     assert ended(queue, job).status == "finished"
     again, lost = registry.runs.newest("user_target", limit=2)
     assert (again.status, again.job) == ("succeeded", job)
-    assert (lost.status, lost.stage, lost.job) == ("failed", "frame", job)
+    assert (lost.status, lost.stage, lost.job) == ("lost", "frame", job)
     assert lost.error.startswith("worker lost")
 
 

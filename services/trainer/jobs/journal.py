@@ -37,7 +37,7 @@ class Line:
 
 
 class Journal:
-    """The journal of `job` in `redis`, whether that decodes to text or not; `lease` is the key that its writer holds."""
+    """The journal of `job` in `redis`, which may decode to text or not; `lease` is the key that its writer holds."""
 
     def __init__(self, redis: Redis, job: str, lease: str = "") -> None:
         self.redis = redis

@@ -130,7 +130,8 @@ class TrainingQueue:
         )
         pipe.hset(job.key, keys.JOB_PRIORITY, number_of(priority))
         pipe.hset(keys.TRAININGS, _place(model, start, end), job.id)
-        self.rq.enqueue_job(job, pipeline=pipe)
+        pipe.sadd(self.rq.redis_queues_keys, self.rq.key)
+        self.rq._enqueue_job(job, pipeline=pipe)  # `enqueue_job` looks at dependencies, of which there are none
         if pipeline is None:
             pipe.execute()
         return str(job.id)

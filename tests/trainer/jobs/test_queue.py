@@ -14,8 +14,8 @@ from modelmill.events import utc_now
 from modelmill.registry import Registry
 from modelmill.runs import Run
 from services.trainer.jobs.queue import TrainingQueue
-from services.trainer.jobs.view import TRAIN
 from services.trainer.jobs.recovery import requeue_abandoned
+from services.trainer.jobs.view import TRAIN
 from tests.trainer.conftest import began
 
 
@@ -99,7 +99,7 @@ def test_a_model_is_pending_while_a_training_waits_or_runs(fake_queue: TrainingQ
 
 def test_a_canceled_job_leaves_the_queue_and_expires(fake_queue: TrainingQueue, fake_redis: Redis) -> None:
     job = fake_queue.enqueue("m")
-    assert fake_queue.cancel(job, Registry(fake_redis)).status == "canceled"
+    assert fake_queue.cancel(job, Registry(fake_redis)).status == "cancelled"
     assert fake_queue.rq.job_ids == []
     assert 0 < fake_queue.redis.ttl(f"rq:job:{job}") <= 86400
 
@@ -107,14 +107,14 @@ def test_a_canceled_job_leaves_the_queue_and_expires(fake_queue: TrainingQueue, 
 def test_canceling_a_running_job_closes_its_run(fake_queue: TrainingQueue, fake_redis: Redis) -> None:
     registry, job = Registry(fake_redis), fake_queue.enqueue("m")
     began(fake_queue, job, run=start_run(registry, job))
-    assert fake_queue.cancel(job, registry, by="me").status == "canceled"
-    assert (registry.runs.get("r1").status, registry.runs.get("r1").error) == ("failed", "canceled by me")
+    assert fake_queue.cancel(job, registry, by="me").status == "cancelled"
+    assert (registry.runs.get("r1").status, registry.runs.get("r1").error) == ("cancelled", "cancelled by me")
 
 
 def test_a_job_that_has_only_just_begun_can_be_canceled(fake_queue: TrainingQueue, fake_redis: Redis) -> None:
     job = fake_queue.enqueue("m")
     began(fake_queue, job, run="not recorded yet")
-    assert fake_queue.cancel(job, Registry(fake_redis)).status == "canceled"
+    assert fake_queue.cancel(job, Registry(fake_redis)).status == "cancelled"
 
 
 def test_a_job_whose_version_is_registered_is_not_canceled_any_more(
@@ -130,7 +130,7 @@ def test_a_job_whose_version_is_registered_is_not_canceled_any_more(
 def test_a_job_that_has_ended_cannot_be_canceled(fake_queue: TrainingQueue, fake_redis: Redis) -> None:
     job = fake_queue.enqueue("m")
     fake_queue.cancel(job, Registry(fake_redis))
-    with pytest.raises(Conflict, match="has ended already: canceled"):
+    with pytest.raises(Conflict, match="has ended already: cancelled"):
         fake_queue.cancel(job, Registry(fake_redis))
 
 

@@ -60,6 +60,6 @@ def test_a_full_queue_says_when_to_come_back(http: FlaskClient) -> None:
 
 def test_a_waiting_job_can_be_canceled_once(http: FlaskClient) -> None:
     url = http.post("/models/user_target/train").json["url"]
-    assert http.delete(f"{url}?by=me").json["status"] == "canceled"
+    assert http.delete(f"{url}?by=me").json["status"] == "cancelled"
     assert "has ended already" in problem(http, "DELETE", url, 409)
     problem(http, "DELETE", "/jobs/unknown", 404)
