@@ -215,6 +215,7 @@ class TrainWorker(Worker):
         self._horse_pid = 0
         self.executions.pop(execution.id, None)
         status, usage = process.end()
+        process.output.ship(fenced=not self._ended_by_itself(job))
         if status != 0:
             self._record_killed(job, queue, execution, status, limit, usage)
         self._keep_log(journal, job)
@@ -240,13 +241,20 @@ class TrainWorker(Worker):
         """Whether our claim is still in the list of started jobs, which cancelation and recovery take it off."""
         return self.connection.zscore(job.started_job_registry.key, execution.composite_key) is not None
 
+    def _ended_by_itself(self, job: Any) -> bool:
+        """Whether the run has ended, and not because its lease was gone."""
+        with suppress(UnknownName):
+            return self.registry.runs.get(job.run).status not in ("running", "lost")
+        return False
+
     def _keep_log(self, journal: Journal, job: Any) -> None:
-        """Write the log of the run into the storage, where there is such a run."""
+        """Write the log of the run into the storage, where there is such a run, and say that no more of it comes."""
         try:
             run = self.registry.runs.get(job.run)
             archive(self.storage, journal, run.model, run.id)
-        except (UnknownName, OSError, *AWAY) as error:
+        except (UnknownName, OSError) as error:
             log.warning("the log of run %s is not kept: %s", job.run, error)
+        journal.add([{"kind": "closed"}], fenced=False)
 
     # --- the outcome
 

@@ -45,7 +45,7 @@ class Horse:
 
     def __init__(self, pid: int, output: Output) -> None:
         self.pid = pid
-        self._output = output
+        self.output = output
         self._poll = select.poll()
         self._poll.register(output.reading, select.POLLIN)
         self._end = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None  # which wakes the poll; Linux has it
@@ -70,10 +70,10 @@ class Horse:
         while not self._has_ended():
             left = max(0.0, deadline - time.monotonic())
             ready = {number for number, _ in self._poll.poll((left if self._end else min(left, SHIPPING)) * 1000)}
-            if self._output.reading in ready:
-                if not self._output.read():
-                    self._poll.unregister(self._output.reading)
-                self._output.ship()
+            if self.output.reading in ready:
+                if not self.output.read():
+                    self._poll.unregister(self.output.reading)
+                self.output.ship()
                 time.sleep(min(SHIPPING, left))  # so that many lines go in one transaction
             if not left:
                 return self._has_ended()
@@ -93,7 +93,7 @@ class Horse:
         _, status, taken = os.wait4(self.pid, 0)
         if self._end is not None:
             os.close(self._end)
-        self._output.close()
+        self.output.close()
         return status, of_ended(taken)
 
 

@@ -4,8 +4,10 @@
     kind=log       run, line, text, time          numbered from 1 in a run: a gap shows what was dropped
     kind=again     run, attempt, error, at        the attempt failed and is tried again then
     kind=end       status, error                  how the job has ended
+    kind=closed                                   nothing more comes
 
-Whoever writes must hold the job's lease: a process that woke too late adds nothing.
+Whoever writes must hold the job's lease: a process that woke too late adds nothing. Only the last lines of an attempt
+that has ended by itself, and thereby given back its lease, come without it.
 """
 
 from __future__ import annotations
@@ -45,11 +47,11 @@ class Journal:
         self.lease = lease
         self.key = keys.job_events(job)
 
-    def add(self, entries: Sequence[Mapping[str, str]]) -> bool:
-        """Append entries in one transaction; False, and nothing is added, where the lease has expired."""
+    def add(self, entries: Sequence[Mapping[str, str]], *, fenced: bool = True) -> bool:
+        """Append entries in one transaction; False, and nothing is added, where `fenced` and the lease has expired."""
 
         def append(pipe: Pipeline) -> bool:
-            held = not self.lease or bool(pipe.exists(self.lease))
+            held = not fenced or not self.lease or bool(pipe.exists(self.lease))
             pipe.multi()
             if held:
                 append_to(pipe, self.job, entries)

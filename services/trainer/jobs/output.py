@@ -44,8 +44,10 @@ class Output:
         os.dup2(self._writing, 2)
         os.close(self._writing)
         os.close(self.reading)
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        sys.stdout, sys.stderr = (
+            open(number, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115  until it ends
+            for number in (1, 2)
+        )
 
     def hand_over(self) -> None:
         """In the worker: the other end belongs to the process alone from now on."""
@@ -62,13 +64,13 @@ class Output:
                 return False
             self._split(piece)
 
-    def ship(self) -> None:
+    def ship(self, *, fenced: bool = True) -> None:
         """Write the lines that wait to the journal; while Redis is away they go on waiting."""
         while self._lines:
             batch = [self._lines[number] for number in range(min(BATCH, len(self._lines)))]
             first = self._read - len(self._lines) + 1
             try:
-                self.journal.add(log_entries(self.run, first, batch))
+                self.journal.add(log_entries(self.run, first, batch), fenced=fenced)
             except AWAY as error:
                 log.warning("%d lines of the log wait for Redis: %s", len(self._lines), error)
                 return
@@ -76,12 +78,11 @@ class Output:
                 self._lines.popleft()
 
     def close(self) -> None:
-        """Take in the rest and let go of the pipe, whoever may still write to it."""
+        """Take in the rest and let go of the pipe, whoever may still write to it; nothing of it is shipped yet."""
         self.read()
         if self._rest:
             self._split(b"\n")
         os.close(self.reading)
-        self.ship()
 
     def _split(self, piece: bytes) -> None:
         *whole, self._rest = (self._rest + piece).split(b"\n")

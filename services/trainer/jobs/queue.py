@@ -198,7 +198,8 @@ class TrainingQueue:
             pipe.expire(job.key, KEPT_SECONDS)
             if leases:
                 pipe.delete(*leases)
-            append_to(pipe, job.id, [{"kind": "end", "status": CANCELLED, "error": said}])
+            ended = [{"kind": "end", "status": CANCELLED, "error": said}]
+            append_to(pipe, job.id, ended if leases else [*ended, {"kind": "closed"}])
 
         self.redis.transaction(change, job.key)
 

@@ -52,8 +52,8 @@ def test_a_body_that_is_no_object_is_refused(http: FlaskClient) -> None:
 
 
 def test_a_full_queue_says_when_to_come_back(http: FlaskClient) -> None:
-    for _ in range(3):
-        http.post("/models/user_target/train")
+    for day in range(1, 4):
+        http.post("/models/user_target/train", json={"start": f"2026-01-0{day}"})
     answer = http.post("/models/user_target/train")
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "30")
 
