@@ -129,7 +129,7 @@ def _abandon(queue: Queue, pipe: Pipeline, execution: Execution) -> None:
 def requeue_due(queue: Queue) -> None:
     """Put jobs into the queue that waited for their next attempt until now."""
     waiting = scheduled(queue)
-    for job_id in waiting.get_jobs_to_schedule(int(_now(queue))):
+    for job_id in map(bytes.decode, queue.connection.zrangebyscore(waiting.key, "-inf", _now(queue))):
         try:
             with queue.connection.pipeline() as pipe:
                 pipe.watch(waiting.key, Job.key_for(job_id))
