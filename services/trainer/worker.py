@@ -330,6 +330,7 @@ class TrainWorker(Worker):
         if stopped and self._is_ours(job, execution):
             job.cancel()
         self._fail(job, queue, execution, reason, "", wait)
+        self.connection.delete(keys.STORAGE_SWEPT)  # it may have left a package
 
     # --- in the process that trains
 

@@ -53,7 +53,8 @@ def recover(queue: Queue, registry: Registry, storage: Storage) -> None:
     requeue_unclaimed(queue)
     requeue_abandoned(queue)
     requeue_due(queue)
-    close_lost_runs(registry, storage)
+    if close_lost_runs(registry, storage):
+        queue.connection.delete(keys.STORAGE_SWEPT)  # they may have left a package
     _tidy(queue)
     if queue.connection.set(keys.STORAGE_SWEPT, "", nx=True, ex=STORAGE_SWEEP):
         sweep(registry, storage)
@@ -145,8 +146,9 @@ def requeue_due(queue: Queue) -> None:
             continue  # cancelled, or someone else was quicker
 
 
-def close_lost_runs(registry: Registry, storage: Storage) -> None:
-    """Close the runs whose leases have expired."""
+def close_lost_runs(registry: Registry, storage: Storage) -> int:
+    """Close the runs whose leases have expired; return how many."""
+    closed = 0
     for run in registry.runs.running():
         if run.lease and not registry.redis.exists(run.lease):
             try:
@@ -154,7 +156,9 @@ def close_lost_runs(registry: Registry, storage: Storage) -> None:
                 log.warning("run %s of %s is closed: %s", run.id, run.model, LOST)
             except RunEnded:
                 continue  # it has just ended by itself
+            closed += 1
             archive(storage, Journal(registry.redis, run.job), run.model, run.id)
+    return closed
 
 
 def _tidy(queue: Queue) -> None:
