@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from modelmill.aggregates import Aggregate
+from modelmill.carried import carried
 from modelmill.code_version import code_version
 from modelmill.declarations import Column, Declared, Entity, Feature, Model, Source, collecting
 from modelmill.definitions import Definitions
@@ -186,6 +187,7 @@ def _check_model(definitions: Definitions, model: Model) -> None:
         raise ValueError(f"label {model.label!r} is also a feature or an input, or what one is computed from")
     if repeated := {name for name in taken if taken.count(name) > 1}:
         raise ValueError(f"{', '.join(sorted(repeated))} is named twice among features and inputs")
+    carried(definitions, model)
     _check_defaults(model, {ref.name: ref.column for ref in refs})
 
 

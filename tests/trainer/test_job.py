@@ -101,9 +101,10 @@ def test_a_version_that_is_not_better_is_not_promoted(registry: Registry, mill: 
 
 
 def test_a_source_with_event_times_is_split_by_time(registry: Registry, mill: Path) -> None:
-    mill.write_text(mill.read_text().replace("entity=user, columns", 'entity=user, event_time="at", columns'))
+    declared = mill.read_text().replace("    split=at_random(0.25),\n", "")
+    mill.write_text(declared.replace("entity=user, columns", 'entity=user, event_time="at", columns'))
     run = registry.runs.get(train("user_target")["run"])
-    assert run.params["split"] == "by time: the newest 100 of 400 rows held out"
+    assert run.split == "by time: the newest 100 of 400 rows held out"
 
 
 def test_an_estimator_that_fails_leaves_a_run_that_names_the_users_line(registry: Registry, mill: Path) -> None:

@@ -49,28 +49,28 @@ def test_by_time_rows_of_a_single_time_are_refused() -> None:
 
 def test_at_random_the_same_rows_are_held_out_each_time() -> None:
     label = np.arange(100) % 2
-    first, second = (at_random(label, 0.25, classes=True).held_out for _ in range(2))
+    first, second = (at_random(label, 0.25, 0, classes=True).held_out for _ in range(2))
     assert first.tolist() == second.tolist()
 
 
 def test_at_random_each_class_gives_its_share() -> None:
     label = np.array(["rare"] * 20 + ["common"] * 180, dtype=object)
-    held_out = label[at_random(label, 0.25, classes=True).held_out]
+    held_out = label[at_random(label, 0.25, 0, classes=True).held_out]
     assert (held_out == "rare").sum() == 5
     assert (held_out == "common").sum() == 45
 
 
 def test_at_random_a_class_of_one_row_is_trained_on() -> None:
     label = np.array([0] * 50 + [1] * 50 + [2])
-    assert 100 in at_random(label, 0.25, classes=True).train
+    assert 100 in at_random(label, 0.25, 0, classes=True).train
 
 
 def test_too_few_rows_are_refused_with_their_counts() -> None:
     with pytest.raises(InvalidRequest, match="6 rows to train on and 2 held out"):
-        at_random(np.arange(8.0), 0.25, classes=False)
+        at_random(np.arange(8.0), 0.25, 0, classes=False)
 
 
 def test_a_single_class_to_train_on_is_refused_with_its_name() -> None:
     label = np.ones(40, np.int64)
     with pytest.raises(InvalidRequest, match=r"all 30 rows to train on have the label .*1"):
-        require_classes(label, at_random(label, 0.25, classes=True))
+        require_classes(label, at_random(label, 0.25, 0, classes=True))
