@@ -185,7 +185,7 @@ def make_estimator(recipe: Model) -> Any:
 def _split(definitions: Definitions, recipe: Model, frame: Frame, *, classes: bool) -> Split:
     """As the recipe says; by time where it says nothing and the label's source has times of its own."""
     by_itself = ByTime() if definitions.label_source(recipe).event_time else AtRandom()
-    parted = split(recipe.split or by_itself, frame, recipe.label, classes=classes)
+    parted = split(recipe.split or by_itself, frame, [recipe.label], classes=classes)
     if classes:
         require_classes(frame.label, parted)
     elif not np.issubdtype(frame.label.dtype, np.number):

@@ -99,8 +99,8 @@ def paired(metric: Metric, challenger: Answers, champion: Answers, truth: np.nda
     Raises:
         InvalidRequest: where the metric cannot be computed for one of them.
     """
-    found = resampled(metric, [challenger, champion], truth, seed=seed)
     own, other = (score(metric, answers, truth) for answers in (challenger, champion))
+    found = resampled(metric, [challenger, champion], truth, seed=seed)
     return Paired(metric.name, len(truth), own, other, found.values[0] - found.values[1], found.how)
 
 

@@ -54,10 +54,11 @@ class Frame:
         """[n] values of an input or of a column that is carried."""
         return self.inputs[name] if name in self.inputs else self.carried[name]
 
-    def pandas(self, label: str) -> pd.DataFrame:
-        """[n] rows with all that is known of them: event time, inputs, the label under its name, what is carried."""
-        known = {EVENT_TIME: pd.Series(self.times, dtype="datetime64[us]").dt.tz_localize("UTC"), label: self.label}
-        return pd.concat([pd.DataFrame(known), self.inputs, self.carried], axis=1)
+    def pandas(self, labels: Sequence[str]) -> pd.DataFrame:
+        """[n] rows with all that is known of them: event time, inputs, the labels by name, what is carried."""
+        times = pd.Series(self.times, dtype="datetime64[us]", name=EVENT_TIME).dt.tz_localize("UTC")
+        named = pd.DataFrame(self.label.reshape(len(times), -1), columns=list(labels)).infer_objects()
+        return pd.concat([times, self.inputs, named, self.carried], axis=1)
 
     @property
     def span(self) -> tuple[str, str]:

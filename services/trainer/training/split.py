@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class Split:
     """In words, for the run's record."""
 
 
-def split(rule: SplitRule, frame: Frame, label: str, *, classes: bool) -> Split:
+def split(rule: SplitRule, frame: Frame, labels: Sequence[str], *, classes: bool) -> Split:
     """Split the rows of `frame` as `rule` says.
 
     Raises:
@@ -39,7 +39,7 @@ def split(rule: SplitRule, frame: Frame, label: str, *, classes: bool) -> Split:
         return by_group(frame.column(rule.column), rule.share, rule.seed)
     if isinstance(rule, AtRandom):
         return at_random(frame.label, rule.share, rule.seed, classes=classes)
-    return by_function(rule, frame.pandas(label))
+    return by_function(rule, frame.pandas(labels))
 
 
 def by_time(times: np.ndarray, share: float) -> Split:
