@@ -132,6 +132,7 @@ def _train(
         found = evaluate(question, answers, frame.label[parted.train])
         evaluations.write(storage, recipe.name, record.run.id, found)
         record.note(
+            metric=recipe.metric,
             metrics=found.metrics,
             intervals={name: str(interval) for name, interval in found.intervals.items()},
             segments=brief(found.segments, recipe.metric),
