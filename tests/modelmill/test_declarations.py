@@ -102,3 +102,15 @@ def test_a_model_needs_something_to_predict_from() -> None:
 def test_a_model_holds_out_a_share_of_the_rows(share: float) -> None:
     with pytest.raises(ValueError, match=f"test_share={share}; expected a share between 0 and 1"):
         Model("m", entities=[USER], features=["a"], label="target", estimator=None, test_share=share)
+
+
+def test_a_model_predicts_one_label_or_several() -> None:
+    one, two = (Model("m", entities=[USER], features=["a"], label=label, estimator=None) for label in ("x", ["x", "y"]))
+    assert (one.labels, one.label) == (("x",), "x")
+    assert (two.labels, two.label) == (("x", "y"), "x, y")
+
+
+@pytest.mark.parametrize("label", ["", [], None, ["x", "x"], ["x", 1]])
+def test_labels_are_names_of_different_columns(label: Any) -> None:
+    with pytest.raises(ValueError, match="expected the name of a column, or a list of different ones"):
+        Model("m", entities=[USER], features=["a"], label=label, estimator=None)
