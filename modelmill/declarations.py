@@ -286,7 +286,7 @@ class Model(Declared):
         entities: those whose features are read.
         features: names, or `entity.feature` where two entities share a name.
         inputs: request inputs beside the features, name to type; in training they are columns of `source`.
-        label: the column of `source` to predict.
+        label: the column of `source` to predict, or a list of them: then the estimator predicts them all.
         source: the table with the labels; may be left out where only one source of `entities` has the label.
         estimator: a scikit-learn estimator, or a function that returns one (then only the trainer imports it).
         metric: a scikit-learn scorer's name, or a function(y_true, y_pred); greater is better. It decides.
@@ -307,7 +307,7 @@ class Model(Declared):
         *,
         entities: Sequence[Entity],
         features: Sequence[str],
-        label: str,
+        label: str | Sequence[str],
         estimator: Any,
         metric: str | Callable[..., Any] = "accuracy",
         metrics: Sequence[str | Callable[..., Any]] = (),
@@ -322,7 +322,7 @@ class Model(Declared):
     ) -> None:
         self.entities = _entities(f"model {name!r}", entities)
         self.features = tuple(features)
-        self.label = label
+        self.labels = _labels(f"model {name!r}", label)
         self.estimator = estimator
         self.inputs = {column: Column.of(column, kind) for column, kind in (inputs or {}).items()}
         self.source = source
@@ -347,6 +347,11 @@ class Model(Declared):
             self.split = splits.check(split)
         except ValueError as error:
             raise ValueError(f"model {name!r}: {error}") from None
+
+    @property
+    def label(self) -> str:
+        """The labels in words."""
+        return ", ".join(self.labels)
 
 
 _collected: ContextVar[list[Declared] | None] = ContextVar("collected", default=None)
@@ -384,6 +389,13 @@ def _entities(owner: str, given: Sequence[Entity]) -> tuple[Entity, ...]:
         if not isinstance(entity, Entity):
             raise ValueError(f"{owner}: {entity!r} is not an Entity; declare one: user = Entity('user', key='user_id')")
     return tuple(given)
+
+
+def _labels(owner: str, label: Any) -> tuple[str, ...]:
+    labels = (label,) if isinstance(label, str) else tuple(label) if isinstance(label, list | tuple) else ()
+    if not labels or not all(isinstance(name, str) and name for name in labels) or len(set(labels)) < len(labels):
+        raise ValueError(f"{owner}: label={label!r}; expected the name of a column, or a list of different ones")
+    return labels
 
 
 def _expect(owner: str, expect: Expect | None, known: Sequence[str]) -> Expect:

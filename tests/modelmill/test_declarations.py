@@ -131,3 +131,15 @@ def test_the_metric_that_decides_is_the_first_of_all() -> None:
     )
     assert model.metric == "off_by_one"
     assert [metric.name for metric in model.metrics] == ["off_by_one", "f1"]
+
+
+def test_a_model_predicts_one_label_or_several() -> None:
+    one, two = (Model("m", entities=[USER], features=["a"], label=label, estimator=None) for label in ("x", ["x", "y"]))
+    assert (one.labels, one.label) == (("x",), "x")
+    assert (two.labels, two.label) == (("x", "y"), "x, y")
+
+
+@pytest.mark.parametrize("label", ["", [], None, ["x", "x"], ["x", 1]])
+def test_labels_are_names_of_different_columns(label: Any) -> None:
+    with pytest.raises(ValueError, match="expected the name of a column, or a list of different ones"):
+        Model("m", entities=[USER], features=["a"], label=label, estimator=None)

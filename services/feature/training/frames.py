@@ -124,7 +124,7 @@ def model_frame(
     as_of: AsOf = "event",
     detail: bool = False,
 ) -> Frame:
-    """The frame of a model: `_event_time`, its features, its inputs, its label, what it carries, by event time.
+    """The frame of a model: `_event_time`, its features, its inputs, its labels, what it carries, by event time.
 
     Its spine is the rows of the label's source with start <= event time < end.
 
@@ -133,7 +133,7 @@ def model_frame(
     """
     wanted = Wanted.by(definitions, model, as_of, detail=detail)
     spine = labelled(storage, definitions, model, start=start, end=end)
-    names = [EVENT_TIME, *wanted.names, *model.inputs, model.label, *carried(definitions, model)]
+    names = [EVENT_TIME, *wanted.names, *model.inputs, *model.labels, *carried(definitions, model)]
     return _joined(storage, definitions, spine, wanted, names)
 
 

@@ -84,6 +84,13 @@ def test_a_frame_carries_join_keys_and_columns_for_the_split_and_the_segments(ro
     assert table["hour"].to_pylist() == [13, 13, 14, 15, 18]
 
 
+def test_a_frame_has_every_label_of_its_model(open_room: OpenRoom) -> None:
+    more = 'Model("both", entities=[carrier, origin], label=["late", "hour"], estimator=None, features=["wind"])'
+    room = open_room(MILL + more)
+    room.ingest("flights", [{"carrier_id": "AA", "origin_id": "JFK", "at": at(3), "hour": 15, "late": True}])
+    assert model(room, "both").select(["late", "hour"]).to_pylist() == [{"late": True, "hour": 15}]
+
+
 def test_a_frame_joins_several_entities_and_sources_as_of_each_label(room: Room) -> None:
     one, two, three = NOON + timedelta(hours=1), NOON + timedelta(hours=3), NOON + timedelta(hours=6)
     rows = [list(row.values()) for row in frame(room).to_pylist()]
