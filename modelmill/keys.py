@@ -167,7 +167,7 @@ def run(run_id: str) -> str:
 def job_events(job_id: str) -> str:
     """Stream: what a job tells while it goes on: stages, progress and each line of its log; the newest 10,000 entries.
 
-    Expires a day after it was last added to.
+    Expires a day after it was last added to, an hour after the job has ended.
     """
     return f"job:{job_id}:events"
 

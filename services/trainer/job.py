@@ -119,6 +119,7 @@ def _train(
                 http, settings.feature_url, recipe.name, definitions.fingerprint, start=start, end=end
             ) as file,
         ):
+            record.progress(0.5)
             frame = frames.read(file, inputs.fed, label, carried(definitions, recipe))
         parted = _split(definitions, recipe, frame, classes=task == "classification")
         record.note(
@@ -178,9 +179,12 @@ def _earlier_attempt(registry: Registry, job: Job) -> dict[str, Any] | None:
 
     A run that was not that far is closed.
     """
+    before = getattr(job, "before", None)
+    if before is None:
+        return None
     try:
-        run = registry.runs.get(getattr(job, "before", None) or "")
-    except UnknownName:  # there was none, or it was killed before it had recorded anything
+        run = registry.runs.get(before)
+    except UnknownName:  # it was killed before it had recorded anything
         return None
     if run.version is None:
         with suppress(RunEnded):

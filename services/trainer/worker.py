@@ -29,6 +29,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -254,7 +255,7 @@ class TrainWorker(Worker):
             archive(self.storage, journal, run.model, run.id)
         except (UnknownName, OSError) as error:
             log.warning("the log of run %s is not kept: %s", job.run, error)
-        journal.add([{"kind": "closed"}], fenced=False)
+        journal.close()
 
     # --- the outcome
 
@@ -320,7 +321,8 @@ class TrainWorker(Worker):
             reason, wait = f"its process ended unexpectedly: {horse.how(status)}", 0.0
         with suppress(UnknownName, RunEnded):
             run = horse.with_usage(self.registry.runs.get(job.run), usage)
-            self.registry.runs.measured(run)
+            # The cancelation has taken the lease, but whose process it was is certain.
+            self.registry.runs.measured(replace(run, lease="") if run.status == "cancelled" else run)
             if limit is not None:
                 self.registry.runs.fail(run, reason, "")
             elif stopped:

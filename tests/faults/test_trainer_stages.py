@@ -162,6 +162,8 @@ def test_a_cancelled_training_is_gone_in_every_stage(
         gate.open()
         run = registry.runs.newest("user_target", limit=1)[0]
         assert (run.status, run.canceled_by, run.error) == ("cancelled", "me", "cancelled by me")
+        assert run.peak_memory_mb > 0
+        assert run.cpu_seconds > 0
         eventually(lambda: not _packages(storage), within=BOUND, saying="no package is left")
         assert queue.job(job).status == "cancelled"
     job = queue.request("user_target", "data").job
