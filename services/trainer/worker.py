@@ -340,6 +340,7 @@ class TrainWorker(Worker):
         """Carry out the job, and die with the worker, which alone renews the lease, or with the lease."""
         horse.die_with(os.getppid() if self.pid is None else self.pid)
         horse.die_without(self.connection, job.lease)
+        logging.getLogger("rq.worker").setLevel(logging.WARNING)  # the log is the training's own
         super().main_work_horse(job, queue)
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
