@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args
 
-from modelmill import durations
+from modelmill import durations, trusted_types
 from modelmill.constraints import NO_CONSTRAINTS, ColumnSpec, Constraints, Expect
 from modelmill.schedules import Schedule
 
@@ -293,6 +293,7 @@ class Model(Declared):
         train: when to train without being asked: `every(seconds=60)`, `cron("0 3 * * *")`, or a list of them.
         test_share: share of the rows held out for evaluation; the newest where the source has event times.
         defaults: values for features of an entity that is not there; without one a request for it is a 404.
+        trusted: types, `mymodule.MyTransformer`, that the estimator may be loaded with where it is served itself.
     """
 
     def __init__(
@@ -310,6 +311,7 @@ class Model(Declared):
         train: Schedule | Sequence[Schedule] = (),
         test_share: float = 0.25,
         defaults: Mapping[str, Scalar] | None = None,
+        trusted: Sequence[str] = (),
     ) -> None:
         self.entities = _entities(f"model {name!r}", entities)
         self.features = tuple(features)
@@ -322,6 +324,7 @@ class Model(Declared):
         self.train = tuple(train) if isinstance(train, Sequence) else (train,)
         self.test_share = test_share
         self.defaults = dict(defaults or {})
+        self.trusted = trusted_types.checked(f"model {name!r}", trusted)
         super().__init__("model", name)
         if not self.features and not self.inputs:
             raise ValueError(f"model {name!r}: expected at least one feature or input")

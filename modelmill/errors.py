@@ -8,6 +8,7 @@ ModelmillError
 │   └── MissingEntity            a declared entity of which no row with this key has arrived
 ├── InvalidRequest           422: understood, but a value in it cannot be used
 │   ├── ExpectationFailed        a batch of rows that as a whole is not what its source expects
+│   ├── UntrustedTypes           an estimator made of types that nobody has reviewed
 │   └── InvalidRows              rows that a source's columns do not allow, the first of them listed
 ├── MalformedBody            400: not the format that its content type claims
 ├── UnsupportedContent       415
@@ -113,6 +114,18 @@ class InvalidRequest(ModelmillError):
     """A request that was understood and cannot be carried out as it is."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class UntrustedTypes(InvalidRequest):
+    """An estimator made of types that are neither on the reviewed list nor declared as trusted."""
+
+    def __init__(self, types: Sequence[str]) -> None:
+        super().__init__(
+            f"the estimator is made of types that nobody has reviewed: {', '.join(types)}. If loading them from a file"
+            f" can do no harm, allow them in the definitions: Model(..., trusted={list(types)!r}); their modules have"
+            " to be where the trainer and the predictor can import them",
+            types=list(types),
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pytest
 
 from modelmill.errors import InvalidAnswer, InvalidRequest
 from modelmill.package import Input, Manifest
+from modelmill.sessions import graph_session
 from services.predictor.inference import infer
 from services.predictor.live import ServedModel
 from services.predictor.loading import warmed_up
@@ -18,7 +19,7 @@ from tests.predictor.packages import USER_INPUTS, manifest
 
 def model(graph: bytes, **changes: Any) -> ServedModel:
     described: Manifest = manifest(**changes)
-    return warmed_up(described.model, 7, described, graph)
+    return warmed_up(described.model, 7, described, graph_session(graph))
 
 
 def test_a_classifier_answers_with_labels_and_probabilities() -> None:

@@ -54,7 +54,7 @@ def test_a_missing_file_is_refused(fake_redis: Redis, storage: Storage, file: st
     "changes, reason",
     [
         ({"classes": [0, 1, 2]}, "zip"),
-        ({"layout": "columns"}, "its graph has the inputs X; expected feature_1, feature_2, clicks"),
+        ({"layout": "columns"}, "it has the inputs X; expected feature_1, feature_2, clicks"),
         ({"inputs": packages.USER_INPUTS[:2]}, "InvalidArgument"),
         ({"example": {}}, "KeyError: 'feature_1'"),
         ({"example": {"feature_1": None, "feature_2": 0.0, "clicks": 0}}, "InvalidAnswer"),

@@ -32,9 +32,10 @@ class HeldOut:
     rows: pd.DataFrame
     label: np.ndarray
 
-    def score(self, manifest: Manifest, graph: bytes) -> float:
+    def score(self, manifest: Manifest, content: bytes) -> float:
         """The score of a packaged model by the recipe's metric, answering as it would be served."""
-        return evaluate(packaged(manifest, graph), self.rows, self.label, self.recipe.metric)[self.recipe.metric]
+        served = packaged(manifest, content, self.recipe.trusted)
+        return evaluate(served, self.rows, self.label, self.recipe.metric)[self.recipe.metric]
 
 
 def register(
@@ -80,8 +81,8 @@ def standing(registry: Registry, storage: Storage, challenger: Manifest, held_ou
     if number is None:
         return None
     try:
-        manifest, graph = package.read(storage, registry.version(challenger.model, number).package)
-        packaged(manifest, graph)
+        manifest, content = package.read(storage, registry.version(challenger.model, number).package)
+        packaged(manifest, content, held_out.recipe.trusted)
     except Exception as error:  # ONNX Runtime's errors have no common root
         return Champion(number, None, sentence(error), broken=True)
     gone = {item.name for item in manifest.inputs} - set(held_out.rows.columns)
@@ -90,6 +91,6 @@ def standing(registry: Registry, storage: Storage, challenger: Manifest, held_ou
     if (manifest.label, manifest.task) != (challenger.label, challenger.task):
         return Champion(number, None, f"it predicts {manifest.label!r} by {manifest.task}")
     try:
-        return Champion(number, held_out.score(manifest, graph))
+        return Champion(number, held_out.score(manifest, content))
     except Exception as error:
         return Champion(number, None, sentence(error))
