@@ -17,6 +17,7 @@ ModelmillError
 │   └── RunEnded                 a run that another process has closed, such as one whose worker was lost
 ├── CorruptFeature           500: a stored feature that is no value of its type
 ├── InvalidAnswer            500: a model answered with what is not a finite number
+├── EstimatorFailed          500: an estimator that is served itself raised an error for the values that it got
 ├── QueueFull                429: as many trainings wait as may
 ├── Unavailable              503: Redis or another service did not answer in time; try again
 │   └── PackageError             a model package with a missing or altered file
@@ -217,6 +218,15 @@ class RunEnded(Conflict):
     def __init__(self, run: str, status: str | None, error: str | None) -> None:
         ended = f"{status}: {error}" if error else status or "deleted"
         super().__init__(f"run {run} has ended already ({ended}); nothing more is recorded of it", run=run)
+
+
+class EstimatorFailed(ModelmillError):
+    """An estimator that is served itself raised an error, most often for a missing value that it cannot take."""
+
+    def __init__(self, estimator: str, error: Exception) -> None:
+        lines = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+        super().__init__(f"the model cannot answer for these values: {estimator} raised {reason}", estimator=estimator)
 
 
 class QueueFull(ModelmillError):

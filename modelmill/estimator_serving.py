@@ -16,7 +16,7 @@ import skops.io
 from skops.io.exceptions import UntrustedTypesFoundException
 from threadpoolctl import ThreadpoolController
 
-from modelmill.errors import UntrustedTypes
+from modelmill.errors import EstimatorFailed, UntrustedTypes
 from modelmill.package import MATRIX, Input, Layout
 from modelmill.trusted_types import TRUSTED
 
@@ -55,10 +55,17 @@ class EstimatorSession:
         return self.outputs
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """The named outputs for n rows, each with n entries."""
+        """The named outputs for n rows, each with n entries.
+
+        Raises:
+            EstimatorFailed: for values that the estimator cannot take.
+        """
         rows = self._frame(feed)
-        with self.threads.limit(limits=1):  # requests run side by side already
-            return [np.asarray(getattr(self.estimator, METHODS[name])(rows)) for name in outputs]
+        try:
+            with self.threads.limit(limits=1):  # requests run side by side already
+                return [np.asarray(getattr(self.estimator, METHODS[name])(rows)) for name in outputs]
+        except Exception as error:  # an estimator may raise anything
+            raise EstimatorFailed(type(self.estimator).__name__, error) from error
 
     def _frame(self, feed: Mapping[str, np.ndarray]) -> pd.DataFrame:
         if self.layout == "matrix":

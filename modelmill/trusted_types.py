@@ -59,7 +59,7 @@ TRUSTED: frozenset[str] = frozenset(
     )
     | _in("sklearn.gaussian_process._gpc", "_BinaryGaussianProcessClassifierLaplace")
     # Losses that skops does not list; their state is numbers.
-    | _in("sklearn._loss.loss", "HalfTweedieLoss HalfTweedieLossIdentity HuberLoss PinballLoss")
+    | _in("sklearn._loss.loss", "HalfTweedieLoss HalfTweedieLossIdentity")
     # What estimators that are made of others keep beside them.
     | _in("sklearn.calibration", "_CalibratedClassifier _SigmoidCalibration _TemperatureScaling")
     | _in("sklearn.multiclass", "_ConstantPredictor")

@@ -108,13 +108,13 @@ def value_range(column: pd.Series) -> Range:
     """What a column of the rows that a model is fitted on holds; a missing text is the empty one."""
     if column.dtype == object:
         counts = column[column != ""].value_counts()
-        missing = 1 - int(counts.sum()) / len(column)
+        missing = (len(column) - int(counts.sum())) / len(column)
         return Range(missing=missing, values=[str(value) for value in counts.index[:MOST_VALUES]])
     numbers = column.to_numpy(np.float64)
     there = numbers[~np.isnan(numbers)]
     if not len(there):
         return Range(missing=1.0)
-    return Range(missing=1 - len(there) / len(numbers), low=float(there.min()), high=float(there.max()))
+    return Range(missing=(len(numbers) - len(there)) / len(numbers), low=float(there.min()), high=float(there.max()))
 
 
 def example(inputs: list[Input], rows: pd.DataFrame) -> dict[str, Any]:

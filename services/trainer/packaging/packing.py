@@ -14,6 +14,7 @@ from modelmill.errors import InvalidRequest, UntrustedTypes
 from modelmill.estimator_serving import EstimatorSession, foreign_types, load_estimator
 from modelmill.package import ESTIMATOR, GRAPH, Input, Layout, Parity, Precision, Runtime, Tensor
 from modelmill.sessions import described
+from modelmill.trusted_types import FULL_NAME
 from services.trainer.packaging.convert import Converted, NoGraph, convert
 from services.trainer.packaging.graph import Graph
 from services.trainer.packaging.parity import OwnAnswers, Tolerance
@@ -21,6 +22,7 @@ from services.trainer.packaging.parity import OwnAnswers, Tolerance
 log = logging.getLogger(__name__)
 
 DEFAULT = Tolerance()
+NAMES_NEEDED = "its functions and classes need names, in modules that the trainer and the predictor can import"
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,13 @@ def _estimator(
         content = skops.io.dumps(estimator)
         session = EstimatorSession(load_estimator(content, trusted), inputs, layout)
     except UntrustedTypes as error:
+        nameless = [name for name in error.fields["types"] if not FULL_NAME.fullmatch(name)]
+        if nameless:
+            raise InvalidRequest(f"{refused} cannot serve {', '.join(nameless)} either: {NAMES_NEEDED}") from None
         raise InvalidRequest(f"{refused} could serve it, but {error.detail}", **error.fields) from None
     except Exception as error:  # whatever the attributes of an estimator raise
-        raise InvalidRequest(
-            f"{refused} cannot serve it either, for skops cannot keep it: {type(error).__name__}: {error}. Its"
-            " functions and classes need names, in modules that the trainer and the predictor can import"
-        ) from None
+        reason = f"skops cannot keep it: {type(error).__name__}: {error}"
+        raise InvalidRequest(f"{refused} cannot serve it either, for {reason}; {NAMES_NEEDED}") from None
     graph = Graph(session, list(rows.columns), layout, "float64")
     outputs = graph.run(rows)
     if (differing := own.differing(outputs, tolerance)).any():
