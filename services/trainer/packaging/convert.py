@@ -23,6 +23,7 @@ from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, String
 
 from modelmill.package import MATRIX, Input, Layout, Parity, Precision
 from modelmill.sessions import graph_session
+from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging.graph import Graph
 from services.trainer.packaging.parity import OwnAnswers, Tolerance
 
@@ -126,7 +127,7 @@ def _on_edge(estimator: Any, graph: Graph, rows: pd.DataFrame, tolerance: Tolera
                 single = rows[name].to_numpy(np.float32)
                 towards = single if direction is None else np.float32(direction)
                 moved[name] = np.nextafter(single, towards).astype(np.float64)
-        unexplained &= OwnAnswers.of(estimator, moved).differing(outputs, tolerance)
+        unexplained &= OwnAnswers.of(Answers.of(estimator, moved)).differing(outputs, tolerance)
     return not unexplained.any()
 
 

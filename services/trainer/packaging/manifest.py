@@ -13,7 +13,7 @@ from modelmill.definitions import Definitions, FeatureRef
 from modelmill.model_features import ComputedRef, model_features
 from modelmill.package import MOST_VALUES, Input, Manifest, Range
 from modelmill.runs import Run
-from services.trainer.evaluation.metrics import task_of
+from services.trainer.evaluation.answers import task_of
 from services.trainer.packaging.packing import Packed
 
 

@@ -15,6 +15,7 @@ from modelmill.estimator_serving import EstimatorSession, foreign_types, load_es
 from modelmill.package import ESTIMATOR, GRAPH, Input, Layout, Parity, Precision, Runtime, Tensor
 from modelmill.sessions import described
 from modelmill.trusted_types import FULL_NAME
+from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging.convert import Converted, NoGraph, convert
 from services.trainer.packaging.graph import Graph
 from services.trainer.packaging.parity import OwnAnswers, Tolerance
@@ -63,12 +64,12 @@ def pack(
     estimator: Any,
     inputs: Sequence[Input],
     rows: pd.DataFrame,
+    answers: Answers,
     *,
     trusted: Collection[str] = (),
     tolerance: Tolerance = DEFAULT,
-    own: OwnAnswers | None = None,
 ) -> Packed:
-    """Pack the fitted `estimator` and check it on the held-out `rows`; `own` are its answers for them, if known.
+    """Pack the fitted `estimator` and check it on the held-out `rows`, of which it says `answers`.
 
     An estimator that has no graph within `tolerance` is served by scikit-learn, if it is made of reviewed types and of
     those in `trusted` alone.
@@ -76,7 +77,7 @@ def pack(
     Raises:
         InvalidRequest: where it can be served neither way, saying why not.
     """
-    own = own or OwnAnswers.of(estimator, rows)
+    own = OwnAnswers.of(answers)
     try:
         converted = convert(estimator, inputs, rows, own, tolerance)
     except NoGraph as error:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from modelmill.errors import InvalidRequest
 from modelmill.package import Parity
-from services.trainer.evaluation.metrics import task_of
+from services.trainer.evaluation.answers import Answers
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class OwnAnswers:
-    """What an estimator answers for n rows: labels and maybe probabilities, or numbers."""
+    """What is compared of an estimator's answers for n rows: labels and maybe probabilities, or numbers."""
 
     labels: np.ndarray | None
     """[n]; None for a regression."""
@@ -41,21 +39,21 @@ class OwnAnswers:
     """[n, 1]: what a difference is measured relative to."""
 
     @classmethod
-    def of(cls, estimator: Any, rows: pd.DataFrame) -> OwnAnswers:
-        """The answers of `estimator`.
+    def of(cls, answers: Answers) -> OwnAnswers:
+        """What is compared of an estimator's answers.
 
         Raises:
-            InvalidRequest: for an estimator that answers with several numbers a row.
+            InvalidRequest: for answers about several labels.
         """
-        answer = np.asarray(estimator.predict(rows))
-        if answer.size != len(rows):
-            raise InvalidRequest(f"estimator {type(estimator).__name__} predicts several labels a row; expected one")
-        if task_of(estimator) == "regression":
-            numbers = answer.reshape(-1, 1).astype(np.float64)
+        if len(answers.outputs) != 1:
+            raise InvalidRequest(f"the estimator predicts {len(answers.outputs)} labels a row; expected one")
+        [output] = answers.outputs
+        if answers.task == "regression":
+            numbers = output.predicted.reshape(-1, 1).astype(np.float64)
             return cls(None, numbers, np.maximum(np.abs(numbers), numbers.std()))
-        has_probabilities = hasattr(estimator, "predict_proba")
-        numbers = estimator.predict_proba(rows) if has_probabilities else np.empty((len(rows), 0))
-        return cls(answer, np.asarray(numbers), np.ones((len(rows), 1)))
+        rows = len(answers)
+        numbers = np.empty((rows, 0)) if output.probabilities is None else output.probabilities
+        return cls(output.predicted, numbers, np.ones((rows, 1)))
 
     def differing(self, outputs: list[np.ndarray], tolerance: Tolerance) -> np.ndarray:
         """[n] whether a package with these outputs answers a row otherwise than within `tolerance`."""

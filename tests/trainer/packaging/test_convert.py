@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from modelmill.package import Input, Parity
+from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging.convert import Converted, NoGraph, convert
 from services.trainer.packaging.graph import Graph
 from services.trainer.packaging.packing import DEFAULT
@@ -40,7 +41,7 @@ def inputs_of(rows: pd.DataFrame) -> list[Input]:
 
 
 def converted(estimator: Any, rows: pd.DataFrame, tolerance: Tolerance = DEFAULT) -> Converted:
-    return convert(estimator, inputs_of(rows), rows, OwnAnswers.of(estimator, rows), tolerance)
+    return convert(estimator, inputs_of(rows), rows, OwnAnswers.of(Answers.of(estimator, rows)), tolerance)
 
 
 def fitted(estimator: Any, rows: pd.DataFrame, label: np.ndarray) -> tuple[Any, Converted, Graph]:

@@ -10,9 +10,10 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from modelmill.definitions import load
+from modelmill.definitions_file import load
 from modelmill.package import MOST_VALUES, Input, Manifest, Range, Tensor
 from modelmill.runs import Run
+from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging.manifest import Inputs, example, manifest, signature, value_range
 from services.trainer.packaging.packing import pack
 
@@ -89,7 +90,7 @@ def test_a_manifest_says_what_is_served_and_what_it_was_made_of(tmp_path: Path) 
     estimator = make_pipeline(FunctionTransformer(np.nan_to_num), LinearRegression()).fit(numbers, numbers["b"])
     inputs = Inputs([Input("a", "float", True), Input("b", "float", False)], [])
     run = Run(id="r1", model="late", started="", definitions="d" * 64, metrics={"r2": 0.5}, packages={"python": "3.11"})
-    packed = pack(estimator, inputs.fed, numbers)
+    packed = pack(estimator, inputs.fed, numbers, Answers.of(estimator, numbers))
     made = manifest(recipe, run, inputs, estimator, packed, fitted_on=numbers, held_out=numbers[1:])
     assert made == Manifest(
         model="late",

@@ -16,6 +16,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 from modelmill.errors import InvalidRequest
 from modelmill.package import ESTIMATOR, GRAPH, Input
+from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging.packing import Packed, pack
 from services.trainer.packaging.parity import Tolerance
 from tests.own_types import Halved
@@ -27,7 +28,8 @@ YES = (ROWS["a"] > 0).to_numpy()
 
 def packed(estimator: Any, label: Any = YES, rows: pd.DataFrame = ROWS, **how: Any) -> Packed:
     inputs = [Input(name, "str" if rows[name].dtype == object else "float", True) for name in rows]
-    return pack(estimator.fit(rows[:200], label[:200]), inputs, rows[200:], **how)
+    estimator.fit(rows[:200], label[:200])
+    return pack(estimator, inputs, rows[200:], Answers.of(estimator, rows[200:]), **how)
 
 
 def test_a_graph_serves_what_it_answers_alike_and_the_estimator_lies_beside_it() -> None:
@@ -115,5 +117,5 @@ def test_a_graph_serves_without_an_estimator_beside_it_where_skops_cannot_keep_t
 
 def test_several_labels_a_row_are_refused() -> None:
     two = np.column_stack([ROWS["a"], ROWS["b"]])
-    with pytest.raises(InvalidRequest, match="predicts several labels a row"):
+    with pytest.raises(InvalidRequest, match="predicts 2 labels a row"):
         packed(MultiOutputRegressor(Ridge()), two)

@@ -20,7 +20,8 @@ from modelmill.package import Input
 from modelmill.registry import Registry, Version
 from modelmill.runs import Run
 from modelmill.storage import Storage
-from services.trainer.evaluation.metrics import evaluate
+from services.trainer.evaluation.answers import Answers
+from services.trainer.evaluation.metrics import scores
 from services.trainer.packaging.manifest import Inputs, manifest
 from services.trainer.packaging.packing import pack
 from services.trainer.promotion.decision import Decision
@@ -51,9 +52,10 @@ def train(registry: Registry, storage: Storage) -> Train:
     def train(estimator: Any, recipe: Model, rows: pd.DataFrame = ROWS) -> tuple[Version, Decision]:
         run = Run(id=f"run-{len(registry.runs.newest('m', limit=100)) + 1}", model="m", started=utc_now())
         registry.runs.start(run)
-        run = replace(run, metrics=evaluate(estimator, rows, LABEL, recipe.metric))
+        answers = Answers.of(estimator, rows)
+        run = replace(run, metrics=scores(recipe.metrics, answers, LABEL))
         inputs = Inputs([Input(name, "float", False) for name in recipe.features], [])
-        packed = pack(estimator, inputs.fed, rows)
+        packed = pack(estimator, inputs.fed, rows, answers)
         made = manifest(recipe, run, inputs, estimator, packed, fitted_on=rows, held_out=rows)
         run = replace(run, package=package.write(storage, made, packed.files))
         return register(registry, storage, run, made, HeldOut(recipe, rows, LABEL))
@@ -71,7 +73,7 @@ def test_the_first_version_becomes_champion(train: Train, registry: Registry) ->
 def test_the_champion_is_scored_again_on_the_new_rows(train: Train, registry: Registry) -> None:
     train(POOR, recipe())
     _, decision = train(GOOD, recipe())
-    again = evaluate(POOR, ROWS, LABEL, "accuracy")["accuracy"]
+    again = POOR.score(ROWS, LABEL)
     assert decision.promote
     assert f"champion version 1 {again:.6g} on the same rows" in decision.reason
     assert registry.aliases("m") == {"champion": 2}
