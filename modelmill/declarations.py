@@ -30,7 +30,7 @@ from typing import Any, Literal, get_args
 from modelmill import durations, splits
 from modelmill.constraints import NO_CONSTRAINTS, ColumnSpec, Constraints, Expect
 from modelmill.metrics import all_of, columns_of
-from modelmill.schedules import Schedule
+from modelmill.triggers import Trigger
 
 Policy = Literal["always", "if_better", "manual"]
 Batch = Literal["pandas", "arrow"]
@@ -297,7 +297,8 @@ class Model(Declared):
             `at_random(0.25, seed=0)`, or a function that gets the frame and returns a truth value a row, True for held
             out. By default the newest quarter where `source` has event times, otherwise a quarter at random.
         promote: `if_better` (than the champion on the same held-out rows), `always` or `manual`.
-        train: when to train without being asked: `every(seconds=60)`, `cron("0 3 * * *")`, or a list of them.
+        train: when to train without being asked: `every(seconds=60)`, `cron("0 3 * * *")`, `after(rows=1000)`,
+            `on("drift.detected")`, or a list of them.
         defaults: values for features of an entity that is not there; without one a request for it is a 404.
     """
 
@@ -316,7 +317,7 @@ class Model(Declared):
         inputs: Mapping[str, Any] | None = None,
         source: Source | None = None,
         promote: Policy = "if_better",
-        train: Schedule | Sequence[Schedule] = (),
+        train: Trigger | Sequence[Trigger] = (),
         defaults: Mapping[str, Scalar] | None = None,
         test_share: float | None = None,
     ) -> None:
@@ -327,7 +328,7 @@ class Model(Declared):
         self.inputs = {column: Column.of(column, kind) for column, kind in (inputs or {}).items()}
         self.source = source
         self.promote = promote
-        self.train = tuple(train) if isinstance(train, Sequence) else (train,)
+        self.train = _triggers(name, train)
         self.defaults = dict(defaults or {})
         super().__init__("model", name)
         if not self.features and not self.inputs:
@@ -396,6 +397,17 @@ def _labels(owner: str, label: Any) -> tuple[str, ...]:
     if not labels or not all(isinstance(name, str) and name for name in labels) or len(set(labels)) < len(labels):
         raise ValueError(f"{owner}: label={label!r}; expected the name of a column, or a list of different ones")
     return labels
+
+
+def _triggers(model: str, given: Trigger | Sequence[Trigger]) -> tuple[Trigger, ...]:
+    triggers = tuple(given) if isinstance(given, Sequence) else (given,)
+    for trigger in triggers:
+        if not isinstance(trigger, Trigger):
+            raise ValueError(f"model {model!r}: train={trigger!r}; expected every(seconds=60), cron(...), or a list")
+    names = [str(trigger) for trigger in triggers]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"model {model!r}: train has {', '.join(sorted(map(repr, repeated)))} twice; expected it once")
+    return triggers
 
 
 def _expect(owner: str, expect: Expect | None, known: Sequence[str]) -> Expect:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
+from services.trainer.triggers.schedule import GRACE, Scheduler
 
 from modelmill.connections import Redis
 from modelmill.registry import Registry
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.recipes import Recipes
-from services.trainer.triggers.schedule import GRACE, Scheduler
 from tests.conftest import USERS_MILL, RedisServer
 from tests.eventually import eventually
 
