@@ -400,7 +400,7 @@ def _labels(owner: str, label: Any) -> tuple[str, ...]:
 
 
 def _triggers(model: str, given: Trigger | Sequence[Trigger]) -> tuple[Trigger, ...]:
-    triggers = tuple(given) if isinstance(given, Sequence) else (given,)
+    triggers = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
     for trigger in triggers:
         if not isinstance(trigger, Trigger):
             raise ValueError(f"model {model!r}: train={trigger!r}; expected every(seconds=60), cron(...), or a list")
