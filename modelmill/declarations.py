@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args
 
-from modelmill import durations, splits
+from modelmill import durations, splits, triggers
 from modelmill.constraints import NO_CONSTRAINTS, ColumnSpec, Constraints, Expect
 from modelmill.metrics import all_of, columns_of
 from modelmill.triggers import Trigger
@@ -328,7 +328,7 @@ class Model(Declared):
         self.inputs = {column: Column.of(column, kind) for column, kind in (inputs or {}).items()}
         self.source = source
         self.promote = promote
-        self.train = _triggers(name, train)
+        self.train = triggers.all_of(name, train)
         self.defaults = dict(defaults or {})
         super().__init__("model", name)
         if not self.features and not self.inputs:
@@ -397,17 +397,6 @@ def _labels(owner: str, label: Any) -> tuple[str, ...]:
     if not labels or not all(isinstance(name, str) and name for name in labels) or len(set(labels)) < len(labels):
         raise ValueError(f"{owner}: label={label!r}; expected the name of a column, or a list of different ones")
     return labels
-
-
-def _triggers(model: str, given: Trigger | Sequence[Trigger]) -> tuple[Trigger, ...]:
-    triggers = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
-    for trigger in triggers:
-        if not isinstance(trigger, Trigger):
-            raise ValueError(f"model {model!r}: train={trigger!r}; expected every(seconds=60), cron(...), or a list")
-    names = [str(trigger) for trigger in triggers]
-    if repeated := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"model {model!r}: train has {', '.join(sorted(map(repr, repeated)))} twice; expected it once")
-    return triggers
 
 
 def _expect(owner: str, expect: Expect | None, known: Sequence[str]) -> Expect:

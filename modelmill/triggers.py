@@ -8,7 +8,7 @@ spaced by themselves and have neither unless they are given; what comes from out
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Literal, Protocol, get_args
@@ -239,6 +239,22 @@ class On(Trigger):
 
     def __str__(self) -> str:
         return f"on {self.event}"
+
+
+def all_of(model: str, given: Trigger | Sequence[Trigger]) -> tuple[Trigger, ...]:
+    """One trigger or several, as a model declares them.
+
+    Raises:
+        ValueError: for anything else, and for two that only their limits tell apart.
+    """
+    triggers = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+    for trigger in triggers:
+        if not isinstance(trigger, Trigger):
+            raise ValueError(f"model {model!r}: train={trigger!r}; expected every(seconds=60), cron(...), or a list")
+    names = [str(trigger) for trigger in triggers]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"model {model!r}: train has {', '.join(sorted(map(repr, repeated)))} twice; expected it once")
+    return triggers
 
 
 def every(*, seconds: int, missed: Missed = "skip", cooldown: str | None = None, daily: int | None = None) -> Every:

@@ -20,6 +20,8 @@ MOST_COUNTED = 1000
 """Missed slots that are counted at most."""
 PATIENCE = timedelta(days=1)
 """How long an event waits at most to fire its trigger."""
+LONGEST_ID = 100
+"""Letters of an event's id that are told."""
 
 Obstacle = Callable[[], str]
 """What keeps a model from being trained now: `busy` where it is already, `full` for the queue, or nothing."""
@@ -96,7 +98,7 @@ def look_at_slots(trigger: Slots, state: TriggerState, now: datetime, obstacle: 
     if not wanted:
         return step
     slot = wanted[0]
-    if limit := step.state.limit(trigger, now):
+    if limit := step.state.limit(trigger, now, slot=slot):
         return _at(step.noting(f"skipped_{limit}", now), slot)
     if reason := obstacle():
         if trigger.missed == "skip":
@@ -104,7 +106,8 @@ def look_at_slots(trigger: Slots, state: TriggerState, now: datetime, obstacle: 
         return step.noting(f"{WAITS}{reason}", now)
     made_up = trigger.missed == "all" and now - slot > GRACE
     by = f"{trigger}, slot {slot:%Y-%m-%dT%H:%M:%SZ}"
-    return _at(step.firing_by(by, now, end=iso(slot) if made_up else None), slot)
+    fired = _at(step.firing_by(by, now, end=iso(slot) if made_up else None), slot)
+    return replace(fired, state=replace(fired.state, fired=iso(slot)))
 
 
 def look_at_rows(
@@ -132,7 +135,7 @@ def look_at_events(trigger: On, state: TriggerState, read: Read, model: str, now
     step = Step(_read(state, read))
     for position, entry in read.entries:
         if entry.get("type") == trigger.event and entry.get("model") == model:
-            step = _hear(trigger, step, entry.get("id") or position, now)
+            step = _hear(trigger, step, (entry.get("id") or position)[:LONGEST_ID], now)
     if not step.state.event:
         return step
     by = f"{trigger}, event {step.state.event}"

@@ -74,13 +74,23 @@ class Scheduler:
                 failing = True
 
     def look(self, now: datetime) -> None:
-        """Carry out what has become due since anyone looked."""
-        streams = Streams(self.recipes.redis)
+        """Carry out what has become due since anyone looked.
+
+        What goes wrong with one model is raised when all have been looked at.
+        """
+        streams, errors = Streams(self.recipes.redis), []
         for model in self.recipes.definitions.models.values():
-            if model.train:
-                states = self.recipes.redis.hgetall(keys.triggers(model.name))
-                for trigger in model.train:
-                    self._look(model, trigger, states.get(str(trigger)), streams, now)
+            try:
+                if model.train:
+                    states = self.recipes.redis.hgetall(keys.triggers(model.name))
+                    for trigger in model.train:
+                        self._look(model, trigger, states.get(str(trigger)), streams, now)
+            except AWAY:
+                raise
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def _look(self, model: Model, trigger: Trigger, text: str | None, streams: Streams, now: datetime) -> None:
         """Look at one trigger, whose state was `text`."""

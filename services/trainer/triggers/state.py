@@ -35,7 +35,7 @@ class TriggerState:
     since: str = ""
     """When that came."""
     fired: str = ""
-    """When it fired last."""
+    """When it fired last; for a slot, its time."""
     waits: str = ""
     """What is in its way, where it would fire: `waits_busy`, ..."""
     outcome: str = ""
@@ -59,9 +59,12 @@ class TriggerState:
         """Outcome to how often it came on the day of `day`."""
         return self.today if self.day == iso(day)[:10] else {}
 
-    def limit(self, trigger: Trigger, now: datetime) -> str:
-        """The limit of `trigger` that keeps it from firing now: `cooldown`, `daily`, or nothing."""
-        if self.fired and iso(now - trigger.pause) < self.fired:
+    def limit(self, trigger: Trigger, now: datetime, *, slot: datetime | None = None) -> str:
+        """The limit of `trigger` that keeps it from firing now: `cooldown`, `daily`, or nothing.
+
+        The cool-down of a `slot` counts from slot to slot, whenever they were noticed.
+        """
+        if self.fired and iso((slot or now) - trigger.pause) < self.fired:
             return "cooldown"
         if trigger.daily is not None and self.on(now).get(FIRED, 0) >= trigger.daily:
             return "daily"

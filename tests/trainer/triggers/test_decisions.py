@@ -58,7 +58,7 @@ def test_a_slot_in_time_fires_and_says_which_it_was() -> None:
     step = look_at_slots(HOURLY, at(NOON - MINUTE * 60), NOON + MINUTE / 2, free)
     assert step.firing is not None
     assert (step.firing.by, step.firing.end) == ("cron '0 * * * *' UTC, slot 2026-05-04T12:00:00Z", None)
-    assert (step.state.position, step.state.fired) == (iso(NOON), iso(NOON + MINUTE / 2))
+    assert (step.state.position, step.state.fired) == (iso(NOON), iso(NOON))
 
 
 def test_the_first_look_fires_nothing() -> None:
@@ -128,6 +128,12 @@ def test_slots_within_the_cool_down_or_over_the_daily_limit_are_skipped() -> Non
     assert seen == [*expected, "skipped_daily", "skipped_daily", "skipped_daily"]
     assert state.on(NOON) == {"fired": 3, "skipped_cooldown": 6, "skipped_daily": 3}
     assert look_at_slots(trigger, state, NOON + timedelta(days=1), free).firing, "the next day has a limit of its own"
+
+
+def test_a_cool_down_counts_from_slot_to_slot_whenever_they_were_noticed() -> None:
+    trigger = every(seconds=60, cooldown="1m")
+    late = look_at_slots(trigger, at(NOON), NOON + MINUTE + timedelta(seconds=0.9), free)
+    assert look_at_slots(trigger, late.state, NOON + 2 * MINUTE, free).firing is not None
 
 
 def look(trigger: After, state: TriggerState, found: Read, moment: datetime = NOON, *, full: str = "") -> Step:

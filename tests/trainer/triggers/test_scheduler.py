@@ -238,6 +238,20 @@ def test_a_training_as_of_a_past_day_keeps_no_trigger_waiting(scheduler: Schedul
     assert [job.trigger for job in scheduler.queue.jobs()] == ["every", "backfill"]
 
 
+def test_what_goes_wrong_with_one_model_leaves_the_others_their_slots(
+    fake_redis: Redis, fake_queue: TrainingQueue, tmp_path: Path
+) -> None:
+    mill = declaring(tmp_path, "every(seconds=60)")
+    head, model = mill.read_text().split("Model(\n")
+    mill.write_text(f"{head}Model(\n{model.replace('user_target', 'broken')}\nModel(\n{model}")
+    fake_redis.hset(keys.triggers("broken"), "every 60 s", "no state")
+    scheduler = scheduling(fake_redis, fake_queue, mill)
+    for minute in range(2):
+        with pytest.raises(ValueError, match="invalid literal"):
+            scheduler.look(START + minute * MINUTE)
+    assert [job.model for job in fake_queue.jobs()] == ["user_target"]
+
+
 def test_what_goes_wrong_once_does_not_end_the_watching(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[datetime] = []
     stop = threading.Event()
