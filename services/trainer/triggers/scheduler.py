@@ -63,15 +63,23 @@ class Scheduler:
         """Look every second until `stop` is set. Whatever goes wrong is logged once, and tried again."""
         failing = False
         while not stop.wait(1.0):
+            problem = self._attempt(clock())
+            if problem is not None and not failing:
+                known = isinstance(problem, AWAY)
+                log.warning(
+                    "cannot look at triggers, trying every second: %s", problem, exc_info=None if known else problem
+                )
+            failing = problem is not None
+
+    def _attempt(self, now: datetime) -> Exception | None:
+        """Do all there is to do; what went wrong, for a thread that died would stay dead, and one that goes on recovers."""
+        problem = None
+        for work in (partial(self.look, now), partial(self.backfills.advance, self.recipes.definitions)):
             try:
-                self.look(clock())
-                self.backfills.advance(self.recipes.definitions)
-                failing = False
-            except Exception as error:  # a thread that died would stay dead; one that tries again recovers
-                if not failing:
-                    known = isinstance(error, AWAY)
-                    log.warning("cannot look at triggers, trying every second: %s", error, exc_info=not known)
-                failing = True
+                work()
+            except Exception as error:
+                problem = error
+        return problem
 
     def look(self, now: datetime) -> None:
         """Carry out what has become due since anyone looked.
@@ -95,26 +103,25 @@ class Scheduler:
     def _look(self, model: Model, trigger: Trigger, text: str | None, streams: Streams, now: datetime) -> None:
         """Look at one trigger, whose state was `text`."""
         sources = _sources(self.recipes.definitions, model, trigger)
+        obstacle = partial(self._obstacle, model)
         for _ in range(MOST_BATCHES):
             state = TriggerState.read(text)
             read = _read(trigger, state, streams)
-            take = partial(decide, trigger, state, read, model=model.name, sources=sources, now=now)
-            step = take(obstacle=lambda: self._obstacle(model))
+            step = decide(trigger, state, read, model=model.name, sources=sources, now=now, obstacle=obstacle)
             if step.state == state:
                 return
             try:
                 self._commit(model, trigger, text, step)
-            except QueueFull:
-                step = take(obstacle=lambda: "full")
-                self._commit(model, trigger, text, step)
-            except WatchError:
-                return  # another scheduler has it
+            except (WatchError, QueueFull):
+                return  # another scheduler has it, or a queue that has just become full: the next look tells
             if not read.more:
                 return
             text = str(step.state)
 
     def _obstacle(self, model: Model) -> str:
-        return "busy" if self.queue.is_pending(model.name, but=BACKFILL) else ""
+        if self.queue.is_pending(model.name, but=BACKFILL):
+            return "busy"
+        return "full" if self.queue.rq.count >= self.queue.limit else ""
 
     def _commit(self, model: Model, trigger: Trigger, before: str | None, step: Step) -> None:
         """Write the state and enqueue the training that the step asks for.
