@@ -72,7 +72,7 @@ class Scheduler:
             failing = problem is not None
 
     def _attempt(self, now: datetime) -> Exception | None:
-        """Do all there is to do; what went wrong, for a thread that died would stay dead, and one that goes on recovers."""
+        """Do all there is to do; what went wrong is returned, for a thread that died would stay dead."""
         problem = None
         for work in (partial(self.look, now), partial(self.backfills.advance, self.recipes.definitions)):
             try:
