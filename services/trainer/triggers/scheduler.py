@@ -7,8 +7,8 @@ does a restart or another scheduler double one.
 What becomes of a trigger, counted in `modelmill_triggers_total` and shown by `GET /schedules`:
 
 - `fired`: a training waits in the queue.
-- `skipped_late`: a slot was noticed more than a minute after its time, because no scheduler ran; or an event waited for
-  more than a day.
+- `skipped_late`: a slot was noticed more than a minute after its time or when the next had come already, because no
+  scheduler ran; or an event waited for more than a day.
 - `skipped_busy`, `skipped_full`: at a slot, a training of the model waited or ran already, or the queue was full.
 - `skipped_cooldown`, `skipped_daily`: a slot or an event came when its trigger might not fire.
 - `waits_busy`, `waits_full`, `waits_cooldown`, `waits_daily`: rows or an event, or a slot that is not to be missed, are
