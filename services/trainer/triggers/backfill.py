@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 TRIGGER = "backfill"
 """What its runs say that they were triggered by."""
-RUNNING, DONE, CANCELED = "running", "done", "canceled"
+RUNNING, DONE, CANCELLED = "running", "done", "cancelled"
 SUCCEEDED = "succeeded"
 UNFINISHED = ("created", "queued", "started", "deferred", "scheduled")
 """States of a job that has not ended."""
@@ -53,7 +53,7 @@ class Backfill:
     step: str
     by: str = ""
     status: str = RUNNING
-    """running, done or canceled."""
+    """running, done or cancelled."""
     asked: str = field(default_factory=utc_now)
     ended: str = ""
     points: dict[str, Point] = field(default_factory=dict)
@@ -154,14 +154,14 @@ class Backfills:
                 raise NoBackfill(model)
             if before.status != RUNNING:
                 raise Conflict(f"the training of {model!r} as of past days has ended already: {before.status}")
-            return replace(before, status=CANCELED, ended=utc_now())
+            return replace(before, status=CANCELLED, ended=utc_now())
 
-        canceled = self._change(model, change)
-        if point := canceled.first("active"):
+        cancelled = self._change(model, change)
+        if point := cancelled.first("active"):
             with suppress(Conflict, UnknownName):  # it has just ended
                 self.queue.cancel(point.job, self.registry, by=by)
-            canceled = self._change(model, lambda now: (now or canceled).having(self._now(model, point)))
-        return canceled
+            cancelled = self._change(model, lambda now: (now or cancelled).having(self._now(model, point)))
+        return cancelled
 
     def advance(self, definitions: Definitions) -> None:
         """Carry on what is running: note what has ended, and enqueue the next training where nothing is in its way."""
@@ -215,7 +215,8 @@ class Backfills:
             return point
         if job.status == "finished" and job.run:
             return _after_run(point, self.registry.runs.get(job.run), "")
-        return replace(point, status=job.status, run=job.run or "", error=job.error)
+        status = "failed" if job.status == "failed" else CANCELLED
+        return replace(point, status=status, run=job.run or "", error=job.error)
 
     def _change(self, model: str, change: Callable[[Backfill | None], Backfill]) -> Backfill:
         key = keys.backfill(model)

@@ -65,7 +65,7 @@ class Point:
     as_of: str
     """Its rows' event times lie before this."""
     status: str = "waiting"
-    """waiting, active, succeeded, or else as its job ended: failed, canceled, stopped."""
+    """waiting, active, succeeded, or else as its job ended: failed or cancelled."""
     job: str = ""
     run: str = ""
     version: int | None = None

@@ -80,7 +80,7 @@ def test_waiting_ends_with_1_where_a_training_has_failed() -> None:
     assert "no rows" in done.stdout
 
 
-def test_it_can_be_canceled() -> None:
+def test_it_can_be_cancelled() -> None:
     assert run("backfill", "user_target", "--cancel").exit_code == 0
     assert asked == [("cancel", {})]
 

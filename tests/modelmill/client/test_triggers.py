@@ -51,7 +51,7 @@ def test_waiting_tells_how_many_have_ended_and_has_a_limit(client: Client) -> No
     assert seen == [(1, 3)]
 
 
-def test_it_can_be_canceled_and_triggers_are_listed(client: Client, asked: Asked) -> None:
+def test_it_can_be_cancelled_and_triggers_are_listed(client: Client, asked: Asked) -> None:
     client.cancel_backfill("m")
     assert client.schedules() == []
     assert [(request.method, request.url.path) for request in asked] == [

@@ -93,7 +93,7 @@ def test_asked_again_it_goes_on_after_what_is_done(backfills: Backfills, definit
     work(backfills)
     backfills.advance(definitions)
     backfills.cancel(MODEL)
-    assert statuses(backfills) == ["succeeded", "canceled", "waiting", "waiting"]
+    assert statuses(backfills) == ["succeeded", "cancelled", "waiting", "waiting"]
     backfills.advance(definitions)
     assert waiting(backfills.queue) == []
     backfills.ask(asking([*MONTHS, "2013-06-01T00:00:00Z"]))
@@ -173,12 +173,12 @@ def test_a_model_that_is_not_declared_any_more_is_not_trained(backfills: Backfil
     assert backfills.get(MODEL).status == "done"
 
 
-def test_what_was_never_asked_for_or_has_ended_cannot_be_canceled(backfills: Backfills) -> None:
+def test_what_was_never_asked_for_or_has_ended_cannot_be_cancelled(backfills: Backfills) -> None:
     with pytest.raises(NoBackfill, match="'user_target' was never trained as of past days"):
         backfills.cancel(MODEL)
     backfills.ask(asking())
     backfills.cancel(MODEL)
-    with pytest.raises(Conflict, match="has ended already: canceled"):
+    with pytest.raises(Conflict, match="has ended already: cancelled"):
         backfills.cancel(MODEL)
 
 

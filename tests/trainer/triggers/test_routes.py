@@ -38,7 +38,7 @@ def test_a_model_is_trained_as_of_past_days(http: FlaskClient) -> None:
     assert http.get(BACKFILL).json == answer.json
     assert (answer.json["status"], answer.json["total"], answer.json["counts"]) == ("running", 4, {"waiting": 4})
     assert [point["as_of"][:10] for point in answer.json["points"]] == [f"2013-0{month}-01" for month in range(2, 6)]
-    assert http.delete(BACKFILL).json["status"] == "canceled"
+    assert http.delete(BACKFILL).json["status"] == "cancelled"
 
 
 def test_days_are_taken_at_midnight_and_the_step_is_a_day(http: FlaskClient) -> None:
