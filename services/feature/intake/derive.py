@@ -99,3 +99,16 @@ def _collect(count: int, compute: Callable[[int], Any], column: Column) -> tuple
 def failed(errors: pa.ChunkedArray, field: str) -> pa.ChunkedArray:
     """On which rows the feature stored as `field` failed, as their `_failed` texts say."""
     return pc.fill_null(pc.match_substring(errors, f'"{field}":'), False)
+
+
+def merged(before: pa.ChunkedArray, added: pa.Array) -> pa.ChunkedArray:
+    """What failed before and what failed now, of each row."""
+    if added.null_count == len(added):
+        return before
+    if before.null_count == len(before):
+        return pa.chunked_array([added])
+    both = (
+        orjson.dumps({**orjson.loads(one or "{}"), **orjson.loads(other or "{}")}).decode() if one or other else None
+        for one, other in zip(before.to_pylist(), added.to_pylist(), strict=True)
+    )
+    return pa.chunked_array([pa.array(both, pa.string())])

@@ -16,7 +16,7 @@ from modelmill.declarations import Feature, Source
 from modelmill.definitions import Definitions
 from modelmill.errors import Conflict
 from modelmill.storage import Storage
-from services.feature.intake.derive import FAILED, derive
+from services.feature.intake.derive import FAILED, derive, merged
 from services.feature.intake.validate import EVENT_TIME
 from services.feature.store import history, online
 from services.feature.store.locks import alone
@@ -104,7 +104,7 @@ def add_fields(redis: Redis, storage: Storage, source: Source, name: str, fields
         derived = derive(inputs_of(table, source), missing)
         for field, values in derived.columns.items():
             table = table.append_column(field, values)
-        failed = _merged(table[FAILED], derived.failed)
+        failed = merged(table[FAILED], derived.failed)
         table = table.drop_columns(FAILED).append_column(FAILED, failed)
         if source.entity is not None:
             online.write(redis, source, list(missing), table)
@@ -159,16 +159,3 @@ def failures(storage: Storage, source: str, fields: Mapping[str, Feature]) -> Fa
                     found.counts[one] += 1
                     found.examples.setdefault(one, error)
     return found
-
-
-def _merged(before: pa.ChunkedArray, added: pa.Array) -> pa.ChunkedArray:
-    """What failed before and what failed now, of each row."""
-    if added.null_count == len(added):
-        return before
-    if before.null_count == len(before):
-        return pa.chunked_array([added])
-    both = (
-        orjson.dumps({**orjson.loads(one or "{}"), **orjson.loads(other or "{}")}).decode() if one or other else None
-        for one, other in zip(before.to_pylist(), added.to_pylist(), strict=True)
-    )
-    return pa.chunked_array([pa.array(both, pa.string())])

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modelmill.aggregates import Aggregate
-from modelmill.declarations import Source
 from modelmill.definitions import Definitions, FeatureRef
 from modelmill.storage import Storage
 from modelmill.tiles import ROWS
@@ -18,6 +17,7 @@ from services.feature.aggregates.windows import Rows, Windows, windows
 from services.feature.aggregates.windows import Spine as Asked
 from services.feature.intake.validate import ARROW, EVENT_TIME
 from services.feature.store import history
+from services.feature.store.positions import Position
 from services.feature.store.snapshots import Snapshot
 from services.feature.training import spines
 from services.feature.training.joins import STATUSES, status_of
@@ -43,6 +43,7 @@ class Aggregated:
         *,
         as_of: AsOf = "event",
         detail: bool = False,
+        at: Position | None = None,
     ) -> None:
         self._aggregates = {ref.name: ref.aggregate for ref in refs if ref.aggregate is not None}
         self._spine = spine
@@ -51,7 +52,9 @@ class Aggregated:
         first = next(iter(self._aggregates.values()))
         self._key = first.entity.key
         self._keys = _different(spine, self._key)
-        self._rows, self._values = _rows(storage, definitions, first.source, self._key, self._keys, self._columns())
+        snapshot = Snapshot.of(storage, definitions, first.source, at)
+        schema = history.schema(definitions, first.source)
+        self._rows, self._values = _rows(snapshot, schema, self._key, self._keys, self._columns())
         self._slab = -1
         self._found: dict[str, pa.Array] = {}
 
@@ -119,12 +122,10 @@ def _codes(keys: pa.ChunkedArray, known: pa.Array) -> np.ndarray:
 
 
 def _rows(
-    storage: Storage, definitions: Definitions, source: Source, key: str, keys: pa.Array, columns: list[str]
+    snapshot: Snapshot, schema: pa.Schema, key: str, keys: pa.Array, columns: list[str]
 ) -> tuple[Rows, dict[str, pa.Array]]:
     """The rows of a source about `keys`, and the values of their columns."""
-    schema = history.schema(definitions, source)
     wanted = list(dict.fromkeys([key, EVENT_TIME, history.INGEST_TIME, *columns]))
-    snapshot = Snapshot(storage, schema, source.name)
     about = [batch.filter(pc.is_in(batch[key], keys)) for batch in snapshot.batches(wanted)]
     table = pa.Table.from_batches(about, pa.schema([schema.field(name) for name in wanted]))
     rows = Rows(_codes(table[key], keys), microseconds(table[EVENT_TIME]), microseconds(table[history.INGEST_TIME]))

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any, get_args
 
+from modelmill import applied
+from modelmill.connections import Redis
 from modelmill.definitions import Definitions
 from modelmill.errors import Conflict, InvalidRequest, UnknownName, did_you_mean
 from modelmill.storage import Storage
 from services.feature.arguments import flag, moment, query_flag
-from services.feature.training.frames import Frame, Wanted, model_frame, spine_frame
+from services.feature.store import positions
+from services.feature.training.frames import Frame, Wanted, model_frame, sources_of, spine_frame
 from services.feature.training.uploads import uploaded
 from services.feature.training.visibility import AsOf
 
@@ -18,16 +21,15 @@ QUERY = ("model", "features", "entities", "time", "as_of", "detail")
 """The query parameters that come with a spine."""
 
 
-def frame_of_model(storage: Storage, definitions: Definitions, body: Mapping[str, Any]) -> Frame:
-    """The frame that `{"model", "definitions", "start", "end", "as_of", "detail"}` asks for.
+def frame_of_model(redis: Redis, storage: Storage, in_force: Definitions, body: Mapping[str, Any]) -> Frame:
+    """The frame that `{"model", "definitions", "start", "end", "as_of", "detail", "known_until"}` asks for.
 
     Raises:
-        UnknownName: for a model that is not declared.
+        UnknownName: for a model that is not declared, and for definitions that were never applied.
         InvalidRequest: naming any other value that cannot be used.
         Conflict: where the model has no labelled rows, or other definitions are in force than the request insists on.
     """
-    if body.get("definitions") not in (None, definitions.fingerprint):
-        raise Conflict("other definitions have come into force meanwhile; train again")
+    definitions = _definitions(redis, in_force, body)
     name = body.get("model")
     if not isinstance(name, str):
         raise InvalidRequest(f"model is {name!r}; expected a text")
@@ -35,7 +37,19 @@ def frame_of_model(storage: Storage, definitions: Definitions, body: Mapping[str
     model = definitions.model(name)
     start, end = moment(body, "start"), moment(body, "end")
     as_of = as_of_mode(body.get("as_of", "event"))
-    return model_frame(storage, definitions, model, start=start, end=end, as_of=as_of, detail=detail)
+    sources = sources_of(definitions, model)
+    at = positions.asked(body.get("known_until"), sources) or positions.newest(redis, storage, sources)
+    return model_frame(storage, definitions, model, start=start, end=end, as_of=as_of, detail=detail, at=at)
+
+
+def _definitions(redis: Redis, in_force: Definitions, body: Mapping[str, Any]) -> Definitions:
+    """Those in force, or, for a frame of a former time, those that the request names."""
+    wanted = body.get("definitions")
+    if wanted in (None, in_force.fingerprint):
+        return in_force
+    if body.get("known_until") is None:
+        raise Conflict("other definitions have come into force meanwhile; train again")
+    return applied.load(redis, str(wanted))
 
 
 def frame_of_spine(

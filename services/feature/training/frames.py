@@ -6,12 +6,13 @@ by chunk: columns of the spine, and columns that parts prepared for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
+import orjson
 import pyarrow as pa
 
 from modelmill.carried import carried
@@ -21,11 +22,16 @@ from modelmill.errors import InvalidRequest
 from modelmill.model_features import ComputedRef, model_features
 from modelmill.storage import Storage
 from services.feature.intake.validate import EVENT_TIME
+from services.feature.store.positions import Position
+from services.feature.store.snapshots import Snapshot
 from services.feature.training.aggregated import Aggregated
 from services.feature.training.computed import AUXILIARY, Computed, check_given
 from services.feature.training.joins import Join, status_of
 from services.feature.training.spines import Spine, labelled
 from services.feature.training.visibility import AsOf
+
+ORIGIN = b"origin"
+"""In the metadata of a frame's schema: source to `known_until`, the position of its history, and `rows`, as JSON."""
 
 
 class Part(Protocol):
@@ -57,12 +63,22 @@ class Wanted:
     """What only these need."""
     order: Sequence[str] = ()
     """The names of all features in the order of their columns, where it is not that of `refs`."""
+    at: Mapping[str, Position] = field(default_factory=dict)
+    """Source to the position of its history whose rows count; of others all do."""
 
     @classmethod
-    def by(cls, definitions: Definitions, model: Model, as_of: AsOf = "event", *, detail: bool = False) -> Self:
+    def by(
+        cls,
+        definitions: Definitions,
+        model: Model,
+        as_of: AsOf = "event",
+        *,
+        detail: bool = False,
+        at: Mapping[str, Position] | None = None,
+    ) -> Self:
         """The features of a model."""
         features = model_features(definitions, model)
-        return cls(features.stored, as_of, detail, features.computed, features.auxiliary, model.features)
+        return cls(features.stored, as_of, detail, features.computed, features.auxiliary, model.features, at or {})
 
     @property
     def names(self) -> list[str]:
@@ -75,7 +91,12 @@ class Frame:
     """A frame that is ready to be read, chunk by chunk; it owns its parts and its spine."""
 
     def __init__(
-        self, spine: Spine, parts: Sequence[Part], names: Sequence[str], computed: Sequence[Computed] = ()
+        self,
+        spine: Spine,
+        parts: Sequence[Part],
+        names: Sequence[str],
+        computed: Sequence[Computed] = (),
+        origin: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self._spine = spine
         self._parts = parts
@@ -83,7 +104,8 @@ class Frame:
         fields = {field.name: field for field in spine.schema}
         fields |= {field.name: field for part in parts for field in part.fields}
         fields |= {field.name: field for one in computed for field in one.fields}
-        self.schema = pa.schema([fields[name] for name in names])
+        metadata = {ORIGIN: orjson.dumps(origin)} if origin else None
+        self.schema = pa.schema([fields[name] for name in names], metadata)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The frame's rows, some 100,000 at a time."""
@@ -123,18 +145,32 @@ def model_frame(
     end: datetime | None = None,
     as_of: AsOf = "event",
     detail: bool = False,
+    at: Mapping[str, Position] | None = None,
 ) -> Frame:
     """The frame of a model: `_event_time`, its features, its inputs, its labels, what it carries, by event time.
 
-    Its spine is the rows of the label's source with start <= event time < end.
+    Its spine is the rows of the label's source with start <= event time < end. With `at`, source to position, it is
+    made of the rows of these positions alone, and says in its schema's metadata, under `ORIGIN`, how many those are.
 
     Raises:
         Conflict: where there are no such rows.
     """
-    wanted = Wanted.by(definitions, model, as_of, detail=detail)
-    spine = labelled(storage, definitions, model, start=start, end=end)
+    wanted = Wanted.by(definitions, model, as_of, detail=detail, at=at)
+    spine = labelled(
+        storage, definitions, model, start=start, end=end, at=wanted.at.get(definitions.label_source(model).name)
+    )
     names = [EVENT_TIME, *wanted.names, *model.inputs, *model.labels, *carried(definitions, model)]
     return _joined(storage, definitions, spine, wanted, names)
+
+
+def sources_of(definitions: Definitions, model: Model) -> list[str]:
+    """The sources that a model's frame is made of, that of its labels first."""
+    features = model_features(definitions, model)
+    return list(
+        dict.fromkeys(
+            [definitions.label_source(model).name, *(ref.source for ref in (*features.stored, *features.auxiliary))]
+        )
+    )
 
 
 def spine_frame(storage: Storage, definitions: Definitions, spine: Spine, wanted: Wanted) -> Frame:
@@ -158,12 +194,24 @@ def _joined(storage: Storage, definitions: Definitions, spine: Spine, wanted: Wa
         parts: list[Part] = []
         for refs in _together([*wanted.refs, *auxiliary]):
             kind = Join if refs[0].aggregate is None else Aggregated
-            part = kind(storage, definitions, refs, spine, as_of=wanted.as_of, detail=wanted.detail)
+            at = wanted.at.get(refs[0].source)
+            part = kind(storage, definitions, refs, spine, as_of=wanted.as_of, detail=wanted.detail, at=at)
             stack.callback(part.close)
             parts.append(part)
-        frame = Frame(spine, parts, names, _computed(wanted, auxiliary))
+        frame = Frame(spine, parts, names, _computed(wanted, auxiliary), _origin(storage, definitions, wanted))
         stack.pop_all()
     return frame
+
+
+def _origin(storage: Storage, definitions: Definitions, wanted: Wanted) -> dict[str, dict[str, Any]]:
+    """Source to the position that the frame was made at, and the rows of it."""
+    return {
+        name: {
+            "known_until": str(at),
+            "rows": Snapshot.of(storage, definitions, definitions.source(name), at).count(),
+        }
+        for name, at in wanted.at.items()
+    }
 
 
 def _computed(wanted: Wanted, auxiliary: Sequence[FeatureRef]) -> list[Computed]:

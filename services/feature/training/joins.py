@@ -17,6 +17,7 @@ from modelmill.storage import Storage
 from services.feature.intake.derive import FAILED, failed
 from services.feature.intake.validate import ARROW, EVENT_TIME
 from services.feature.store import history
+from services.feature.store.positions import Position
 from services.feature.store.snapshots import Snapshot
 from services.feature.training.spines import Spine, microseconds
 from services.feature.training.visibility import AsOf, Seen, Timeline
@@ -44,6 +45,7 @@ class Join:
         *,
         as_of: AsOf = "event",
         detail: bool = False,
+        at: Position | None = None,
     ) -> None:
         self._refs = refs
         self._source = definitions.source(refs[0].source)
@@ -51,7 +53,7 @@ class Join:
         self._detail = detail
         self._places: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  `close` closes it
         try:
-            rows = _Rows(storage, definitions, self._source, until=spine.last)
+            rows = _Rows(storage, definitions, self._source, until=spine.last, at=at)
             seen = self._locate(rows, spine, as_of)
             self._kept = np.flatnonzero(seen)
             self._values = self._gather(rows, seen)
@@ -118,12 +120,15 @@ class Join:
 
 
 class _Rows:
-    """The history of one source with event time <= `until`, as it is at this moment; nothing where that is None."""
+    """The history of one source with event time <= `until`, as it is at this moment or was at a former position;
+    nothing where `until` is None."""
 
-    def __init__(self, storage: Storage, definitions: Definitions, source: Source, until: int | None) -> None:
+    def __init__(
+        self, storage: Storage, definitions: Definitions, source: Source, until: int | None, at: Position | None
+    ) -> None:
         self._source = source
         self._schema = history.schema(definitions, source)
-        self._snapshot = None if until is None else Snapshot(storage, self._schema, source.name)
+        self._snapshot = None if until is None else Snapshot.of(storage, definitions, source, at)
         self._within = history.within(None, None if until is None else until + 1)
         self.count = 0
 

@@ -21,7 +21,10 @@ def add_training_routes(app: Flask, catalogue: Catalogue) -> None:
 
         A model's, of the labelled rows with start <= event time < end, ordered by event time:
         `{"model": ..., "start": ..., "end": ..., "as_of": "event", "detail": false}`. `{"definitions": "..."}` insists
-        on definitions with this SHA-256 being in force; 409 where others are.
+        on definitions with this SHA-256 being in force; 409 where others are. What it was made of is in the metadata of
+        its schema, under `origin`: source to `known_until`, the position of its history, and `rows`. Sent as
+        `{"known_until": {source: position}}`, or as one time, it hides what was ingested later, and takes also
+        definitions that are no longer in force: so a former frame is made again.
 
         Or that of a spine in the body, as CSV or Parquet by content type, with a time column, join keys and any other
         columns, which are carried through: `?model=NAME` or `?features=user.f1,f2&entities=user`, `&time=COLUMN`
@@ -36,7 +39,7 @@ def add_training_routes(app: Flask, catalogue: Catalogue) -> None:
             with spooled_body() as body:
                 found = frame_of_spine(catalogue.storage, definitions, body, kind, request.args)
         else:
-            found = frame_of_model(catalogue.storage, definitions, json_object())
+            found = frame_of_model(catalogue.redis, catalogue.storage, definitions, json_object())
         answer_kind = ARROW_STREAM if request.accept_mimetypes.best == ARROW_STREAM else PARQUET
         response = Response(encoded(found, answer_kind), content_type=answer_kind)
         response.call_on_close(found.close)  # also where the client goes away before the first piece

@@ -19,6 +19,7 @@ from modelmill.errors import Conflict
 from modelmill.storage import Storage
 from services.feature.intake.validate import EVENT_TIME
 from services.feature.store import history
+from services.feature.store.positions import Position
 from services.feature.store.snapshots import Snapshot
 
 CHUNK = 100_000
@@ -78,18 +79,25 @@ class Spine:
 
 
 def labelled(
-    storage: Storage, definitions: Definitions, model: Model, *, start: datetime | None, end: datetime | None
+    storage: Storage,
+    definitions: Definitions,
+    model: Model,
+    *,
+    start: datetime | None,
+    end: datetime | None,
+    at: Position | None = None,
 ) -> Spine:
     """The rows of the label's source with start <= event time < end, by event time; ties stay in the order of ingest.
 
-    Columns: `_event_time`, the join keys, the model's inputs, its labels, what its frame carries.
+    With `at`, only those of this position. Columns: `_event_time`, the join keys, the model's inputs, its labels, what
+    its frame carries.
 
     Raises:
         Conflict: where there are no such rows.
     """
     source = definitions.label_source(model)
     wanted = history.schema(definitions, source)
-    snapshot = Snapshot(storage, wanted, source.name)
+    snapshot = Snapshot.of(storage, definitions, source, at)
     keys = [entity.key for entity in model.entities]
     columns = list(dict.fromkeys([EVENT_TIME, *keys, *model.inputs, *model.labels, *carried(definitions, model)]))
     within = history.within(start, end)

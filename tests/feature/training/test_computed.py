@@ -135,7 +135,9 @@ def served(room: Room, of: Signature, *bodies: dict[str, Any]) -> list[list[Any]
 
 
 def frame(room: Room, **body: Any) -> pa.Table:
-    with frame_of_model(room.catalogue.storage, room.catalogue.definitions, {"model": "bad", **body}) as found:
+    with frame_of_model(
+        room.catalogue.redis, room.catalogue.storage, room.catalogue.definitions, {"model": "bad", **body}
+    ) as found:
         return found.table()
 
 
