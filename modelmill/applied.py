@@ -1,4 +1,5 @@
-"""The definitions files that were applied, as Redis keeps them: code runs only if an operator has applied it.
+"""The definitions files that were applied, as Redis keeps them: code runs only if an operator has applied it, or has
+started the trainer with it before anything was applied. None is ever dropped: runs name them.
 
 Whoever needs the definitions in force, or those that a version was trained with, takes them from here and not from the
 file, which may hold something that is still being applied, or nothing that ever was.
@@ -26,6 +27,12 @@ def keep(pipe: Redis | Pipeline, definitions: Definitions) -> None:
     """Keep the text of a file that is being applied."""
     fields = {"text": definitions.text, "path": str(definitions.path), "applied": utc_now()}
     pipe.hset(keys.definitions_text(definitions.fingerprint), mapping=fields)
+
+
+def keep_once(redis: Redis, definitions: Definitions) -> None:
+    """Keep the text of a file that is trained with, unless it is kept already."""
+    if not redis.exists(keys.definitions_text(definitions.fingerprint)):
+        keep(redis, definitions)
 
 
 def in_force(redis: Redis) -> Definitions | None:

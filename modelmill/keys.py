@@ -102,7 +102,8 @@ def forgotten(entity: str, digest: str) -> str:
 
 
 def definitions_text(fingerprint: str) -> str:
-    """Hash: a definitions file that was applied: its `text`, `path` and when. Functions of former files run from it."""
+    """Hash: a definitions file that was applied or trained with: its `text`, `path` and when. Functions of former files
+    run from it, and runs are repeated with it."""
     return f"definitions:{fingerprint}"
 
 

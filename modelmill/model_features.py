@@ -62,6 +62,13 @@ def model_features(definitions: Definitions, model: Model) -> ModelFeatures:
     return ModelFeatures(stored, computed, list(known.values())[read:])
 
 
+def sources_of(definitions: Definitions, model: Model) -> list[str]:
+    """The sources that a model's frame is made of, that of its labels first."""
+    features = model_features(definitions, model)
+    read = (ref.source for ref in (*features.stored, *features.auxiliary))
+    return list(dict.fromkeys([definitions.label_source(model).name, *read]))
+
+
 def _need(
     definitions: Definitions,
     model: Model,

@@ -32,11 +32,9 @@ def from_hash(kind: type[Record], found: Mapping[str, str]) -> Record:
         form = str(item.type)
         if form.startswith("dict"):
             prefix = f"{item.name}."
-            number = form == "dict[str, float]"
+            read: Any = {"dict[str, float]": float, "dict[str, int]": int}.get(form, str)
             values[item.name] = {
-                name[len(prefix) :]: float(text) if number else text
-                for name, text in found.items()
-                if name.startswith(prefix)
+                name[len(prefix) :]: read(text) for name, text in found.items() if name.startswith(prefix)
             }
         elif item.name not in found:
             continue

@@ -38,6 +38,8 @@ class Run:
     """What asked for it: `manual`, `backfill`, or a kind of trigger: `every`, `cron`, `after`, `on`."""
     by: str = ""
     """Who or what asked for it."""
+    start: str = ""
+    """The time from which on the event times of its rows had to lie; empty where all rows were taken."""
     as_of: str = ""
     """The time before which the event times of its rows had to lie; empty where all rows were taken."""
     job: str = ""
@@ -67,9 +69,18 @@ class Run:
     data_start: str = ""
     data_end: str = ""
     """Event times of the oldest and the newest row."""
+    history: dict[str, str] = field(default_factory=dict)
+    """Source to the position of its history that the frame was made at: the ingest time of the newest row, and after
+    `without` those of ingests before it that had not ended."""
+    source_rows: dict[str, int] = field(default_factory=dict)
+    """Source to the rows that its history held at this position."""
     definitions: str = ""
     """SHA-256 of the definitions file."""
+    modules: dict[str, str] = field(default_factory=dict)
+    """File that the definitions import, beside what is installed, to its SHA-256."""
     git_commit: str = ""
+    machine: str = ""
+    """Processor, its cores and the threads that numeric libraries use."""
     package: str = ""
     """Folder of the model package in the storage."""
     runtime: str = ""
@@ -105,6 +116,11 @@ class Run:
 def folder(model: str, run: str) -> str:
     """The folder of a run's files in the storage: what is too large, or too seldom looked at, for Redis."""
     return f"runs/{model}/{run}"
+
+
+def code_file(model: str, run: str) -> str:
+    """The definitions file as it was when a run began, in the storage."""
+    return f"{folder(model, run)}/mill.py"
 
 
 def new_run_id() -> str:

@@ -16,6 +16,7 @@ from modelmill.client.events import EventCalls
 from modelmill.client.features import FeatureCalls
 from modelmill.client.models import ModelCalls
 from modelmill.client.predictions import PredictionCalls
+from modelmill.client.trace import TraceCalls
 from modelmill.client.training import TrainingCalls
 from modelmill.client.transport import Json, Progress
 from modelmill.client.triggers import TriggerCalls
@@ -23,7 +24,7 @@ from modelmill.client.triggers import TriggerCalls
 __all__ = ["Client", "Json", "Progress"]
 
 
-class Client(FeatureCalls, TrainingCalls, TriggerCalls, ModelCalls, PredictionCalls, EventCalls):
+class Client(FeatureCalls, TraceCalls, TrainingCalls, TriggerCalls, ModelCalls, PredictionCalls, EventCalls):
     """Calls the services at the addresses in `settings` (default: from the environment).
 
     Every method raises `RequestFailed` where the service answers with an error, and `Unavailable` where it does not

@@ -14,6 +14,7 @@ from services.trainer.models.overview import Overview
 from services.trainer.models.routes import add_model_routes
 from services.trainer.recipes import Recipes
 from services.trainer.runs.routes import add_run_routes
+from services.trainer.trace.routes import add_trace_routes
 from services.trainer.triggers.backfill import Backfills
 from services.trainer.triggers.routes import add_trigger_routes
 
@@ -28,4 +29,5 @@ def trainer_app(
     add_evaluation_routes(app, overview)
     add_model_routes(app, overview, recipes)
     add_trigger_routes(app, recipes, Backfills(queue, registry))
+    add_trace_routes(app, queue, overview, recipes)
     return app

@@ -44,6 +44,7 @@ from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.packing import pack
 from services.trainer.promotion.registration import HeldOut, register
 from services.trainer.settings import TrainerSettings
+from services.trainer.trace import code
 from services.trainer.training import frame as frames
 from services.trainer.training.frame import Frame
 from services.trainer.training.split import Split, require_classes, split
@@ -82,6 +83,7 @@ def train(
         started=utc_now(),
         trigger=trigger,
         by=by,
+        start=start or "",
         as_of=end or "",
         job=job.id if job else "",
         lease=getattr(job, "lease", ""),
@@ -110,7 +112,8 @@ def _train(
     inputs = packaging.signature(definitions, recipe)
     label = definitions.label_source(recipe).columns[recipe.label]
     with record.stage("frame"):
-        record.note(fields=inputs.fields)
+        code.keep(record.registry.redis, storage, record.run, definitions)
+        record.note(fields=inputs.fields, **vars(code.surroundings(definitions)))
         estimator = make_estimator(recipe)
         task = task_of(estimator)
         require_metrics(recipe.metrics)
@@ -122,7 +125,7 @@ def _train(
         ):
             record.progress(0.5)
             frame = frames.read(file, inputs.fed, label, carried(definitions, recipe))
-        parted = _split(definitions, recipe, frame, classes=task == "classification")
+        parted = split_frame(definitions, recipe, frame, classes=task == "classification")
         record.note(
             rows_train=len(parted.train),
             rows_test=len(parted.held_out),
@@ -130,13 +133,15 @@ def _train(
             data_fingerprint=frame.fingerprint,
             data_start=frame.span[0],
             data_end=frame.span[1],
+            history=frame.origin.history,
+            source_rows=frame.origin.rows,
             split=parted.how,
         )
     with record.stage("fit"):
         record.note(estimator=estimator.__repr__(N_CHAR_MAX=10_000), params=parameters(estimator))
         estimator.fit(frame.inputs.iloc[parted.train], frame.label[parted.train])
     with record.stage("evaluate"):
-        held_out = _held_out(recipe, frame, parted)
+        held_out = hold_out(recipe, frame, parted)
         answers = Answers.of(estimator, held_out.rows)
         question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, parted.how)
         found = evaluate(question, answers, frame.label[parted.train])
@@ -213,7 +218,7 @@ def make_estimator(recipe: Model) -> Any:
     return clone(made)
 
 
-def _split(definitions: Definitions, recipe: Model, frame: Frame, *, classes: bool) -> Split:
+def split_frame(definitions: Definitions, recipe: Model, frame: Frame, *, classes: bool) -> Split:
     """As the recipe says; by time where it says nothing and the label's source has times of its own."""
     by_itself = ByTime() if definitions.label_source(recipe).event_time else AtRandom()
     parted = split(recipe.split or by_itself, frame, recipe.labels, classes=classes)
@@ -224,7 +229,8 @@ def _split(definitions: Definitions, recipe: Model, frame: Frame, *, classes: bo
     return parted
 
 
-def _held_out(recipe: Model, frame: Frame, parted: Split) -> HeldOut:
+def hold_out(recipe: Model, frame: Frame, parted: Split) -> HeldOut:
+    """The rows that the model is evaluated on."""
     rows = parted.held_out
     segments = {column: parts(frame.column(column).iloc[rows]) for column in recipe.segments}
     return HeldOut(recipe, frame.inputs.iloc[rows], frame.label[rows], segments)

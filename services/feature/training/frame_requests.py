@@ -10,10 +10,11 @@ from modelmill import applied
 from modelmill.connections import Redis
 from modelmill.definitions import Definitions
 from modelmill.errors import Conflict, InvalidRequest, UnknownName, did_you_mean
+from modelmill.model_features import sources_of
 from modelmill.storage import Storage
 from services.feature.arguments import flag, moment, query_flag
 from services.feature.store import positions
-from services.feature.training.frames import Frame, Wanted, model_frame, sources_of, spine_frame
+from services.feature.training.frames import Frame, Wanted, model_frame, spine_frame
 from services.feature.training.uploads import uploaded
 from services.feature.training.visibility import AsOf
 

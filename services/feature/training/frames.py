@@ -163,16 +163,6 @@ def model_frame(
     return _joined(storage, definitions, spine, wanted, names)
 
 
-def sources_of(definitions: Definitions, model: Model) -> list[str]:
-    """The sources that a model's frame is made of, that of its labels first."""
-    features = model_features(definitions, model)
-    return list(
-        dict.fromkeys(
-            [definitions.label_source(model).name, *(ref.source for ref in (*features.stored, *features.auxiliary))]
-        )
-    )
-
-
 def spine_frame(storage: Storage, definitions: Definitions, spine: Spine, wanted: Wanted) -> Frame:
     """All columns of `spine`, then the features. The frame closes the spine.
 

@@ -23,7 +23,7 @@ from modelmill.errors import Conflict, QueueFull, RunEnded, UnknownName
 from modelmill.registry import Registry
 from services.trainer.jobs.journal import KEPT_SECONDS, append_to
 from services.trainer.jobs.priority import Priority, PriorityQueue, number_of, scheduled
-from services.trainer.jobs.view import CANCELLED, ENDED, TRAIN, JobView, arguments_of, view
+from services.trainer.jobs.view import CANCELLED, ENDED, REPRODUCE, TRAIN, JobView, arguments_of, view
 
 LISTED = 50
 """Ended jobs of each kind that a list shows."""
@@ -134,6 +134,24 @@ class TrainingQueue:
         self.rq._enqueue_job(job, pipeline=pipe)  # `enqueue_job` looks at dependencies, of which there are none
         if pipeline is None:
             pipe.execute()
+        return str(job.id)
+
+    def repeat(self, run: str, *, by: str = "", timeout: int | None = None) -> str:
+        """Add a repetition of a run, and return its job's id.
+
+        Raises:
+            QueueFull: where `limit` jobs wait.
+        """
+        if (waiting := self.rq.count) >= self.limit:
+            raise QueueFull(waiting, self.limit)
+        job = self.rq.enqueue(
+            REPRODUCE,
+            kwargs={"run": run, "by": by},
+            job_timeout=timeout or self.timeout,
+            result_ttl=KEPT_SECONDS,
+            failure_ttl=KEPT_SECONDS,
+            description=f"reproduce {run}{f' (by {by})' if by else ''}",
+        )
         return str(job.id)
 
     def job(self, job_id: str) -> JobView:

@@ -17,7 +17,9 @@ from services.trainer.jobs.retry import ATTEMPTS
 
 TRAIN = "services.trainer.job.train"
 """The function that a job names."""
-FUNCTIONS: tuple[str, ...] = (TRAIN,)
+REPRODUCE = "services.trainer.trace.reproduce.reproduce"
+"""The function that a job names which repeats a run."""
+FUNCTIONS: tuple[str, ...] = (TRAIN, REPRODUCE)
 """Every function that a worker runs."""
 ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.STOPPED)
 ARGUMENTS = ("model", "trigger", "by", "start", "end")
@@ -44,6 +46,7 @@ class JobView:
     position: int | None
     """Jobs that wait before it; None unless it waits too."""
     run: str | None
+    """The run that it makes, or repeats."""
     rows: int | None
     """Rows to train on, once they are known."""
     attempt: int
@@ -68,7 +71,7 @@ class JobView:
 def view(queue: PriorityQueue, job: Job) -> JobView:
     """`job` as people see it."""
     status = job.get_status(refresh=False)
-    arguments = arguments_of(job)
+    arguments = arguments_of(job) or repetition_of(job)
     waits = status in (JobStatus.QUEUED, JobStatus.SCHEDULED)  # one that waits again has the marks of its last attempt
     meta: dict[str, Any] = {} if waits else job.meta
     return JobView(
@@ -80,7 +83,7 @@ def view(queue: PriorityQueue, job: Job) -> JobView:
         stage=status.value if waits else meta.get("stage", ""),
         progress=meta.get("progress", 0.0),
         position=queue.get_job_position(job.id) if status == JobStatus.QUEUED else None,
-        run=meta.get("run") if "stage" in meta else None,
+        run=arguments.get("run") or (meta.get("run") if "stage" in meta else None),
         rows=meta.get("rows"),
         attempt=attempt_of(job),
         attempts=ATTEMPTS,
@@ -110,6 +113,14 @@ def arguments_of(job: Job) -> dict[str, Any]:
         if job.func_name != TRAIN:
             return {}
         return {**dict(zip(ARGUMENTS, job.args, strict=False)), **job.kwargs}
+    except (DeserializationError, TypeError):
+        return {}
+
+
+def repetition_of(job: Job) -> dict[str, Any]:
+    """The keyword arguments of the repetition of a run; of other jobs none."""
+    try:
+        return {**job.kwargs, "trigger": "reproduce"} if job.func_name == REPRODUCE else {}
     except (DeserializationError, TypeError):
         return {}
 

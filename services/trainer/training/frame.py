@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC
 from typing import IO, Any
 
 import httpx
 import numpy as np
+import orjson
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,10 +28,30 @@ from modelmill.events import iso
 from modelmill.package import Input
 
 EVENT_TIME = "_event_time"
+ORIGIN = b"origin"
 ATTEMPTS = 5
 FIRST_PAUSE = 0.5
 """Seconds before the second attempt; each further pause is twice as long."""
 LABELS: dict[str, Any] = {"float": np.float64, "int": np.int64, "bool": np.bool_, "str": np.object_}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The part of the history that a frame was made of."""
+
+    history: Mapping[str, str] = field(default_factory=dict)
+    """Source to position."""
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """Source to the rows until there."""
+
+    @classmethod
+    def of(cls, schema: pa.Schema) -> Origin:
+        """What the feature service says in the metadata of a frame's schema."""
+        found = orjson.loads((schema.metadata or {}).get(ORIGIN, b"{}"))
+        return cls(
+            {source: one["known_until"] for source, one in found.items()},
+            {source: one["rows"] for source, one in found.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -49,6 +70,8 @@ class Frame:
     """Rows that were left out for a missing label or a missing value of an input that is not nullable."""
     fingerprint: str
     """SHA-256 of all values, in hexadecimal; the same however Parquet encodes them."""
+    origin: Origin = Origin()
+    """What it was made of."""
 
     def column(self, name: str) -> pd.Series:
         """[n] values of an input or of a column that is carried."""
@@ -68,17 +91,27 @@ class Frame:
 
 
 def fetch(
-    http: httpx.Client, url: str, model: str, definitions: str, *, start: str | None, end: str | None
+    http: httpx.Client,
+    url: str,
+    model: str,
+    definitions: str,
+    *,
+    start: str | None,
+    end: str | None,
+    known_until: Mapping[str, str] | None = None,
 ) -> IO[bytes]:
     """The frame of `model` as an open Parquet file without a name, so that nothing is left of it after a crash.
 
-    `definitions` is the fingerprint of those that the caller works with: a frame of others is refused.
+    `definitions` is the fingerprint of those that the caller works with: a frame of others is refused. With
+    `known_until`, source to position, it is the frame of that time, by whatever definitions.
 
     Raises:
         RequestFailed: for an error that the feature service answers.
         Unavailable: where it does not answer, or not whole, in any of `ATTEMPTS` attempts.
     """
-    body = {"model": model, "definitions": definitions, "start": start, "end": end}
+    body: dict[str, Any] = {"model": model, "definitions": definitions, "start": start, "end": end}
+    if known_until is not None:
+        body["known_until"] = dict(known_until)
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(FIRST_PAUSE * 2 ** (attempt - 1))
@@ -122,6 +155,7 @@ def read(file: IO[bytes], inputs: Sequence[Input], label: Column, carried: Seque
         times,
         int(missing.sum()),
         fingerprint(table),
+        Origin.of(table.schema),
     )
 
 

@@ -1,0 +1,45 @@
+"""Calls of the trainer that repeat a run and tell what came of what."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from modelmill.client.training import TrainingCalls
+from modelmill.client.transport import Json
+from modelmill.errors import Unavailable
+
+
+class TraceCalls(TrainingCalls):
+    """Repetitions and lineage."""
+
+    def reproduce(self, run_id: str, *, by: str = "", wait: bool = True) -> Json:
+        """Repeat a run and return the report: `equal`, `checks` and `reasons`; without `wait`, only the job.
+
+        Raises:
+            Unavailable: where the job did not finish, saying why.
+        """
+        url = f"{self.settings.trainer_url}/runs/{run_id}/reproduce"
+        job = self._call("POST", url, json={"by": by} if by else {})
+        return self.reproduction(run_id, self.wait(job["job"])) if wait else job
+
+    def reproduction(self, run_id: str, job: Json) -> Json:
+        """The report of a job that has ended.
+
+        Raises:
+            Unavailable: where it did not finish, saying why.
+        """
+        if job["status"] != "finished":
+            raise Unavailable(f"job {job['job']} {job['status']}: {job['error']}")
+        return next(report for report in self.reproductions(run_id) if report["job"] == job["job"])
+
+    def reproductions(self, run_id: str) -> list[Json]:
+        """The reports of all repetitions of a run, newest first."""
+        return list(self._call("GET", f"{self.settings.trainer_url}/runs/{run_id}/reproductions")["reproductions"])
+
+    def lineage(self, of: str) -> Json:
+        """Where a prediction (by its id), a version (`user_target@7`) or a run comes from."""
+        return self._call("GET", f"{self.settings.trainer_url}/lineage/{quote(of, safe='@')}")
+
+    def source_lineage(self, source: str) -> Json:
+        """What was made of a source: features, models, runs, versions."""
+        return self._call("GET", f"{self.settings.trainer_url}/lineage/sources/{quote(source)}")

@@ -1,0 +1,159 @@
+"""A run beside its repetition: what came out alike, what did not, and what may be why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from modelmill.runs import Run
+
+DIGITS = 12
+"""Of a fingerprint, as people see it."""
+FRAME = "training frame"
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+SEED = re.compile(r"(^|__)random_state$")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was compared."""
+
+    name: str
+    recorded: str
+    """In the run."""
+    found: str
+    """When it was repeated."""
+    equal: bool
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What was forgotten of a source since a run began."""
+
+    entities: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a package says of the held-out rows: [rows, ...] each."""
+
+    arrays: Sequence[np.ndarray]
+    problem: str = ""
+    """Why it says nothing."""
+
+
+def checks(run: Run, again: Run, stored: Outputs, found: Outputs) -> list[Check]:
+    """What has to be equal: data, recipe, metrics and predictions; `again` is what the repetition recorded."""
+    return [
+        *_data(run, again),
+        _check("split", run.split, again.split),
+        _check("estimator", _plain(run.estimator), _plain(again.estimator)),
+        *_mapping("parameter", run.params, again.params, only_differing=True),
+        *_mapping("metric", _texts(run.metrics), _texts(again.metrics)),
+        _check("served by", run.runtime, again.runtime),
+        _predictions(stored, found),
+    ]
+
+
+def _data(run: Run, again: Run) -> Iterator[Check]:
+    yield from _mapping("rows of", _texts(run.source_rows), _texts(again.source_rows))
+    yield _check("rows to train on", str(run.rows_train), str(again.rows_train))
+    yield _check("rows held out", str(run.rows_test), str(again.rows_test))
+    yield _check("rows dropped", str(run.rows_dropped), str(again.rows_dropped))
+    equal = run.data_fingerprint == again.data_fingerprint
+    yield Check(FRAME, run.data_fingerprint[:DIGITS], again.data_fingerprint[:DIGITS], equal)
+
+
+def _predictions(stored: Outputs, found: Outputs) -> Check:
+    """The answers of the stored package and of a new one to the same rows: equal bit for bit, or by how much not."""
+    if stored.problem or found.problem:
+        return Check("predictions", stored.problem or "made", found.problem or "made", False)
+    rows = len(found.arrays[0])
+    recorded = f"{rows} rows"
+    if [a.shape for a in stored.arrays] != [a.shape for a in found.arrays]:
+        return Check("predictions", recorded, "of another shape", False)
+    differing, most = np.zeros(rows, np.bool_), 0.0
+    for one, other in zip(stored.arrays, found.arrays, strict=True):
+        numeric = np.issubdtype(one.dtype, np.floating) and np.issubdtype(other.dtype, np.floating)
+        apart = one != other
+        if numeric:
+            apart &= ~(np.isnan(one) & np.isnan(other))
+            distances = np.abs(one.astype(np.float64) - other)[apart]
+            most = max(most, float(np.nanmax(distances, initial=0.0)))
+        differing |= apart.reshape(rows, -1).any(axis=1)
+    if not differing.any():
+        return Check("predictions", recorded, "equal bit for bit", True)
+    return Check("predictions", recorded, f"{differing.sum()} differ, by {most:.3g} at most", False)
+
+
+def reasons(run: Run, again: Run, forgotten: Mapping[str, Forgotten], made: Sequence[Check]) -> list[str]:
+    """What is not as it was, in sentences: where something came out otherwise, it may be why."""
+    return [
+        *_rows_gone(run, again, forgotten),
+        *_changed("package", run.packages, again.packages),
+        *_changed("module", _short(run.modules), _short(again.modules)),
+        *(_changed("machine", {"": run.machine}, {"": again.machine}) if run.machine else ()),
+        *_changed("git commit", {"": run.git_commit[:DIGITS]}, {"": again.git_commit[:DIGITS]}),
+        *(_unseeded(run) if _only_the_fit_differs(made) else ()),
+    ]
+
+
+def _rows_gone(run: Run, again: Run, forgotten: Mapping[str, Forgotten]) -> Iterator[str]:
+    for source, rows in run.source_rows.items():
+        gone = rows - again.source_rows.get(source, 0)
+        if gone <= 0:
+            continue
+        text = f"{gone} of {rows} rows of source {source!r} are gone"
+        if (known := forgotten.get(source)) is not None:
+            text += f"; since then {known.rows} rows about {known.entities} forgotten entities were erased from it"
+        yield text
+
+
+def _changed(what: str, before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted(before.keys() | now.keys()):
+        if (old := before.get(name)) != (new := now.get(name)):
+            yield f"{what}{f' {name}' if name else ''} was {old or 'not there'}, is {new or 'not there'}"
+
+
+def _only_the_fit_differs(made: Sequence[Check]) -> bool:
+    """Whether something came out otherwise though it was fitted on the same values."""
+    same_rows = all(check.equal for check in made if check.name == FRAME)
+    return same_rows and not all(check.equal for check in made)
+
+
+def _unseeded(run: Run) -> Iterator[str]:
+    """Estimators that draw numbers at random, differently each time."""
+    for name, value in run.params.items():
+        if SEED.search(name) and value == "None":
+            yield f"parameter {name} is None, so each fit may draw other random numbers; give it a number"
+
+
+def _mapping(
+    what: str, before: Mapping[str, str], now: Mapping[str, str], *, only_differing: bool = False
+) -> Iterator[Check]:
+    for name in sorted(before.keys() | now.keys()):
+        check = _check(f"{what} {name}", _plain(before.get(name, "")), _plain(now.get(name, "")))
+        if not (only_differing and check.equal):
+            yield check
+
+
+def _check(name: str, recorded: str, found: str) -> Check:
+    return Check(name, recorded, found, recorded == found)
+
+
+def _texts(values: Mapping[str, float]) -> dict[str, str]:
+    """Numbers as Redis has them: equal texts are equal numbers."""
+    return {name: str(value) for name, value in values.items()}
+
+
+def _short(digests: Mapping[str, str]) -> dict[str, str]:
+    return {name: digest[:DIGITS] for name, digest in digests.items()}
+
+
+def _plain(text: str) -> str:
+    """Without the addresses of objects, which are others in each process."""
+    return ADDRESS.sub("", text)

@@ -1,0 +1,166 @@
+"""Repeat a run: the same rows, by the recorded code, with the recorded parameters; then compare what comes out.
+
+Nothing of it is registered: a report beside the run, `runs/{model}/{run}/reproduced-{time}.json`, is all that is left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import httpx
+from rq import get_current_job
+
+from modelmill import keys, package
+from modelmill.carried import carried
+from modelmill.connections import Redis, connect
+from modelmill.declarations import Model
+from modelmill.definitions import Definitions
+from modelmill.errors import PackageError, RunEnded
+from modelmill.events import utc_now
+from modelmill.registry import Registry
+from modelmill.runs import Run
+from modelmill.storage import Storage
+from services.trainer.evaluation.answers import Answers, task_of
+from services.trainer.evaluation.evaluate import Question, evaluate
+from services.trainer.job import TLS, hold_out, make_estimator, split_frame
+from services.trainer.jobs.run_record import RunRecord, git_commit, parameters
+from services.trainer.packaging import manifest as packaging
+from services.trainer.packaging.graph import packaged
+from services.trainer.packaging.packing import Packed, pack
+from services.trainer.promotion.registration import HeldOut
+from services.trainer.settings import TrainerSettings
+from services.trainer.trace import code, compare
+from services.trainer.trace.compare import Check, Forgotten, Outputs
+from services.trainer.trace.reports import Reproduction, require_repeatable, write
+from services.trainer.training import frame as frames
+from services.trainer.training.frame import Frame
+from services.trainer.training.split import Split
+
+
+class Rehearsal(RunRecord):
+    """What a repetition records: to itself, and for its job to show, but not in the registry."""
+
+    def note(self, **known: Any) -> None:
+        """Keep what is known by now."""
+        self.run = replace(self.run, **known)
+        self.progress(0.0)
+
+
+def reproduce(run: str, by: str = "") -> dict[str, Any]:
+    """Repeat a run that succeeded, and compare; the RQ job behind `modelmill reproduce`.
+
+    Returns:
+        The report.
+
+    Raises:
+        UnknownName: for a run that does not exist.
+        Conflict: for one that cannot be repeated, saying why.
+    """
+    settings = TrainerSettings.read()
+    redis = connect(settings.redis_url, timeout=settings.redis_timeout)
+    registry, storage, job = Registry(redis), Storage(settings.storage_url), get_current_job()
+    recorded = registry.runs.get(run)
+    require_repeatable(recorded)
+    definitions = code.recorded(redis, storage, recorded, settings.definitions)
+    again = Run(
+        id=recorded.id,
+        model=recorded.model,
+        started=utc_now(),
+        lease=getattr(job, "lease", ""),
+        git_commit=git_commit(definitions.path.parent),
+        **asdict(code.surroundings(definitions)),
+    )
+    record = Rehearsal(registry, again, job)
+    made = _repeat(record, recorded, definitions, storage, settings)
+    found = compare.reasons(recorded, record.run, forgotten_since(redis, recorded.started), made)
+    equal = all(check.equal for check in made)
+    report = Reproduction(recorded.id, recorded.model, utc_now(), by, job.id if job else "", equal, made, found)
+    if again.lease and not redis.exists(again.lease):
+        raise RunEnded(run, "lost", "its worker did not renew its lease in time")
+    write(storage, report)
+    return asdict(report)
+
+
+def forgotten_since(redis: Redis, since: str) -> dict[str, Forgotten]:
+    """Source to what was forgotten of it since an ISO time, as the receipts say."""
+    found: dict[str, Forgotten] = {}
+    for key in redis.scan_iter(match=keys.forgotten("*", "*"), count=1000):
+        receipt = redis.hgetall(key)
+        if receipt.get("ended") and receipt["ended"] < since:
+            continue
+        for name, text in receipt.items():
+            if name.startswith("rows."):
+                source, before = name.removeprefix("rows."), found.get(name.removeprefix("rows."), Forgotten(0, 0))
+                found[source] = Forgotten(before.entities + 1, before.rows + int(text))
+    return found
+
+
+def _repeat(
+    record: Rehearsal, recorded: Run, definitions: Definitions, storage: Storage, settings: TrainerSettings
+) -> list[Check]:
+    recipe = definitions.model(recorded.model)
+    with record.stage("frame"):
+        estimator = make_estimator(recipe)
+        classes = task_of(estimator) == "classification"
+        frame = _frame(record, recorded, definitions, recipe, settings)
+        parted = split_frame(definitions, recipe, frame, classes=classes)
+        record.note(
+            rows_train=len(parted.train),
+            rows_test=len(parted.held_out),
+            rows_dropped=frame.dropped,
+            data_fingerprint=frame.fingerprint,
+            source_rows=frame.origin.rows,
+            split=parted.how,
+        )
+    with record.stage("fit"):
+        record.note(estimator=estimator.__repr__(N_CHAR_MAX=10_000), params=parameters(estimator))
+        estimator.fit(frame.inputs.iloc[parted.train], frame.label[parted.train])
+    held_out = hold_out(recipe, frame, parted)
+    with record.stage("evaluate"):
+        answers = Answers.of(estimator, held_out.rows)
+        record.note(metrics=_metrics(recipe, frame, parted, held_out, answers))
+    with record.stage("package"):
+        inputs = packaging.signature(definitions, recipe).fed
+        packed = pack(estimator, inputs, held_out.rows, answers, trusted=recipe.trusted)
+        record.note(**packed.recorded)
+    with record.stage("compare"):
+        return compare.checks(recorded, record.run, _stored(storage, recorded, held_out), _new(packed, held_out))
+
+
+def _frame(
+    record: Rehearsal, recorded: Run, definitions: Definitions, recipe: Model, settings: TrainerSettings
+) -> Frame:
+    label = definitions.label_source(recipe).columns[recipe.label]
+    with (
+        httpx.Client(timeout=httpx.Timeout(10.0, read=settings.frame_timeout), verify=TLS) as http,
+        frames.fetch(
+            http,
+            settings.feature_url,
+            recipe.name,
+            definitions.fingerprint,
+            start=recorded.start or None,
+            end=recorded.as_of or None,
+            known_until=recorded.history,
+        ) as file,
+    ):
+        record.progress(0.5)
+        return frames.read(file, packaging.signature(definitions, recipe).fed, label, carried(definitions, recipe))
+
+
+def _metrics(recipe: Model, frame: Frame, parted: Split, held_out: HeldOut, answers: Answers) -> dict[str, float]:
+    question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, parted.how)
+    return dict(evaluate(question, answers, frame.label[parted.train]).metrics)
+
+
+def _stored(storage: Storage, recorded: Run, held_out: HeldOut) -> Outputs:
+    """The answers of the run's own package."""
+    try:
+        manifest, content = package.read(storage, recorded.package)
+    except PackageError as error:
+        return Outputs([], error.detail)
+    return Outputs(packaged(manifest, content, held_out.recipe.trusted).graph.run(held_out.rows))
+
+
+def _new(packed: Packed, held_out: HeldOut) -> Outputs:
+    return Outputs(packed.graph.run(held_out.rows))

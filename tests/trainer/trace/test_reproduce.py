@@ -1,0 +1,176 @@
+"""Runs that are repeated, through a real feature service."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelmill import keys
+from modelmill.errors import Conflict
+from modelmill.runs import Run, code_file
+from services.feature.proof.forget import forget
+from services.feature.store.compaction import compact
+from services.feature.store.statistics_files import StatisticsFiles
+from services.trainer.trace.reports import reports
+from services.trainer.trace.reproduce import reproduce
+from tests.conftest import USERS_MILL
+from tests.trainer.trace.conftest import House, users
+
+pytestmark = pytest.mark.redis
+FOREST = """
+def classifier():
+    from sklearn.ensemble import RandomForestClassifier
+    return RandomForestClassifier(n_estimators=5)
+"""
+
+
+def differing(report: dict[str, Any]) -> list[str]:
+    return [check["name"] for check in report["checks"] if not check["equal"]]
+
+
+@pytest.fixture
+def run(house: House) -> Run:
+    house.ingest("users", users())
+    return house.train()
+
+
+def test_a_run_says_what_it_was_made_of(house: House, run: Run) -> None:
+    assert run.source_rows == {"users": 200}
+    assert run.history.keys() == {"users"}
+    assert "threads" in run.machine
+    assert house.storage.read(code_file(run.model, run.id)).decode() == house.mill.read_text()
+
+
+def test_a_repetition_is_equal_bit_for_bit(house: House, run: Run) -> None:
+    report = reproduce(run.id, by="me")
+    assert report["equal"], report
+    assert report["reasons"] == []
+    assert [check["name"] for check in report["checks"]] == [
+        "rows of users", "rows to train on", "rows held out", "rows dropped", "training frame", "split", "estimator",
+        "metric accuracy", "served by", "predictions",
+    ]  # fmt: skip
+    assert reports(house.storage, run) == [report]
+
+
+def test_it_registers_nothing(house: House, run: Run) -> None:
+    keys_before = {key: house.registry.redis.dump(key) for key in house.registry.redis.scan_iter()}
+    reproduce(run.id)
+    assert {key: house.registry.redis.dump(key) for key in house.registry.redis.scan_iter()} == keys_before
+
+
+def test_rows_that_came_since_do_not_count(house: House, run: Run) -> None:
+    house.ingest("users", users(50, seed=1))
+    house.ingest("users", [users(1)[0] | {"feature_1": 9.0}])
+    assert house.train().source_rows == {"users": 251}
+    assert reproduce(run.id)["equal"]
+
+
+def test_it_fits_by_the_recorded_code_though_other_definitions_are_in_force(house: House, run: Run) -> None:
+    """Its features are no longer stored either: compaction has dropped them."""
+    for number in range(2, 5):
+        house.ingest("users", users(5, seed=number))
+    text = USERS_MILL.read_text()
+    house.define(text.replace('["feature_1"] ** 2', '["feature_1"] ** 3').replace("LogisticRegression()", "LogisticRegression(C=9)"))  # fmt: skip
+    assert house.train().data_fingerprint != run.data_fingerprint
+    assert house.train().definitions != run.definitions
+    assert compact(house.catalogue, "users", fewest=2) == 4
+    assert reproduce(run.id)["equal"]
+
+
+def test_the_code_comes_back_from_the_storage_where_redis_has_lost_it(house: House, run: Run) -> None:
+    redis = house.registry.redis
+    house.define(house.mill.read_text() + "\n# another one\n")
+    redis.delete(keys.definitions_text(run.definitions))
+    assert reproduce(run.id)["equal"]
+    assert redis.exists(keys.definitions_text(run.definitions))
+    redis.delete(keys.definitions_text(run.definitions))
+    house.storage.write(code_file(run.model, run.id), b"# something else")
+    with pytest.raises(Conflict, match="differs from the SHA-256"):
+        reproduce(run.id)
+    house.storage.remove(code_file(run.model, run.id))
+    with pytest.raises(Conflict, match="is kept no more"):
+        reproduce(run.id)
+
+
+def test_what_was_forgotten_since_is_counted(house: House, run: Run) -> None:
+    files = StatisticsFiles(house.storage)
+    for number in (3, 4):
+        forget(house.catalogue, files, "user", f"user-0-{number}")
+    report = reproduce(run.id)
+    assert not report["equal"]
+    assert {"rows of users", "training frame"} <= set(differing(report))
+    assert report["reasons"] == [
+        "2 of 200 rows of source 'users' are gone; since then 2 rows about 2 forgotten entities were erased from it"
+    ]
+
+
+def test_an_estimator_without_a_seed_is_named(house: House) -> None:
+    text = house.mill.read_text()
+    start, end = text.index("def classifier"), text.index("Model(")
+    house.define(text[:start] + FOREST.lstrip() + "\n\n" + text[end:])
+    house.ingest("users", users())
+    report = reproduce(house.train().id)
+    assert "predictions" in differing(report)
+    assert "training frame" not in differing(report)
+    assert report["reasons"] == [
+        "parameter random_state is None, so each fit may draw other random numbers; give it a number"
+    ]
+
+
+def test_other_packages_machines_and_commits_are_told_even_where_all_is_equal(house: House, run: Run) -> None:
+    redis = house.registry.redis
+    redis.hset(keys.run(run.id), mapping={"packages.numpy": "1.0", "machine": "an abacus", "git_commit": "0" * 40})
+    report = reproduce(run.id)
+    assert report["equal"]
+    assert [reason.partition(", is ")[0] for reason in report["reasons"]] == [
+        "package numpy was 1.0", "machine was an abacus", "git commit was 000000000000",
+    ]  # fmt: skip
+
+
+def test_what_the_definitions_import_is_kept_and_a_change_of_it_is_told(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_maths.py").write_text("def squared(x):\n    return x * x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    text = house.mill.read_text().replace('row["feature_1"] ** 2', 'squared(row["feature_1"])')
+    house.define("from own_maths import squared\n" + text)
+    house.ingest("users", users())
+    run = house.train()
+    assert run.modules.keys() == {"own_maths.py"}
+    assert b"x * x" in house.storage.read(f"runs/{run.model}/{run.id}/modules/own_maths.py")
+    (tmp_path / "own_maths.py").write_text("def squared(x):\n    return x ** 2\n")
+    report = reproduce(run.id)
+    assert report["equal"]
+    assert [reason.partition(" was ")[0] for reason in report["reasons"]] == ["module own_maths.py"]
+    sys.modules.pop("own_maths")
+
+
+def test_a_run_that_did_not_succeed_cannot_be_repeated(house: House) -> None:
+    house.registry.runs.start(Run(id="r", model="user_target", started="2026-01-01T00:00:00.000000Z"))
+    with pytest.raises(Conflict, match="run r is running; expected one that succeeded"):
+        reproduce("r")
+
+
+def test_a_run_without_a_position_cannot_be_repeated(house: House, run: Run) -> None:
+    house.registry.redis.hdel(keys.run(run.id), "history.users")
+    with pytest.raises(Conflict, match="does not say at which position"):
+        reproduce(run.id)
+
+
+def test_a_package_that_is_gone_is_told(house: House, run: Run) -> None:
+    house.storage.files.rm(house.storage.path(run.package), recursive=True)
+    report = reproduce(run.id)
+    assert differing(report) == ["predictions"]
+    assert "a file is missing" in report["checks"][-1]["recorded"]
+
+
+def test_a_training_on_a_span_is_repeated_on_that_span(house: House, run: Run) -> None:
+    after = datetime.fromisoformat(run.history["users"]) + timedelta(microseconds=1)
+    house.ingest("users", users(100, seed=1))
+    later = house.train(start=after.isoformat())
+    assert (later.rows_train + later.rows_test, bool(later.start)) == (100, True)
+    assert reproduce(later.id)["equal"]
