@@ -97,7 +97,7 @@ def reasons(run: Run, again: Run, forgotten: Mapping[str, Forgotten], made: Sequ
         *_changed("package", run.packages, again.packages),
         *_changed("module", _short(run.modules), _short(again.modules)),
         *(_changed("machine", {"": run.machine}, {"": again.machine}) if run.machine else ()),
-        *_changed("git commit", {"": run.git_commit[:DIGITS]}, {"": again.git_commit[:DIGITS]}),
+        *_changed("git commit", {"": _commit(run.git_commit)}, {"": _commit(again.git_commit)}),
         *(_unseeded(run) if _only_the_fit_differs(made) else ()),
     ]
 
@@ -152,6 +152,12 @@ def _texts(values: Mapping[str, float]) -> dict[str, str]:
 
 def _short(digests: Mapping[str, str]) -> dict[str, str]:
     return {name: digest[:DIGITS] for name, digest in digests.items()}
+
+
+def _commit(text: str) -> str:
+    """Some digits, and whether files differed from it."""
+    digits, dash, dirty = text.partition("-")
+    return f"{digits[:DIGITS]}{dash}{dirty}"
 
 
 def _plain(text: str) -> str:
