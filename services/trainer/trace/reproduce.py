@@ -46,6 +46,10 @@ class Rehearsal(RunRecord):
         self.run = replace(self.run, **known)
         self.progress(0.0)
 
+    def done(self) -> None:
+        """Let the job show that all is done."""
+        self._show(stage="done", progress=1.0, rows=self.run.rows_train)
+
 
 def reproduce(run: str, by: str = "") -> dict[str, Any]:
     """Repeat a run that succeeded, and compare; the RQ job behind `modelmill reproduce`.
@@ -79,6 +83,7 @@ def reproduce(run: str, by: str = "") -> dict[str, Any]:
     if again.lease and not redis.exists(again.lease):
         raise RunEnded(run, "lost", "its worker did not renew its lease in time")
     write(storage, report)
+    record.done()
     return asdict(report)
 
 

@@ -59,7 +59,7 @@ def test_a_worker_repeats_a_run_and_registers_nothing(
     assert (answer.status_code, answer.json["model"]) == (202, "user_target")
     job = ended(queue, answer.json["job"])
     assert (job.status, job.run, job.trigger, job.by) == ("finished", trained.run, "reproduce", "me")
-    assert (job.stage, job.progress) == ("compare", 0.95)
+    assert (job.stage, job.progress) == ("done", 1.0)
     [report] = http.get(f"/runs/{trained.run}/reproductions").json["reproductions"]
     assert (report["equal"], report["job"], report["by"]) == (True, job.job, "me")
     assert [run.id for run in house.registry.runs.newest()] == [trained.run]
