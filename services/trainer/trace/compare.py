@@ -107,9 +107,9 @@ def _rows_gone(run: Run, again: Run, forgotten: Mapping[str, Forgotten]) -> Iter
         gone = rows - again.source_rows.get(source, 0)
         if gone <= 0:
             continue
-        text = f"{gone} of {rows} rows of source {source!r} are gone"
+        text = f"rows of source {source!r} that are gone: {gone} of {rows}"
         if (known := forgotten.get(source)) is not None:
-            text += f"; since then {known.rows} rows about {known.entities} forgotten entities were erased from it"
+            text += f"; forgotten of it since then: {known.rows}, about {known.entities} entities"
         yield text
 
 
@@ -161,5 +161,5 @@ def _commit(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Without the addresses of objects, which are others in each process."""
-    return ADDRESS.sub("", text)
+    """In one line, without the addresses of objects, which are others in each process."""
+    return ADDRESS.sub("", " ".join(text.split()))

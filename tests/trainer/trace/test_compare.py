@@ -83,7 +83,7 @@ def test_what_changed_around_a_run_is_told_in_sentences() -> None:
         }
     )
     assert compare.reasons(RUN, again, {"users": Forgotten(2, 3)}, []) == [
-        "3 of 10 rows of source 'users' are gone; since then 3 rows about 2 forgotten entities were erased from it",
+        "rows of source 'users' that are gone: 3 of 10; forgotten of it since then: 3, about 2 entities",
         "package lightgbm was not there, is 4",
         "package numpy was 2.4.6, is 2.5.0",
         "package xgboost was 3.1, is not there",

@@ -126,7 +126,7 @@ def test_what_was_forgotten_since_is_counted(house: House, run: Run) -> None:
     assert not report["equal"]
     assert {"rows of users", "training frame"} <= set(differing(report))
     assert report["reasons"] == [
-        "2 of 200 rows of source 'users' are gone; since then 2 rows about 2 forgotten entities were erased from it"
+        "rows of source 'users' that are gone: 2 of 200; forgotten of it since then: 2, about 2 entities"
     ]
 
 
