@@ -5,9 +5,11 @@ from modelmill.constraints import Expect, column
 from modelmill.declarations import Entity, Model, Source, feature
 from modelmill.request_features import request_feature
 from modelmill.schedules import cron, every
+from modelmill.search import Candidate
 
 __all__ = [
     "Aggregate",
+    "Candidate",
     "Client",
     "Entity",
     "Expect",

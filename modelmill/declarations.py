@@ -30,6 +30,7 @@ from typing import Any, Literal, get_args
 from modelmill import durations
 from modelmill.constraints import NO_CONSTRAINTS, ColumnSpec, Constraints, Expect
 from modelmill.schedules import Schedule
+from modelmill.search import Search
 
 Policy = Literal["always", "if_better", "manual"]
 Batch = Literal["pandas", "arrow"]
@@ -288,6 +289,10 @@ class Model(Declared):
         label: the column of `source` to predict.
         source: the table with the labels; may be left out where only one source of `entities` has the label.
         estimator: a scikit-learn estimator, or a function that returns one (then only the trainer imports it).
+        search: parameters of `estimator` to search: name to a list of values or a distribution; see docs/search.md.
+        trials: how many combinations are tried; may be left out where `search` holds lists alone, for all of them.
+        cv: what each trial is judged on: a number of folds, a share of the rows, or a scikit-learn splitter.
+        candidates: instead of `estimator`, several that are compared: functions, or a dict of name to function.
         metric: a scikit-learn scorer's name; greater is better.
         promote: `if_better` (than the champion on the same held-out rows), `always` or `manual`.
         train: when to train without being asked: `every(seconds=60)`, `cron("0 3 * * *")`, or a list of them.
@@ -302,7 +307,7 @@ class Model(Declared):
         entities: Sequence[Entity],
         features: Sequence[str],
         label: str,
-        estimator: Any,
+        estimator: Any = None,
         metric: str = "accuracy",
         inputs: Mapping[str, Any] | None = None,
         source: Source | None = None,
@@ -310,6 +315,10 @@ class Model(Declared):
         train: Schedule | Sequence[Schedule] = (),
         test_share: float = 0.25,
         defaults: Mapping[str, Scalar] | None = None,
+        search: Any = None,
+        trials: int | None = None,
+        cv: Any = None,
+        candidates: Sequence[Any] | Mapping[str, Any] = (),
     ) -> None:
         self.entities = _entities(f"model {name!r}", entities)
         self.features = tuple(features)
@@ -329,6 +338,10 @@ class Model(Declared):
             raise ValueError(f"model {name!r}: promote={promote!r}; expected one of {', '.join(get_args(Policy))}")
         if not 0 < test_share < 1:
             raise ValueError(f"model {name!r}: test_share={test_share!r}; expected a share between 0 and 1")
+        try:
+            self.search = Search.of(estimator, search, trials, cv, candidates)
+        except ValueError as error:
+            raise ValueError(f"model {name!r}: {error}") from None
 
 
 _collected: ContextVar[list[Declared] | None] = ContextVar("collected", default=None)

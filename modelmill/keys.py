@@ -163,6 +163,19 @@ def runs(model: str) -> str:
     return f"runs:{model}"
 
 
+def trials(run_id: str) -> str:
+    """Sorted set: ids of the runs that are trials of a run's search, by trial number."""
+    return f"run:{run_id}:trials"
+
+
+def search(run_id: str) -> str:
+    """Hash: trial number to its state as JSON: the run that has it in hand or had it, status, score.
+
+    Expires a day after the last trial began or ended.
+    """
+    return f"run:{run_id}:search"
+
+
 def version(model: str, number: int) -> str:
     """Hash: one immutable registered version."""
     return f"model:{model}:{number}"

@@ -42,6 +42,15 @@ class Run:
     """The key that its worker keeps from expiring; without it nothing more is recorded of the run."""
     version: int | None = None
     """The version that it registered."""
+    parent: str = ""
+    """The run of the search that it is a trial of."""
+    trial: int | None = None
+    """Its number among the trials of that search, from 1."""
+    trials: int = 0
+    """How many trials its own search has."""
+    trials_ended: int = 0
+    """Of them those that have succeeded or failed."""
+    trials_failed: int = 0
     decision: str = ""
     """Whether the version was promoted, and why or why not."""
     estimator: str = ""
@@ -130,10 +139,23 @@ class Runs:
             pipe.multi()
             pipe.hset(keys.run(run.id), mapping=to_hash(failed))
             pipe.srem(keys.RUNNING, run.id)
-            bus.append(pipe, RunFailed(source="trainer", model=run.model, run=run.id, error=error))
+            if not run.parent:  # a search goes on after a trial that failed
+                bus.append(pipe, RunFailed(source="trainer", model=run.model, run=run.id, error=error))
 
         self.redis.transaction(close, keys.run(run.id))
         return failed
+
+    def trials(self, run_id: str) -> list[Run]:
+        """The trials of a run's search, in the order of their numbers; attempts that were lost come first.
+
+        Raises:
+            UnknownName: for a run that does not exist.
+        """
+        self.get(run_id)
+        with self.redis.pipeline(transaction=False) as pipe:
+            for trial in self.redis.zrange(keys.trials(run_id), 0, -1):
+                pipe.hgetall(keys.run(trial))
+            return [from_hash(Run, found) for found in pipe.execute() if found]
 
     def running(self) -> list[Run]:
         """The runs that have begun and not ended."""

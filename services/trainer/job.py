@@ -1,4 +1,4 @@
-"""The RQ job that trains a model: `services.trainer.job.train`, the only function that a worker runs.
+"""The functions that a worker runs: `train`, the RQ job that trains a model, and `trial`, which helps with its search.
 
 Stages: frame -> fit -> evaluate -> package -> register -> done. Each is recorded in the run and shown by the job.
 From the shell:
@@ -9,7 +9,7 @@ From the shell:
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import numpy as np
@@ -18,7 +18,7 @@ from rq.job import Job
 from sklearn.base import clone
 
 from modelmill import applied, package
-from modelmill.connections import connect
+from modelmill.connections import Redis, connect
 from modelmill.declarations import Model
 from modelmill.definitions import Definitions
 from modelmill.definitions_file import load
@@ -28,15 +28,23 @@ from modelmill.registry import Registry
 from modelmill.runs import Run, new_run_id
 from modelmill.storage import Storage
 from services.trainer.evaluation.metrics import evaluate, require_metric, task_of
+from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.recovery import LOST
-from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions, parameters
+from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.convert import convert
 from services.trainer.promotion.registration import HeldOut, register
 from services.trainer.settings import TrainerSettings
 from services.trainer.training import frame as frames
+from services.trainer.training import sharing
+from services.trainer.training.crew import Crew
+from services.trainer.training.fit import Fitting, fit
+from services.trainer.training.folds import Kinds
 from services.trainer.training.frame import Frame
-from services.trainer.training.split import Split, at_random, by_time, require_classes
+from services.trainer.training.helper import help_search
+from services.trainer.training.rows import Rows
+from services.trainer.training.split import SEED, Split, at_random, by_time, require_classes
+from services.trainer.training.study import Study, make_study
 
 TLS = httpx.create_ssl_context()
 """Made once, before a worker forks: it takes a tenth of a second."""
@@ -93,10 +101,11 @@ def _train(
     end: str | None,
 ) -> tuple[int, bool]:
     inputs = packaging.signature(definitions, recipe)
-    label = definitions.label_source(recipe).columns[recipe.label]
+    crew = _crew(record, recipe, settings)
     with record.stage("frame"):
         record.note(fields=inputs.fields)
-        estimator = make_estimator(recipe)
+        study = _study(recipe)
+        estimator = study.estimator
         task = task_of(estimator)
         require_metric(recipe.metric)
         with (
@@ -105,7 +114,10 @@ def _train(
                 http, settings.feature_url, recipe.name, definitions.fingerprint, start=start, end=end
             ) as file,
         ):
-            frame = frames.read(file, inputs.fed, label)
+            frame = _read(definitions, recipe, file)
+            if crew:
+                sharing.sweep(storage, record.registry, recipe.name)
+                sharing.keep_frame(storage, record.run, file)
         split = _split(definitions, recipe, frame, classes=task == "classification")
         record.note(
             rows_train=len(split.train),
@@ -116,10 +128,10 @@ def _train(
             data_end=frame.span[1],
         )
     with record.stage("fit"):
-        record.note(
-            estimator=estimator.__repr__(N_CHAR_MAX=10_000), params=parameters(estimator) | {"split": split.how}
-        )
-        estimator.fit(frame.inputs.iloc[split.train], frame.label[split.train])
+        record.note(params={"split": split.how})
+        rows = _rows(frame).take(split.train)
+        kinds = Kinds(ordered=bool(definitions.label_source(recipe).event_time), classes=task == "classification")
+        estimator = fit(Fitting(record, storage, recipe, crew), study, rows, split.train, kinds, SEED)
     held_out = HeldOut(recipe, frame.inputs.iloc[split.held_out], frame.label[split.held_out])
     with record.stage("evaluate"):
         metrics = evaluate(estimator, held_out.rows, held_out.label, recipe.metric)
@@ -153,13 +165,76 @@ def _earlier_attempt(registry: Registry, job: Job) -> dict[str, Any] | None:
     return {"run": run.id, "version": run.version, "promoted": promoted, "metrics": run.metrics}
 
 
-def make_estimator(recipe: Model) -> Any:
-    """A fresh estimator of the recipe: what its function returns, or a copy of its object.
+def trial(run: str) -> dict[str, Any]:
+    """Help with the search of `run` until none of its trials is left to begin.
+
+    Returns:
+        The number of trials that were carried out.
+
+    Raises:
+        UnknownName: for a run that does not exist.
+        RunEnded: where this process has lost its lease.
+    """
+    settings = TrainerSettings.read()
+    redis = connect(settings.redis_url, timeout=settings.redis_timeout)
+    registry = Registry(redis)
+    parent = registry.runs.get(run)
+    definitions = _definitions_of(redis, parent, settings)
+    recipe = definitions.model(parent.model)
+
+    def read(file: IO[bytes]) -> Rows:
+        return _rows(_read(definitions, recipe, file))
+
+    job = get_current_job()
+    assert job is not None, "only workers help"
+    return help_search(registry, Storage(settings.storage_url), parent, _study(recipe), read, job)
+
+
+def _definitions_of(redis: Redis, run: Run, settings: TrainerSettings) -> Definitions:
+    """The definitions that a run works with, from Redis or, where none were ever applied, from the file."""
+    try:
+        return applied.load(redis, run.definitions)
+    except UnknownName:
+        found = load(settings.definitions)
+    if found.fingerprint != run.definitions:
+        raise InvalidRequest(
+            f"run {run.id} works with definitions {run.definitions[:12]}, but {found.path} holds others here"
+        )
+    return found
+
+
+def _crew(record: RunRecord, recipe: Model, settings: TrainerSettings) -> Crew | None:
+    """The workers that can help with a search; None where there is none, or no worker."""
+    if record.job is None or not recipe.search.tries:
+        return None
+    redis = connect(settings.redis_url, timeout=settings.redis_timeout, text=False)
+    return Crew(TrainingQueue(redis, timeout=settings.train_timeout))
+
+
+def _read(definitions: Definitions, recipe: Model, file: IO[bytes]) -> Frame:
+    label = definitions.label_source(recipe).columns[recipe.label]
+    return frames.read(file, packaging.signature(definitions, recipe).fed, label)
+
+
+def _rows(frame: Frame) -> Rows:
+    return Rows(frame.inputs, frame.label)
+
+
+def _study(recipe: Model) -> Study:
+    require_metric(recipe.metric)
+
+    def score(fitted: Any, rows: Rows) -> float:
+        return evaluate(fitted, rows.inputs, rows.label, recipe.metric)[recipe.metric]
+
+    return make_study(recipe, make_estimator, score, SEED)
+
+
+def make_estimator(recipe: Model, made: Any) -> Any:
+    """A fresh estimator of what a recipe declares as one: what its function returns, or a copy of its object.
 
     Raises:
         InvalidRequest: for what cannot be fitted.
     """
-    made = recipe.estimator
     if isinstance(made, type) or not hasattr(made, "fit"):
         made = made() if callable(made) else made
     if not hasattr(made, "fit") or not hasattr(made, "get_params"):

@@ -2,7 +2,8 @@
 
 What it adds to RQ's worker:
 
-- It runs one function only; a job's function is checked by name before anything is imported.
+- It runs trainings and helps with their searches, nothing else; a job's function is checked by name before anything is
+  imported.
 - It claims a job in one transaction: taken off the queue, started, leased. A job that someone canceled or took
   meanwhile is left alone, and no moment is left in which a killed worker loses one.
 - The lease lasts 10 s and is renewed every 3 s; idle workers and the trainer look for expired ones every 2 s. So after
@@ -42,7 +43,7 @@ from modelmill.connections import AWAY, Redis, connect
 from modelmill.definitions_file import load
 from modelmill.errors import InvalidRequest, ModelmillError, RunEnded, Unavailable
 from modelmill.registry import Registry
-from services.trainer.jobs.queue import KEPT_SECONDS, TRAIN
+from services.trainer.jobs.queue import KEPT_SECONDS, TRAIN, TRIAL
 from services.trainer.jobs.recovery import ATTEMPTS, LEASE, SWEEP, recover
 from services.trainer.settings import TrainerSettings
 
@@ -59,7 +60,7 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class TrainJob(Job):
-    """A job that can run nothing but a training: no other function, no method, no callback."""
+    """A job that can run nothing but a training or the trials of one: no other function, no method, no callback."""
 
     success_callback = failure_callback = stopped_callback = None
     lease = ""
@@ -72,8 +73,8 @@ class TrainJob(Job):
         Raises:
             InvalidRequest: for any other.
         """
-        if self.func_name != TRAIN or self.instance is not None:
-            raise InvalidRequest(f"function {self.func_name!r} may not run here; only {TRAIN!r} may")
+        if self.func_name not in (TRAIN, TRIAL) or self.instance is not None:
+            raise InvalidRequest(f"function {self.func_name!r} may not run here; only {TRAIN!r} and {TRIAL!r} may")
         if self._success_callback_name or self._failure_callback_name or self._stopped_callback_name:
             raise InvalidRequest("a job with callbacks may not run here")
         return super().func

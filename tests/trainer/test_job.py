@@ -168,5 +168,5 @@ def test_a_broken_definitions_file_is_named_with_its_line(registry: Registry, mi
 def test_an_estimator_object_is_fitted_afresh_each_time(mill: Path) -> None:
     mill.write_text(mill.read_text().replace("estimator=classifier", "estimator=classifier()"))
     recipe = load(mill).model("user_target")
-    assert make_estimator(recipe) is not make_estimator(recipe)
-    assert make_estimator(recipe) is not recipe.estimator
+    assert make_estimator(recipe, recipe.estimator) is not make_estimator(recipe, recipe.estimator)
+    assert make_estimator(recipe, recipe.estimator) is not recipe.estimator

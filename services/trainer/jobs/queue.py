@@ -26,6 +26,8 @@ from modelmill.registry import Registry
 
 TRAIN = "services.trainer.job.train"
 """The function that a job names."""
+TRIAL = "services.trainer.job.trial"
+"""The function that a job names which helps with the search of a training."""
 KEPT_SECONDS = 24 * 3600
 """How long an ended job can still be looked at; its run is kept for good."""
 LISTED = 50

@@ -1,0 +1,133 @@
+"""The board on which the workers of one search agree, in Redis: who has which trial in hand, and what came of it.
+
+A trial is claimed by whoever comes first, also when the process that had it in hand before has lost its lease. Its
+result counts once: it is recorded in one transaction, only by the run that holds the claim, only while its lease is
+there. So a helper that was killed loses nothing, and one that wakes up late adds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import orjson
+from redis.client import Pipeline
+
+from modelmill import keys
+from modelmill.connections import Redis
+from modelmill.errors import RunEnded
+from modelmill.records import to_hash
+from modelmill.runs import Run, lease_of, require_lease, require_running
+
+KEPT_SECONDS = 24 * 3600
+"""How long the board can still be looked at; the runs of its trials are kept as other runs are."""
+ATTEMPTS = 3
+"""How often a trial is begun; a search goes on without one whose process is killed each time."""
+KILLED = f"its process was killed {ATTEMPTS} times"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialState:
+    """How far a trial is."""
+
+    run: str
+    """The run that has it in hand, or had it."""
+    lease: str
+    """The key that keeps the claim from expiring; empty for one that does not expire."""
+    status: Literal["running", "succeeded", "failed"] = "running"
+    attempt: int = 1
+    score: float | None = None
+    params: dict[str, Any] | None = None
+    """Only those that could not be made again."""
+    error: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nobody has to do it any more."""
+        return self.status != "running"
+
+
+class Board:
+    """The trials 1 to `total` of the search of the run `parent`."""
+
+    def __init__(self, redis: Redis, parent: Run, total: int) -> None:
+        self.redis = redis
+        self.parent = parent
+        self.total = total
+        self.key = keys.search(parent.id)
+
+    def states(self) -> dict[int, TrialState]:
+        """The trials that were ever begun, by number."""
+        return _states(self.redis.hgetall(self.key))
+
+    def claim(self, child: Run) -> Run | None:
+        """Take the first trial that nobody has in hand, and record `child` as its run; None where there is none.
+
+        Raises:
+            RunEnded: where the search has ended, or one of the leases has expired.
+        """
+
+        def take(pipe: Pipeline) -> Run | None:
+            require_running(pipe, self.parent)
+            require_lease(pipe, self.parent)
+            require_lease(pipe, child)
+            states = _states(pipe.hgetall(self.key))
+            number = next((n for n in range(1, self.total + 1) if self._is_free(pipe, states.get(n))), None)
+            if number is None:
+                pipe.multi()
+                return None
+            before = states.get(number)
+            attempt = before.attempt + 1 if before else 1
+            pipe.multi()
+            if before and attempt > ATTEMPTS:
+                self._put(pipe, number, replace(before, status="failed", error=KILLED))
+                return child  # which has no number: look again
+            begun = replace(child, trial=number)
+            self._put(pipe, number, TrialState(run=child.id, lease=child.lease, attempt=attempt))
+            pipe.hset(keys.run(child.id), mapping=to_hash(begun))
+            pipe.sadd(keys.RUNNING, child.id)
+            pipe.zadd(keys.trials(self.parent.id), {child.id: number})
+            return begun
+
+        watched = (self.key, keys.run(self.parent.id), *lease_of(self.parent), *lease_of(child))
+        while True:
+            claimed: Run | None = self.redis.transaction(take, *watched, value_from_callable=True)
+            if claimed is None or claimed.trial is not None:
+                return claimed
+
+    def record(self, child: Run, score: float | None, params: dict[str, Any] | None) -> None:
+        """Record that a claimed trial has ended as `child` says; `score` is None where it failed.
+
+        Raises:
+            RunEnded: where the trial was taken over by another run, this one was closed, or its lease has expired.
+        """
+        number = child.trial
+        assert number is not None, "claim has given it a number"
+
+        def end(pipe: Pipeline) -> None:
+            require_running(pipe, child)
+            require_lease(pipe, child)
+            state = _states(pipe.hgetall(self.key)).get(number)
+            if state is None or state.run != child.id or state.ended:
+                raise RunEnded(child.id, "lost", "another run has taken over its trial")
+            status: Literal["succeeded", "failed"] = "failed" if score is None else "succeeded"
+            pipe.multi()
+            self._put(pipe, number, replace(state, status=status, score=score, params=params, error=child.error))
+            pipe.hset(keys.run(child.id), mapping=to_hash(child))
+            pipe.srem(keys.RUNNING, child.id)
+
+        self.redis.transaction(end, self.key, keys.run(child.id), *lease_of(child))
+
+    def _is_free(self, pipe: Pipeline, state: TrialState | None) -> bool:
+        if state is None:
+            return True
+        return not state.ended and bool(state.lease) and not pipe.exists(state.lease)
+
+    def _put(self, pipe: Pipeline, number: int, state: TrialState) -> None:
+        pipe.hset(self.key, str(number), orjson.dumps(asdict(state)))
+        pipe.expire(self.key, KEPT_SECONDS)
+
+
+def _states(found: Mapping[str, str]) -> dict[int, TrialState]:
+    return {number: TrialState(**orjson.loads(found[str(number)])) for number in sorted(map(int, found))}
