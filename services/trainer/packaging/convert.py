@@ -25,6 +25,7 @@ from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, String
 from modelmill.errors import InvalidRequest
 from modelmill.package import Input
 from services.trainer.evaluation.metrics import task_of
+from services.trainer.packaging import lightgbm
 from services.trainer.packaging.graph import MATRIX, Graph, Layout
 
 PROBABILITY_TOLERANCE = 1e-5
@@ -130,7 +131,10 @@ def _graph(estimator: Any, inputs: Sequence[Input], layout: Layout, precision: P
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # theirs, about each other's versions
         model = convert_sklearn(
-            estimator, initial_types=types, options={"zipmap": False} if has_probabilities else None
+            estimator,
+            initial_types=types,
+            options={"zipmap": False} if has_probabilities else None,
+            target_opset=lightgbm.opset(estimator),
         )
     if not has_probabilities:
         del model.graph.output[1:]  # scores, which nobody may take for probabilities
