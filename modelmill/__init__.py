@@ -6,6 +6,7 @@ from modelmill.declarations import Entity, Model, Source, feature
 from modelmill.request_features import request_feature
 from modelmill.schedules import cron, every
 from modelmill.search import Candidate
+from modelmill.splits import at_random, by_group, by_time
 
 __all__ = [
     "Aggregate",
@@ -15,6 +16,9 @@ __all__ = [
     "Expect",
     "Model",
     "Source",
+    "at_random",
+    "by_group",
+    "by_time",
     "column",
     "cron",
     "every",

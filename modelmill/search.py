@@ -19,6 +19,10 @@ Kind = Literal["grid", "random", "guided"]
 """Every combination of lists; combinations drawn at random; or what Optuna proposes from what earlier trials showed."""
 
 
+NOT_GIVEN: Any = object()
+"""Stands for an estimator that a model does not name."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One of several estimators that a model compares.
@@ -93,7 +97,7 @@ class Search:
         Raises:
             ValueError: naming the argument, its value and what was expected.
         """
-        if (estimator is None) == (not candidates):
+        if (estimator is NOT_GIVEN) == (not candidates):
             raise ValueError("expected either estimator=... or candidates=[...]")
         if candidates:
             if search is not None or trials is not None:

@@ -18,6 +18,7 @@ from rq.job import Job
 from sklearn.base import clone
 
 from modelmill import applied, package
+from modelmill.carried import carried
 from modelmill.connections import Redis, connect
 from modelmill.declarations import Model
 from modelmill.definitions import Definitions
@@ -26,8 +27,13 @@ from modelmill.errors import InvalidRequest, RunEnded, UnknownName
 from modelmill.events import utc_now
 from modelmill.registry import Registry
 from modelmill.runs import Run, new_run_id
+from modelmill.splits import AtRandom, ByGroup, ByTime, SplitRule
 from modelmill.storage import Storage
-from services.trainer.evaluation.metrics import evaluate, require_metric, task_of
+from services.trainer.evaluation import evaluation as evaluations
+from services.trainer.evaluation.answers import Answers, task_of
+from services.trainer.evaluation.evaluate import Question, brief, evaluate
+from services.trainer.evaluation.metrics import require_metrics, score
+from services.trainer.evaluation.segments import parts
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.recovery import LOST
 from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions
@@ -43,9 +49,11 @@ from services.trainer.training.folds import Kinds
 from services.trainer.training.frame import Frame
 from services.trainer.training.helper import help_search
 from services.trainer.training.rows import Rows
-from services.trainer.training.split import SEED, Split, at_random, by_time, require_classes
+from services.trainer.training.split import Split, require_classes, split
 from services.trainer.training.study import Study, make_study
 
+SEED = 0
+"""Of searches and their folds."""
 TLS = httpx.create_ssl_context()
 """Made once, before a worker forks: it takes a tenth of a second."""
 
@@ -107,7 +115,6 @@ def _train(
         study = _study(recipe)
         estimator = study.estimator
         task = task_of(estimator)
-        require_metric(recipe.metric)
         with (
             httpx.Client(timeout=httpx.Timeout(10.0, read=settings.frame_timeout), verify=TLS) as http,
             frames.fetch(
@@ -118,28 +125,36 @@ def _train(
             if crew:
                 sharing.sweep(storage, record.registry, recipe.name)
                 sharing.keep_frame(storage, record.run, file)
-        split = _split(definitions, recipe, frame, classes=task == "classification")
+        parted = _split(definitions, recipe, frame, classes=task == "classification")
         record.note(
-            rows_train=len(split.train),
-            rows_test=len(split.held_out),
+            rows_train=len(parted.train),
+            rows_test=len(parted.held_out),
             rows_dropped=frame.dropped,
             data_fingerprint=frame.fingerprint,
             data_start=frame.span[0],
             data_end=frame.span[1],
+            split=parted.how,
         )
     with record.stage("fit"):
-        record.note(params={"split": split.how})
-        rows = _rows(frame).take(split.train)
-        kinds = Kinds(ordered=bool(definitions.label_source(recipe).event_time), classes=task == "classification")
-        estimator = fit(Fitting(record, storage, recipe, crew), study, rows, split.train, kinds, SEED)
-    held_out = HeldOut(recipe, frame.inputs.iloc[split.held_out], frame.label[split.held_out])
+        rows = _rows(frame).take(parted.train)
+        kinds = _kinds(definitions, recipe, frame, parted, classes=task == "classification")
+        estimator = fit(Fitting(record, storage, recipe, crew), study, rows, parted.train, kinds, SEED)
     with record.stage("evaluate"):
-        metrics = evaluate(estimator, held_out.rows, held_out.label, recipe.metric)
-        record.note(metrics=metrics)
+        held_out = _held_out(recipe, frame, parted)
+        answers = Answers.of(estimator, held_out.rows)
+        question = Question(recipe.metrics, held_out.label, (recipe.label,), held_out.segments, parted.how)
+        found = evaluate(question, answers, frame.label[parted.train])
+        evaluations.write(storage, recipe.name, record.run.id, found)
+        record.note(
+            metric=recipe.metric,
+            metrics=found.metrics,
+            intervals={name: str(interval) for name, interval in found.intervals.items()},
+            segments=brief(found.segments, recipe.metric),
+        )
     with record.stage("package"):
         converted = convert(estimator, inputs.fed, held_out.rows)
         manifest = packaging.manifest(
-            recipe, definitions.fingerprint, record.run.id, inputs, estimator, converted, metrics, held_out.rows
+            recipe, definitions.fingerprint, record.run.id, inputs, estimator, converted, found.metrics, held_out.rows
         )
         folder = package.write(storage, manifest, packaging.files(estimator, converted))
         record.note(package=folder, params=record.run.params | {"graph": str(converted)})
@@ -187,7 +202,8 @@ def trial(run: str) -> dict[str, Any]:
 
     job = get_current_job()
     assert job is not None, "only workers help"
-    return help_search(registry, Storage(settings.storage_url), parent, _study(recipe), read, job)
+    storage = Storage(settings.storage_url)
+    return help_search(registry, storage, _queue(settings), parent, _study(recipe), read, job)
 
 
 def _definitions_of(redis: Redis, run: Run, settings: TrainerSettings) -> Definitions:
@@ -207,13 +223,17 @@ def _crew(record: RunRecord, recipe: Model, settings: TrainerSettings) -> Crew |
     """The workers that can help with a search; None where there is none, or no worker."""
     if record.job is None or not recipe.search.tries:
         return None
+    return Crew(_queue(settings))
+
+
+def _queue(settings: TrainerSettings) -> TrainingQueue:
     redis = connect(settings.redis_url, timeout=settings.redis_timeout, text=False)
-    return Crew(TrainingQueue(redis, timeout=settings.train_timeout))
+    return TrainingQueue(redis, timeout=settings.train_timeout)
 
 
 def _read(definitions: Definitions, recipe: Model, file: IO[bytes]) -> Frame:
     label = definitions.label_source(recipe).columns[recipe.label]
-    return frames.read(file, packaging.signature(definitions, recipe).fed, label)
+    return frames.read(file, packaging.signature(definitions, recipe).fed, label, carried(definitions, recipe))
 
 
 def _rows(frame: Frame) -> Rows:
@@ -221,12 +241,26 @@ def _rows(frame: Frame) -> Rows:
 
 
 def _study(recipe: Model) -> Study:
-    require_metric(recipe.metric)
+    require_metrics(recipe.metrics)
 
-    def score(fitted: Any, rows: Rows) -> float:
-        return evaluate(fitted, rows.inputs, rows.label, recipe.metric)[recipe.metric]
+    def judge(fitted: Any, rows: Rows) -> float:
+        return score(recipe.metrics[0], Answers.of(fitted, rows.inputs), rows.label)
 
-    return make_study(recipe, make_estimator, score, SEED)
+    return make_study(recipe, make_estimator, judge, SEED)
+
+
+def _rule(definitions: Definitions, recipe: Model) -> SplitRule:
+    """How rows are split: as the recipe says; where it says nothing, by time if the label's source has times."""
+    return recipe.split or (ByTime() if definitions.label_source(recipe).event_time else AtRandom())
+
+
+def _kinds(definitions: Definitions, recipe: Model, frame: Frame, parted: Split, *, classes: bool) -> Kinds:
+    """What the folds of a search have to keep to: what the split keeps to."""
+    rule = _rule(definitions, recipe)
+    if isinstance(rule, ByGroup):
+        return Kinds(False, classes, frame.column(rule.column).iloc[parted.train].astype(str).to_numpy())
+    timed = not isinstance(rule, AtRandom) and bool(definitions.label_source(recipe).event_time)
+    return Kinds(timed or isinstance(rule, ByTime), classes)
 
 
 def make_estimator(recipe: Model, made: Any) -> Any:
@@ -246,13 +280,15 @@ def make_estimator(recipe: Model, made: Any) -> Any:
 
 
 def _split(definitions: Definitions, recipe: Model, frame: Frame, *, classes: bool) -> Split:
-    """By time where the label's source has times of its own, otherwise at random."""
-    if definitions.label_source(recipe).event_time:
-        split = by_time(frame.times, recipe.test_share)
-    else:
-        split = at_random(frame.label, recipe.test_share, classes=classes)
+    parted = split(_rule(definitions, recipe), frame, [recipe.label], classes=classes)
     if classes:
-        require_classes(frame.label, split)
+        require_classes(frame.label, parted)
     elif not np.issubdtype(frame.label.dtype, np.number):
         raise InvalidRequest(f"label {recipe.label!r} holds {frame.label.dtype}; a regressor needs numbers")
-    return split
+    return parted
+
+
+def _held_out(recipe: Model, frame: Frame, parted: Split) -> HeldOut:
+    rows = parted.held_out
+    segments = {column: parts(frame.column(column).iloc[rows]) for column in recipe.segments}
+    return HeldOut(recipe, frame.inputs.iloc[rows], frame.label[rows], segments)

@@ -9,7 +9,7 @@ from optuna.distributions import FloatDistribution
 from scipy.stats import loguniform
 
 from modelmill import Candidate
-from modelmill.search import Search, Space
+from modelmill.search import NOT_GIVEN, Search, Space
 
 
 def logistic() -> None: ...
@@ -25,8 +25,8 @@ def test_an_estimator_alone_leaves_nothing_to_try() -> None:
 
 
 def test_candidates_are_named_by_their_functions_or_by_the_dict() -> None:
-    listed = Search.of(None, None, None, None, [logistic, Candidate(forest, search={"max_depth": [3, 5]})])
-    named = Search.of(None, None, None, None, {"small": logistic, "large": Candidate(logistic, search={"C": [9]})})
+    listed = Search.of(NOT_GIVEN, None, None, None, [logistic, Candidate(forest, search={"max_depth": [3, 5]})])
+    named = Search.of(NOT_GIVEN, None, None, None, {"small": logistic, "large": Candidate(logistic, search={"C": [9]})})
     assert [candidate.name for candidate in listed.candidates] == ["logistic", "forest"]
     assert [candidate.name for candidate in named.candidates] == ["small", "large"]
     assert listed.tries
@@ -59,7 +59,7 @@ def test_a_space_may_be_a_function_that_only_the_trainer_calls() -> None:
 @pytest.mark.parametrize(
     "arguments, error",
     [
-        ({"estimator": None}, "expected either estimator=... or candidates="),
+        ({"estimator": NOT_GIVEN}, "expected either estimator=... or candidates="),
         ({"candidates": [forest]}, "expected either estimator=... or candidates="),
         ({"search": {"C": 3}}, "search: 'C' is 3; expected a list of values, or a distribution"),
         ({"search": {"C": "l1"}}, "search: 'C' is 'l1'; expected a list of values"),
@@ -76,10 +76,10 @@ def test_a_space_may_be_a_function_that_only_the_trainer_calls() -> None:
         ({"cv": 5}, "cv=5 judges the trials of a search"),
         ({"search": {"C": [1]}, "cv": 1}, "cv=1; expected a number of folds from 2 on, a share"),
         ({"search": {"C": [1]}, "cv": "5"}, "cv='5'; expected a number of folds"),
-        ({"estimator": None, "candidates": [forest, forest]}, "'forest' is there twice; name them"),
-        ({"estimator": None, "candidates": [lambda: 1, forest]}, "candidate name '<lambda>'"),
-        ({"estimator": None, "candidates": [forest, Candidate(logistic, search={"C": []})]}, "candidate 'logistic': "),
-        ({"estimator": None, "candidates": [forest], "search": {"C": [1]}}, "write Candidate"),
+        ({"estimator": NOT_GIVEN, "candidates": [forest, forest]}, "'forest' is there twice; name them"),
+        ({"estimator": NOT_GIVEN, "candidates": [lambda: 1, forest]}, "candidate name '<lambda>'"),
+        ({"estimator": NOT_GIVEN, "candidates": [forest, Candidate(logistic, search={"C": []})]}, "candidate 'logistic': "),
+        ({"estimator": NOT_GIVEN, "candidates": [forest], "search": {"C": [1]}}, "write Candidate"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_searched_is_refused_where_it_is_declared(arguments: dict[str, Any], error: str) -> None:

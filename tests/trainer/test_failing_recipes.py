@@ -41,6 +41,11 @@ class Own(DummyClassifier):
 def classifier():
     pass  # function
     return Own()
+
+
+def share_right(y_true, y_pred):
+    pass  # metric
+    return float((y_true == y_pred).mean())
 """
 
 
@@ -49,8 +54,12 @@ def registry(environment: dict[str, str], real_redis: RedisServer) -> Registry:
     return Registry(real_redis.client())
 
 
-def apply(registry: Registry, text: str) -> int:
-    """Put definitions in force; returns the number of their line with the word NOW."""
+def apply(registry: Registry, place: str, code: str, arguments: str = "") -> int:
+    """Put definitions in force that fail at `place`; returns the number of the line with the word NOW."""
+    text = USERS_MILL.read_text()
+    start, end = text.index("def classifier"), text.index("\n\nModel(")
+    text = text[:start] + ESTIMATOR.replace(f"pass  # {place}", code) + text[end:]
+    text = text.replace('metric="accuracy"', f"metric=share_right{arguments}")
     definitions = load_text(MILL, text.encode())
     applied.keep(registry.redis, definitions)
     registry.redis.hset(keys.DEFINITIONS, "fingerprint", definitions.fingerprint)
@@ -77,25 +86,21 @@ def named(run: Run, line: int, text: str) -> bool:
         ("constructor", "raise ValueError('NOW')", "frame"),
         ("fit", "raise ValueError('NOW')", "fit"),
         ("predict", "raise ValueError('NOW')", "evaluate"),
+        ("metric", "raise ValueError('NOW')", "evaluate"),
     ],
 )
 def test_the_traceback_names_the_users_line(registry: Registry, place: str, code: str, stage: str) -> None:
-    text = USERS_MILL.read_text()
-    start, end = text.index("def classifier"), text.index("\n\nModel(")
-    line = apply(registry, text[:start] + ESTIMATOR.replace(f"pass  # {place}", code) + text[end:])
+    line = apply(registry, place, code)
     run = failed(registry)
     assert named(run, line, code)
     assert run.stage == stage
     assert run.error
 
 
-@pytest.mark.parametrize("place", ["fit", "predict"])
+@pytest.mark.parametrize("place", ["fit", "predict", "metric"])
 def test_so_does_that_of_a_search_whose_trials_all_fail(registry: Registry, place: str) -> None:
-    text = USERS_MILL.read_text()
-    start, end = text.index("def classifier"), text.index("\n\nModel(")
     code = "raise ValueError('NOW')"
-    text = text[:start] + ESTIMATOR.replace(f"pass  # {place}", code) + text[end:]
-    line = apply(registry, text.replace("estimator=classifier", 'estimator=classifier, search={"strength": [1, 2]}'))
+    line = apply(registry, place, code, ', search={"strength": [1, 2]}')
     run = failed(registry)
     assert named(run, line, code)
     assert (run.stage, run.trials_failed) == ("fit", 2)

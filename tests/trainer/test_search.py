@@ -40,7 +40,8 @@ class Mill:
         self.path = path
 
     def declare(self, arguments: str, before: str = TREE) -> None:
-        text = USERS_MILL.read_text().replace("every, feature", "Candidate, every, feature")
+        text = USERS_MILL.read_text().replace("every, feature", "by_group, Candidate, every, feature")
+        text = text.replace("    split=at_random(0.25),\n", "")
         text = text.replace("\nModel(", f"{before}\nModel(").replace("estimator=classifier", arguments)
         self.path.write_text(text)
 
@@ -115,6 +116,12 @@ def test_a_source_with_event_times_is_judged_on_newer_rows(registry: Registry, m
     mill.path.write_text(text.replace("entity=user, columns", 'entity=user, event_time="at", columns'))
     run, _ = trained(registry)
     assert run.params["cv"].startswith("TimeSeriesSplit(")
+
+
+def test_a_model_split_by_groups_is_judged_on_groups_that_it_has_not_seen(registry: Registry, mill: Mill) -> None:
+    mill.declare('estimator=classifier, search={"logisticregression__C": [0.1, 1.0]}, split=by_group("feature_2", 0.25)')
+    run, _ = trained(registry)
+    assert run.params["cv"].startswith("StratifiedGroupKFold(")
 
 
 def test_optuna_searches_distributions(registry: Registry, mill: Mill) -> None:

@@ -12,10 +12,11 @@ from typing import IO, Any
 from rq.job import Job
 
 from modelmill.connections import AWAY
-from modelmill.errors import RunEnded, UnknownName
+from modelmill.errors import Conflict, RunEnded, UnknownName
 from modelmill.registry import Registry
 from modelmill.runs import Run
 from modelmill.storage import Storage
+from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.training import sharing
 from services.trainer.training.board import Board
 from services.trainer.training.rows import Rows
@@ -29,7 +30,13 @@ LOOK = 1.0
 
 
 def help_search(
-    registry: Registry, storage: Storage, parent: Run, study: Study, read: Callable[[IO[bytes]], Rows], job: Job
+    registry: Registry,
+    storage: Storage,
+    queue: TrainingQueue,
+    parent: Run,
+    study: Study,
+    read: Callable[[IO[bytes]], Rows],
+    job: Job,
 ) -> dict[str, Any]:
     """Work on trials of the search of `parent` until none is left to begin, or the search has ended.
 
@@ -43,54 +50,45 @@ def help_search(
     Raises:
         RunEnded: where this process has lost its lease.
     """
-    trials: list[Run] = []
     done = 0
+
+    def began(child: Run) -> None:
+        job.meta |= {"run": child.id, "stage": "fit"}
+        job.save_meta()  # type: ignore[no-untyped-call]
 
     def ended() -> None:
         nonlocal done
         done += 1
 
-    def began(child: Run) -> None:
-        trials.append(child)
-        job.meta["run"] = child.id
-        job.save_meta()  # type: ignore[no-untyped-call]
-
-    def stop() -> None:
-        job.cancel()  # its worker sees it and ends this process
+    def stop(reason: str) -> None:
+        with suppress(Conflict):  # it has just ended by itself
+            queue.cancel(job.id, registry, by=reason)
 
     try:
         train, folds = sharing.rows(storage, parent)
         rows = read(sharing.frame(storage, parent)).take(train)
-        board = Board(registry.redis, parent, len(study.numbers))
-        worker = Worker(study, board, rows, folds, job.id, getattr(job, "lease", ""))
-        with only_while(registry, parent, lambda: trials[-1] if len(trials) > done else None, stop):
+        worker = Worker(
+            study, Board(registry.redis, parent, len(study.numbers)), rows, folds, job.id, getattr(job, "lease", "")
+        )
+        with only_while(registry, parent, stop):
             worker.work(began, ended)
     except (FileNotFoundError, RunEnded) as error:
-        if not reason_to_stop(registry, parent):
+        if not over(registry, parent):
             raise
         log.info("the search of run %s is over: %s", parent.id, error)
     return {"run": parent.id, "trials": done}
 
 
 @contextmanager
-def only_while(
-    registry: Registry, parent: Run, current: Callable[[], Run | None], stop: Callable[[], None]
-) -> Iterator[None]:
-    """Call `stop` as soon as the search `parent` has ended, or its process has lost its lease, while the block goes on.
-
-    The trial in hand, which `current` returns, is closed with the reason first.
-    """
-    over = Flag()
+def only_while(registry: Registry, parent: Run, stop: Callable[[str], None]) -> Iterator[None]:
+    """Call `stop` with the reason as soon as the search of `parent` is over, as long as the block goes on."""
+    left = Flag()
 
     def look() -> None:
-        while not over.wait(LOOK):
+        while not left.wait(LOOK):
             try:
-                reason = reason_to_stop(registry, parent)
-                if reason:
-                    if child := current():
-                        with suppress(RunEnded):
-                            registry.runs.fail(child, reason, "")
-                    stop()
+                if reason := over(registry, parent):
+                    stop(reason)
                     return
             except AWAY as error:
                 log.warning("cannot see whether run %s goes on: %s", parent.id, error)
@@ -100,18 +98,18 @@ def only_while(
     try:
         yield
     finally:
-        over.set()
+        left.set()
         thread.join()
 
 
-def reason_to_stop(registry: Registry, parent: Run) -> str:
+def over(registry: Registry, parent: Run) -> str:
     """Why a search is over; empty while it goes on."""
     try:
         run = registry.runs.get(parent.id)
     except UnknownName:
-        return f"run {parent.id} of its search was deleted"
+        return f"the end of its search: run {parent.id} was deleted"
     if run.status != "running":
-        return f"its search {run.status}{f': {run.error}' if run.error else ''}"
+        return f"the end of its search: run {run.id} {run.status}{f', {run.error}' if run.error else ''}"
     if run.lease and not registry.redis.exists(run.lease):
-        return "the worker of its search was lost"
+        return f"the end of its search: the worker of run {run.id} was lost"
     return ""

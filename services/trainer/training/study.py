@@ -13,7 +13,7 @@ from sklearn.base import clone
 from modelmill.declarations import Model
 from modelmill.errors import InvalidRequest
 from modelmill.search import Candidate
-from services.trainer.evaluation.metrics import task_of
+from services.trainer.evaluation.answers import task_of
 from services.trainer.training.folds import Folds
 from services.trainer.training.proposals import (
     Params,
