@@ -101,6 +101,11 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
+def write(pipe: Pipeline, run: Run) -> None:
+    """Write a run, on a pipeline that is in MULTI."""
+    pipe.hset(keys.run(run.id), mapping=to_hash(run))
+
+
 class Runs:
     """Reads and changes the runs in `redis` (a client that decodes to text)."""
 

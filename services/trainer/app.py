@@ -14,6 +14,7 @@ from services.trainer.models.overview import Overview
 from services.trainer.models.routes import add_model_routes
 from services.trainer.recipes import Recipes
 from services.trainer.runs.routes import add_run_routes
+from services.trainer.training.routes import add_search_routes
 
 
 def trainer_app(
@@ -24,5 +25,6 @@ def trainer_app(
     add_job_routes(app, queue, registry, recipes)
     add_run_routes(app, overview, recipes)
     add_evaluation_routes(app, overview)
+    add_search_routes(app, registry)
     add_model_routes(app, overview, recipes)
     return app

@@ -119,7 +119,9 @@ def test_a_source_with_event_times_is_judged_on_newer_rows(registry: Registry, m
 
 
 def test_a_model_split_by_groups_is_judged_on_groups_that_it_has_not_seen(registry: Registry, mill: Mill) -> None:
-    mill.declare('estimator=classifier, search={"logisticregression__C": [0.1, 1.0]}, split=by_group("feature_2", 0.25)')
+    mill.declare(
+        'estimator=classifier, search={"logisticregression__C": [0.1, 1.0]}, split=by_group("feature_2", 0.25)'
+    )
     run, _ = trained(registry)
     assert run.params["cv"].startswith("StratifiedGroupKFold(")
 

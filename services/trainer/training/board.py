@@ -17,8 +17,7 @@ from redis.client import Pipeline
 from modelmill import keys
 from modelmill.connections import Redis
 from modelmill.errors import RunEnded
-from modelmill.records import to_hash
-from modelmill.runs import Run, lease_of, require_lease, require_running
+from modelmill.runs import Run, lease_of, require_lease, require_running, write
 
 KEPT_SECONDS = 24 * 3600
 """How long the board can still be looked at; the runs of its trials are kept as other runs are."""
@@ -85,7 +84,7 @@ class Board:
                 return child  # which has no number: look again
             begun = replace(child, trial=number)
             self._put(pipe, number, TrialState(run=child.id, lease=child.lease, attempt=attempt))
-            pipe.hset(keys.run(child.id), mapping=to_hash(begun))
+            write(pipe, begun)
             pipe.sadd(keys.RUNNING, child.id)
             pipe.zadd(keys.trials(self.parent.id), {child.id: number})
             return begun
@@ -114,7 +113,7 @@ class Board:
             status: Literal["succeeded", "failed"] = "failed" if score is None else "succeeded"
             pipe.multi()
             self._put(pipe, number, replace(state, status=status, score=score, params=params, error=child.error))
-            pipe.hset(keys.run(child.id), mapping=to_hash(child))
+            write(pipe, child)
             pipe.srem(keys.RUNNING, child.id)
 
         self.redis.transaction(end, self.key, keys.run(child.id), *lease_of(child))

@@ -86,6 +86,7 @@ class Worker:
             id=new_run_id(), model=parent.model, parent=parent.id, stage="fit", started=utc_now(), trigger="search",
             by=parent.by, job=self.job, lease=self.lease, features=parent.features, rows_train=parent.rows_train,
             data_fingerprint=parent.data_fingerprint, definitions=parent.definitions, git_commit=parent.git_commit,
+            metric=self.study.metric,
         )  # fmt: skip
 
     def _try(self, child: Run) -> None:
