@@ -142,7 +142,7 @@ def _train(
     with record.stage("evaluate"):
         held_out = _held_out(recipe, frame, parted)
         answers = Answers.of(estimator, held_out.rows)
-        question = Question(recipe.metrics, held_out.label, (recipe.label,), held_out.segments, parted.how)
+        question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, parted.how)
         found = evaluate(question, answers, frame.label[parted.train])
         evaluations.write(storage, recipe.name, record.run.id, found)
         record.note(
@@ -280,7 +280,7 @@ def make_estimator(recipe: Model, made: Any) -> Any:
 
 
 def _split(definitions: Definitions, recipe: Model, frame: Frame, *, classes: bool) -> Split:
-    parted = split(_rule(definitions, recipe), frame, [recipe.label], classes=classes)
+    parted = split(_rule(definitions, recipe), frame, recipe.labels, classes=classes)
     if classes:
         require_classes(frame.label, parted)
     elif not np.issubdtype(frame.label.dtype, np.number):
