@@ -304,6 +304,8 @@ class Model(Declared):
         promote: `if_better` (than the champion on the same held-out rows), `always` or `manual`.
         train: when to train without being asked: `every(seconds=60)`, `cron("0 3 * * *")`, or a list of them.
         defaults: values for features of an entity that is not there; without one a request for it is a 404.
+        timeout: how long a training may take, such as "2h", before it is stopped and has failed; else the trainer's
+            setting decides.
     """
 
     def __init__(
@@ -327,6 +329,7 @@ class Model(Declared):
         trials: int | None = None,
         cv: Any = None,
         candidates: Sequence[Any] | Mapping[str, Any] = (),
+        timeout: str | None = None,
         test_share: float | None = None,
     ) -> None:
         self.entities = _entities(f"model {name!r}", entities)
@@ -338,6 +341,7 @@ class Model(Declared):
         self.promote = promote
         self.train = tuple(train) if isinstance(train, Sequence) else (train,)
         self.defaults = dict(defaults or {})
+        self.timeout = None if timeout is None else _length(f"model {name!r}: timeout", timeout)
         super().__init__("model", name)
         if not self.features and not self.inputs:
             raise ValueError(f"model {name!r}: expected at least one feature or input")

@@ -13,6 +13,8 @@ from typing import IO, Any
 
 import httpx
 import numpy as np
+import orjson
+from redis.client import Pipeline
 from rq import get_current_job
 from rq.job import Job
 from sklearn.base import clone
@@ -34,9 +36,11 @@ from services.trainer.evaluation.answers import Answers, task_of
 from services.trainer.evaluation.evaluate import Question, brief, evaluate
 from services.trainer.evaluation.metrics import require_metrics, score
 from services.trainer.evaluation.segments import parts
+from services.trainer.jobs import snapshot
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.recovery import LOST
 from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions
+from services.trainer.jobs.view import attempt_of
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.convert import convert
 from services.trainer.promotion.registration import HeldOut, register
@@ -78,9 +82,13 @@ def train(
     job = get_current_job()
     if job and (before := _earlier_attempt(registry, job)):
         return before
+    if job:
+        _agree(registry, job, definitions, recipe)
     run = Run(
-        id=new_run_id(),
+        id=getattr(job, "run", "") or new_run_id(),
         model=model,
+        attempt=max(1, attempt_of(job)) if job else 1,
+        retry_reason=job.meta.get("reason", "") if job else "",
         started=utc_now(),
         trigger=trigger,
         by=by,
@@ -123,7 +131,6 @@ def _train(
         ):
             frame = _read(definitions, recipe, file)
             if crew:
-                sharing.sweep(storage, record.registry, recipe.name)
                 sharing.keep_frame(storage, record.run, file)
         parted = _split(definitions, recipe, frame, classes=task == "classification")
         record.note(
@@ -163,18 +170,34 @@ def _train(
     return version.version, decision.promote
 
 
+def _agree(registry: Registry, job: Job, definitions: Definitions, recipe: Model) -> None:
+    """Note which data the job is about to read, so that requests for the same join it, and the model's time limit."""
+    job.meta["data"] = snapshot.position(registry.redis, definitions, recipe.name)
+    noted: dict[str, Any] = {"meta": orjson.dumps(job.meta)}
+    if recipe.timeout:
+        job.timeout = noted["timeout"] = recipe.timeout
+
+    def note(pipe: Pipeline) -> None:
+        if (lease := getattr(job, "lease", "")) and not pipe.exists(lease):
+            raise RunEnded(getattr(job, "run", ""), "lost", "its worker did not renew its lease in time")
+        pipe.multi()
+        pipe.hset(job.key, mapping=noted)
+
+    registry.redis.transaction(note, *filter(None, [getattr(job, "lease", "")]))
+
+
 def _earlier_attempt(registry: Registry, job: Job) -> dict[str, Any] | None:
     """What an attempt would have returned whose process was killed after it had registered its version.
 
     A run that was not that far is closed.
     """
     try:
-        run = registry.runs.get(job.meta["run"])
-    except (KeyError, UnknownName):  # there was none, or it was killed before it had recorded anything
+        run = registry.runs.get(getattr(job, "before", None) or "")
+    except UnknownName:  # there was none, or it was killed before it had recorded anything
         return None
     if run.version is None:
         with suppress(RunEnded):
-            registry.runs.fail(run, LOST, "")
+            registry.runs.lose(run, LOST)
         return None
     promoted = any(m.version == run.version and m.by == "trainer" for m in registry.history(run.model))
     return {"run": run.id, "version": run.version, "promoted": promoted, "metrics": run.metrics}
@@ -223,7 +246,7 @@ def _crew(record: RunRecord, recipe: Model, settings: TrainerSettings) -> Crew |
     """The workers that can help with a search; None where there is none, or no worker."""
     if record.job is None or not recipe.search.tries:
         return None
-    return Crew(_queue(settings))
+    return Crew(_queue(settings), int(record.job.timeout or settings.train_timeout))
 
 
 def _queue(settings: TrainerSettings) -> TrainingQueue:

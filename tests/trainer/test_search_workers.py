@@ -13,7 +13,8 @@ from modelmill.registry import Registry
 from modelmill.runs import Run
 from modelmill.storage import Storage
 from services.trainer.job import train
-from services.trainer.jobs.queue import TRIAL, TrainingQueue
+from services.trainer.jobs.queue import TrainingQueue
+from services.trainer.jobs.view import TRIAL
 from tests.conftest import USERS_MILL, RedisServer
 from tests.eventually import eventually
 from tests.trainer.workers import Start, ended, horses, lives, workers
@@ -150,13 +151,14 @@ def test_the_trial_of_a_helper_that_was_killed_is_taken_up_again_and_counts_once
 
 def test_canceling_the_training_stops_its_helpers_within_5_s(bench: Bench) -> None:
     processes = crew(bench, 2)
-    run = bench.run()
     assert len(processes) == 2
     bench.queue.cancel(bench.job, bench.registry, by="me")
+    run = bench.run()
     eventually(lambda: not any(map(lives, processes)), within=5, saying="both processes are gone")
     eventually(lambda: bench.registry.runs.running() == [], within=20, saying="every run is closed")
-    errors = {trial.error for trial in bench.registry.runs.trials(run.id)}
-    assert any("canceled by me" in error for error in errors)
+    trials = bench.registry.runs.trials(run.id)
+    assert {trial.status for trial in (run, *trials)} == {"cancelled"}
+    assert {trial.canceled_by for trial in trials if trial.job == bench.job} == {"me"}
     bench.go()
     assert ended(bench.queue, bench.queue.enqueue("user_target")).status == "finished", "both workers go on"
 

@@ -12,7 +12,9 @@ from rq.job import Job, JobStatus
 
 from modelmill.connections import AWAY
 from modelmill.runs import Run
-from services.trainer.jobs.queue import KEPT_SECONDS, TRIAL, TrainingQueue
+from services.trainer.jobs.journal import KEPT_SECONDS
+from services.trainer.jobs.queue import TrainingQueue
+from services.trainer.jobs.view import TRIAL
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Crew:
     """The workers of the queue `train`, of which the one that asks is one."""
 
     queue: TrainingQueue
+    timeout: int
+    """Seconds after which a job that helps is stopped."""
 
     @contextmanager
     def helping(self, run: Run, trials: int) -> Iterator[int]:
@@ -40,7 +44,7 @@ class Crew:
         return self.queue.rq.enqueue_call(
             TRIAL,
             kwargs={"run": run.id},
-            timeout=self.queue.timeout,
+            timeout=self.timeout,
             result_ttl=KEPT_SECONDS,
             failure_ttl=KEPT_SECONDS,
             description=f"trials of {run.model}, run {run.id}",

@@ -12,7 +12,7 @@ import orjson
 
 from modelmill.declarations import Model
 from modelmill.errors import InvalidRequest
-from modelmill.runs import Run
+from modelmill.runs import Run, folder
 from modelmill.storage import Storage
 from services.trainer.jobs.run_record import RunRecord, parameters
 from services.trainer.training import sharing
@@ -83,7 +83,7 @@ def _shared(fitting: Fitting, run: Run, train: np.ndarray, folds: Folds) -> Iter
         yield
         return
     try:
-        sharing.keep_rows(fitting.storage, run, train, folds)
+        sharing.keep_rows(fitting.storage, run, train, folds.pairs)
         with fitting.crew.helping(run, fitting.record.run.trials):
             yield
     finally:
@@ -95,6 +95,7 @@ def _progress(record: RunRecord, board: Board) -> None:
     failed = sum(state.status == "failed" for state in ended)
     if (len(ended), failed) != (record.run.trials_ended, record.run.trials_failed):
         record.note(trials_ended=len(ended), trials_failed=failed)
+        record.progress(len(ended) / (board.total + 1))  # the winner's fit on all rows is one more
 
 
 def _keep_table(fitting: Fitting, study: Study, folds: Folds, states: dict[int, TrialState]) -> None:
@@ -118,4 +119,4 @@ def _keep_table(fitting: Fitting, study: Study, folds: Folds, states: dict[int, 
             }
         )
     content = {"metric": study.metric, "cv": folds.how, "trials": table}
-    fitting.storage.write(f"{sharing.folder(run)}/{TABLE}", orjson.dumps(content, option=orjson.OPT_INDENT_2))
+    fitting.storage.write(f"{folder(run.model, run.id)}/{TABLE}", orjson.dumps(content, option=orjson.OPT_INDENT_2))

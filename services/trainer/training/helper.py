@@ -5,20 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from threading import Event as Flag
 from threading import Thread
 from typing import IO, Any
 
+import orjson
+from redis.client import Pipeline
 from rq.job import Job
 
 from modelmill.connections import AWAY
 from modelmill.errors import Conflict, RunEnded, UnknownName
 from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.runs import Run, lease_of, new_run_id, require_lease
 from modelmill.storage import Storage
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.training import sharing
 from services.trainer.training.board import Board
+from services.trainer.training.folds import Folds
 from services.trainer.training.rows import Rows
 from services.trainer.training.search import Worker
 from services.trainer.training.study import Study
@@ -53,8 +57,14 @@ def help_search(
     done = 0
 
     def began(child: Run) -> None:
-        job.meta |= {"run": child.id, "stage": "fit"}
-        job.save_meta()  # type: ignore[no-untyped-call]
+        job.meta |= {"run": child.id, "stage": child.stage}
+
+        def note(pipe: Pipeline) -> None:
+            require_lease(pipe, child)
+            pipe.multi()
+            pipe.hset(job.key, "meta", orjson.dumps(job.meta))
+
+        registry.redis.transaction(note, *lease_of(child))
 
     def ended() -> None:
         nonlocal done
@@ -65,11 +75,12 @@ def help_search(
             queue.cancel(job.id, registry, by=reason)
 
     try:
-        train, folds = sharing.rows(storage, parent)
+        train, pairs = sharing.rows(storage, parent)
         rows = read(sharing.frame(storage, parent)).take(train)
-        worker = Worker(
-            study, Board(registry.redis, parent, len(study.numbers)), rows, folds, job.id, getattr(job, "lease", "")
-        )
+        board = Board(registry.redis, parent, len(study.numbers))
+        # The first of its runs is the one that its worker keeps the log of.
+        ids = chain(filter(None, [getattr(job, "run", "")]), iter(new_run_id, ""))
+        worker = Worker(study, board, rows, Folds(pairs, "as the search"), job.id, getattr(job, "lease", ""), ids)
         with only_while(registry, parent, stop):
             worker.work(began, ended)
     except (FileNotFoundError, RunEnded) as error:

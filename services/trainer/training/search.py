@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ class Worker:
     job: str
     """The id of its RQ job."""
     lease: str
+    ids: Iterator[str] = field(default_factory=lambda: iter(new_run_id, ""))
+    """Of the runs of its trials."""
 
     def work(self, began: Callable[[Run], None], ended: Callable[[], None]) -> None:
         """Work on trials until none is left to claim; tells of each when it begins and when it has ended.
@@ -83,7 +85,7 @@ class Worker:
     def _child(self) -> Run:
         parent = self.board.parent
         return Run(
-            id=new_run_id(), model=parent.model, parent=parent.id, stage="fit", started=utc_now(), trigger="search",
+            id=next(self.ids), model=parent.model, parent=parent.id, stage="fit", started=utc_now(), trigger="search",
             by=parent.by, job=self.job, lease=self.lease, features=parent.features, rows_train=parent.rows_train,
             data_fingerprint=parent.data_fingerprint, definitions=parent.definitions, git_commit=parent.git_commit,
             metric=self.study.metric,
