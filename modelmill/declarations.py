@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args
 
-from modelmill import durations, splits
+from modelmill import durations, splits, trusted_types
 from modelmill.constraints import NO_CONSTRAINTS, ColumnSpec, Constraints, Expect
 from modelmill.metrics import all_of, columns_of
 from modelmill.schedules import Schedule
@@ -306,6 +306,7 @@ class Model(Declared):
         defaults: values for features of an entity that is not there; without one a request for it is a 404.
         timeout: how long a training may take, such as "2h", before it is stopped and has failed; else the trainer's
             setting decides.
+        trusted: types, `mymodule.MyTransformer`, that the estimator may be loaded with where it is served itself.
     """
 
     def __init__(
@@ -330,6 +331,7 @@ class Model(Declared):
         cv: Any = None,
         candidates: Sequence[Any] | Mapping[str, Any] = (),
         timeout: str | None = None,
+        trusted: Sequence[str] = (),
         test_share: float | None = None,
     ) -> None:
         self.entities = _entities(f"model {name!r}", entities)
@@ -342,6 +344,7 @@ class Model(Declared):
         self.train = tuple(train) if isinstance(train, Sequence) else (train,)
         self.defaults = dict(defaults or {})
         self.timeout = None if timeout is None else _length(f"model {name!r}: timeout", timeout)
+        self.trusted = trusted_types.checked(f"model {name!r}", trusted)
         super().__init__("model", name)
         if not self.features and not self.inputs:
             raise ValueError(f"model {name!r}: expected at least one feature or input")

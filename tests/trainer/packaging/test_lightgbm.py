@@ -13,8 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from modelmill.package import Input
+from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging.convert import convert
 from services.trainer.packaging.lightgbm import opset
+from services.trainer.packaging.parity import OwnAnswers, Tolerance
 
 RANDOM = np.random.default_rng(0)
 ROWS = pd.DataFrame(RANDOM.normal(size=(400, 3)), columns=["a", "b", "c"])
@@ -36,8 +38,10 @@ SMALL: dict[str, Any] = {"n_estimators": 10, "n_jobs": 1, "verbose": -1}
 )
 def test_its_graphs_answer_as_the_estimator(estimator: Any, label: np.ndarray) -> None:
     estimator.fit(ROWS[:300], label[:300])
-    converted = convert(estimator, [Input(name, "float", True) for name in ROWS], ROWS[300:])
-    assert (converted.layout, converted.edge_rows) == ("matrix", 0)
+    held_out = ROWS[300:]
+    own = OwnAnswers.of(Answers.of(estimator, held_out))
+    converted = convert(estimator, [Input(name, "float", True) for name in ROWS], held_out, own, Tolerance())
+    assert not own.differing(converted.graph.run(held_out), Tolerance()).any()
 
 
 def test_other_estimators_keep_the_newest_operators() -> None:
