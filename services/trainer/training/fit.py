@@ -99,7 +99,7 @@ def _progress(record: RunRecord, board: Board) -> None:
 
 
 def _keep_table(fitting: Fitting, study: Study, folds: Folds, states: dict[int, TrialState]) -> None:
-    """Write what came of every trial to the run's files."""
+    """Write what came of every trial to the run's files; `proposed` are parameters that nobody could propose again."""
     run, registry = fitting.record.run, fitting.record.registry
     found = {child.id: child for child in registry.runs.trials(run.id)}
     table = []
@@ -113,6 +113,7 @@ def _keep_table(fitting: Fitting, study: Study, folds: Folds, states: dict[int, 
                 "score": state.score,
                 "metrics": child.metrics,
                 "params": child.params,
+                "proposed": state.params,
                 "seconds": child.seconds.get("fit"),
                 "run": state.run,
                 "error": state.error,

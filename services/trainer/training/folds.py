@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,11 +54,13 @@ def make_folds(cv: Any, rows: pd.DataFrame, label: np.ndarray, kinds: Kinds, see
     Args:
         cv: None, a number of folds, a share, a splitter of scikit-learn, or a function that returns one of them.
         rows: [n, inputs]
-        label: [n]
+        label: [n] or [n, labels]
 
     Raises:
         InvalidRequest: for what is no such thing, or cannot part these rows.
     """
+    if label.ndim > 1:  # of several labels none can be in every fold as the others are
+        kinds = replace(kinds, classes=False)
     if isinstance(cv, type) or (callable(cv) and not hasattr(cv, "get_n_splits")):
         cv = cv()
     if isinstance(cv, float) and kinds.groups is None and kinds.ordered:

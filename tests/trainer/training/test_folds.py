@@ -42,6 +42,12 @@ def test_numbers_to_predict_are_not_stratified() -> None:
     assert folds(4, classes=False).how == "KFold(n_splits=4, random_state=0, shuffle=True)"
 
 
+def test_several_labels_are_not_stratified() -> None:
+    rows, labels = pd.DataFrame({"a": np.zeros(N)}), np.column_stack([LABEL, ~LABEL])
+    made = make_folds(3, rows, labels, Kinds(ordered=False, classes=True), seed=0)
+    assert made.how == "KFold(n_splits=3, random_state=0, shuffle=True)"
+
+
 def test_a_share_is_one_split() -> None:
     [(fit, score)] = folds(0.25, ordered=True).pairs
     assert (list(fit), list(score)) == (list(range(45)), list(range(45, 60)))
