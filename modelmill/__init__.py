@@ -4,9 +4,9 @@ from modelmill.aggregates import Aggregate
 from modelmill.constraints import Expect, column
 from modelmill.declarations import Entity, Model, Source, feature
 from modelmill.request_features import request_feature
-from modelmill.schedules import cron, every
 from modelmill.search import Candidate
 from modelmill.splits import at_random, by_group, by_time
+from modelmill.triggers import after, cron, every, on
 
 __all__ = [
     "Aggregate",
@@ -16,6 +16,7 @@ __all__ = [
     "Expect",
     "Model",
     "Source",
+    "after",
     "at_random",
     "by_group",
     "by_time",
@@ -23,6 +24,7 @@ __all__ = [
     "cron",
     "every",
     "feature",
+    "on",
     "request_feature",
 ]
 

@@ -13,6 +13,8 @@ from modelmill.errors import Unavailable
 
 ENDED = ("finished", "failed", "cancelled")
 """States of a job that do not change any more."""
+AGAIN = 0.5
+"""Seconds before a connection is made again."""
 SILENCE = 30.0
 """Seconds without a sign after which a job's events are asked for again; the trainer gives one every two."""
 
@@ -60,21 +62,29 @@ class TrainingCalls(Transport):
     def job_events(self, job_id: str) -> Iterator[tuple[str, Json]]:
         """What a job has done and does, as it comes: `state`, `stage`, `log`, `again`, and `end`, which is the last.
 
-        A connection that is lost is made again, and goes on where it was, until the trainer does not answer.
+        A connection that ends or is lost is made again, and goes on where it was.
         """
         url = f"{self.settings.trainer_url}/jobs/{job_id}/events"
-        position, kind = "", ""
+        position, kind, heard = "", "", False
         while kind != "end":
             headers = {"Last-Event-ID": position} if position else {}
-            with self._stream("GET", url, headers=headers, timeout=httpx.Timeout(10.0, read=SILENCE)) as response:
-                for line in response.iter_lines():
-                    name, _, value = line.partition(": ")
-                    if name == "id":
-                        position = value
-                    elif name == "event":
-                        kind = value
-                    elif name == "data":
-                        yield kind, orjson.loads(value)
+            try:
+                with self._stream("GET", url, headers=headers, timeout=httpx.Timeout(10.0, read=SILENCE)) as response:
+                    for line in response.iter_lines():
+                        name, _, value = line.partition(": ")
+                        heard = True
+                        if name == "id":
+                            position = value
+                        elif name == "event":
+                            kind = value
+                        elif name == "data":
+                            yield kind, orjson.loads(value)
+            except Unavailable:
+                if not heard:
+                    raise
+            if kind != "end":
+                heard = False
+                time.sleep(AGAIN)
 
     def wait(self, job_id: str, *, seconds: float = 3600, watch: Callable[[Json], None] | None = None) -> Json:
         """The job once it has ended; `watch` is called with its state meanwhile.

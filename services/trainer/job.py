@@ -92,6 +92,7 @@ def train(
         started=utc_now(),
         trigger=trigger,
         by=by,
+        as_of=end or "",
         job=job.id if job else "",
         lease=getattr(job, "lease", ""),
         features=[*recipe.features, *recipe.inputs],
@@ -129,6 +130,7 @@ def _train(
                 http, settings.feature_url, recipe.name, definitions.fingerprint, start=start, end=end
             ) as file,
         ):
+            record.progress(0.5)
             frame = _read(definitions, recipe, file)
             if crew:
                 sharing.keep_frame(storage, record.run, file)
@@ -192,9 +194,12 @@ def _earlier_attempt(registry: Registry, job: Job) -> dict[str, Any] | None:
 
     A run that was not that far is closed.
     """
+    before = getattr(job, "before", None)
+    if before is None:
+        return None
     try:
-        run = registry.runs.get(getattr(job, "before", None) or "")
-    except UnknownName:  # there was none, or it was killed before it had recorded anything
+        run = registry.runs.get(before)
+    except UnknownName:  # it was killed before it had recorded anything
         return None
     if run.version is None:
         with suppress(RunEnded):

@@ -29,6 +29,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -254,7 +255,7 @@ class TrainWorker(Worker):
             archive(self.storage, journal, run.model, run.id)
         except (UnknownName, OSError) as error:
             log.warning("the log of run %s is not kept: %s", job.run, error)
-        journal.add([{"kind": "closed"}], fenced=False)
+        journal.close()
 
     # --- the outcome
 
@@ -320,7 +321,8 @@ class TrainWorker(Worker):
             reason, wait = f"its process ended unexpectedly: {horse.how(status)}", 0.0
         with suppress(UnknownName, RunEnded):
             run = horse.with_usage(self.registry.runs.get(job.run), usage)
-            self.registry.runs.measured(run)
+            # The cancelation has taken the lease, but whose process it was is certain.
+            self.registry.runs.measured(replace(run, lease="") if run.status == "cancelled" else run)
             if limit is not None:
                 self.registry.runs.fail(run, reason, "")
             elif stopped:
@@ -338,6 +340,7 @@ class TrainWorker(Worker):
         """Carry out the job, and die with the worker, which alone renews the lease, or with the lease."""
         horse.die_with(os.getppid() if self.pid is None else self.pid)
         horse.die_without(self.connection, job.lease)
+        logging.getLogger("rq.worker").setLevel(logging.WARNING)  # the log is the training's own
         super().main_work_horse(job, queue)
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:

@@ -131,6 +131,32 @@ def test_a_training_outlives_a_redis_that_is_killed(
     settled(queue, registry, storage, job)
 
 
+@pytest.mark.parametrize("seconds", [3, 12], ids=["shortly", "for longer than a lease"])
+def test_a_training_that_needs_a_redis_that_is_away_runs_again(
+    start: Start,
+    queue: TrainingQueue,
+    registry: Registry,
+    storage: Storage,
+    gate: Gate,
+    real_redis: RedisServer,
+    seconds: int,
+) -> None:
+    worker = start()
+    gate.close(at="fit")
+    job = queue.request("user_target", "data").job
+    eventually(gate.reached, within=30, saying="the training is at fit")
+    time.sleep(1.5)  # so that the append-only file, synced each second, holds all of it
+    [horse] = horses(worker)
+    real_redis.stop(kill=True)
+    gate.open()  # it goes on, and finds no Redis
+    time.sleep(seconds)
+    real_redis.start()
+    eventually(lambda: not lives(horse), within=BOUND, saying="the process that found no Redis is gone")
+    settled(queue, registry, storage, job)
+    assert queue.job(job).attempt == 2
+    assert worker.poll() is None
+
+
 def test_a_training_whose_worker_is_stopped_ends_with_its_lease(
     start: Start, queue: TrainingQueue, registry: Registry, storage: Storage, gate: Gate
 ) -> None:
@@ -162,6 +188,8 @@ def test_a_cancelled_training_is_gone_in_every_stage(
         gate.open()
         run = registry.runs.newest("user_target", limit=1)[0]
         assert (run.status, run.canceled_by, run.error) == ("cancelled", "me", "cancelled by me")
+        assert run.peak_memory_mb > 0
+        assert run.cpu_seconds > 0
         eventually(lambda: not _packages(storage), within=BOUND, saying="no package is left")
         assert queue.job(job).status == "cancelled"
     job = queue.request("user_target", "data").job

@@ -41,6 +41,12 @@ def mill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+def test_a_training_on_the_rows_before_a_time_says_as_of_when(registry: Registry, feature_stub: FeatureStub) -> None:
+    done = train("user_target", "backfill", end="2026-01-01T02:00:00Z")
+    run = registry.runs.get(done["run"])
+    assert (run.trigger, run.as_of, feature_stub.asked[0]["end"]) == ("backfill", *["2026-01-01T02:00:00Z"] * 2)
+
+
 def test_a_training_registers_and_promotes_a_version(registry: Registry, feature_stub: FeatureStub) -> None:
     done = train("user_target", by="me", start="2026-01-01T00:00:00+00:00")
     assert (done["version"], done["promoted"]) == (1, True)

@@ -296,6 +296,17 @@ def test_rq_sees_the_same_queue(queue: TrainingQueue, redis_server: RedisServer,
     assert "1 workers, 1 queues" in said
 
 
+def test_a_plain_rq_worker_can_carry_out_the_same_jobs(environment: dict[str, str], real_redis: RedisServer) -> None:
+    queue = TrainingQueue(real_redis.client(text=False))
+    job = queue.enqueue("user_target")
+    rq = str(Path(sys.executable).parent / "rq")
+    command = f"{rq} worker train --burst --url {real_redis.url} --serializer rq.serializers.JSONSerializer"
+    own = environment | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command.split(), check=True, capture_output=True, cwd=ROOT, env=own, timeout=60)
+    assert (queue.job(job).status, queue.job(job).error) == ("finished", "")
+    assert Registry(real_redis.client()).aliases("user_target") == {"champion": 1}
+
+
 def test_health_tells_whether_a_worker_of_this_host_lives(
     queue: TrainingQueue, env: dict[str, str], real_redis: RedisServer
 ) -> None:

@@ -20,12 +20,15 @@ from redis.client import Pipeline
 from modelmill import keys
 from modelmill.connections import Redis
 from modelmill.events import utc_now
+from modelmill.runs import folder
 from modelmill.storage import Storage
 
 LENGTH = 10_000
 """Entries kept of one job, the newest."""
 KEPT_SECONDS = 24 * 3600
-"""How long they stay in Redis; the log of a run stays in the storage."""
+"""How long they stay in Redis after the last one came."""
+KEPT_AFTERWARDS = 3600
+"""How long they stay after the job has ended; the log of a run stays in the storage."""
 PAGE = 1000
 
 
@@ -60,6 +63,13 @@ class Journal:
         watched = (self.lease,) if self.lease else ()
         return bool(self.redis.transaction(append, *watched, value_from_callable=True))
 
+    def close(self) -> None:
+        """Say that nothing more comes."""
+        with self.redis.pipeline() as pipe:
+            append_to(pipe, self.job, [{"kind": "closed"}])
+            pipe.expire(self.key, KEPT_AFTERWARDS)
+            pipe.execute()
+
     def lines(self, run: str) -> Iterator[Line]:
         """The lines of a run that are still there, oldest first."""
         position = "-"
@@ -77,7 +87,7 @@ def append_to(pipe: Pipeline, job: str, entries: Sequence[Mapping[str, str]]) ->
     """Queue the commands that append to a job's journal on a pipeline that is in MULTI."""
     key = keys.job_events(job)
     for entry in entries:
-        pipe.xadd(key, dict(entry), maxlen=LENGTH, approximate=len(entries) > 1)
+        pipe.xadd(key, dict(entry), maxlen=LENGTH, approximate=False)
     pipe.expire(key, KEPT_SECONDS)
 
 
@@ -104,7 +114,7 @@ def _text(value: bytes | str) -> str:
 
 def log_name(model: str, run: str) -> str:
     """Name of a run's log in the storage."""
-    return f"runs/{model}/{run}/log.txt"
+    return f"{folder(model, run)}/log.txt"
 
 
 def as_text(lines: Iterator[Line]) -> str:

@@ -65,12 +65,13 @@ class Output:
             self._split(piece)
 
     def ship(self, *, fenced: bool = True) -> None:
-        """Write the lines that wait to the journal; while Redis is away they go on waiting."""
+        """Write the lines that wait to the journal; while Redis is away, or the lease is, they go on waiting."""
         while self._lines:
             batch = [self._lines[number] for number in range(min(BATCH, len(self._lines)))]
             first = self._read - len(self._lines) + 1
             try:
-                self.journal.add(log_entries(self.run, first, batch), fenced=fenced)
+                if not self.journal.add(log_entries(self.run, first, batch), fenced=fenced):
+                    return
             except AWAY as error:
                 log.warning("%d lines of the log wait for Redis: %s", len(self._lines), error)
                 return

@@ -61,6 +61,17 @@ def test_what_is_no_text_and_what_never_ends_is_taken(writer: Writer) -> None:
     assert writer.lines == ["�", "x" * LONGEST_LINE + "...", "y"]
 
 
+def test_lines_without_the_lease_wait_for_who_knows_that_they_are_right(writer: Writer, fake_redis: Redis) -> None:
+    fake_redis.set("lease", "")
+    writer.journal.lease = "lease"
+    writer.write(b"in time\n")
+    fake_redis.delete("lease")
+    writer.write(b"last words\n")
+    assert writer.lines == ["in time"]
+    writer.output.ship(fenced=False)
+    assert writer.lines == ["in time", "last words"]
+
+
 def test_while_redis_is_away_the_newest_lines_wait(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "BATCH", 2)
     add = writer.journal.add
