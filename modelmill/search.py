@@ -47,6 +47,12 @@ class Candidate:
         """
         return Space.of(self.search() if callable(self.search) else self.search, self.trials)
 
+    def __str__(self) -> str:
+        if self.search is None:
+            return self.name
+        searched = self.search.__name__ if callable(self.search) else str(self.space())
+        return f"{self.name}({searched}{f'; {self.trials} trials' if self.trials else ''})"
+
 
 @dataclass(frozen=True)
 class Space:
@@ -81,6 +87,11 @@ class Space:
             raise ValueError("search holds distributions, which have no end; add trials=, how many values are tried")
         return cls(kind, tuple(dict(part) for part in parts), trials)
 
+    def __str__(self) -> str:
+        return " or ".join(
+            ", ".join(f"{name}: {_brief(values)}" for name, values in sorted(part.items())) for part in self.parts
+        )
+
 
 @dataclass(frozen=True)
 class Search:
@@ -112,6 +123,10 @@ class Search:
             raise ValueError(f"cv={cv!r} judges the trials of a search; expected search=... or candidates=[...] too")
         _check_cv(cv)
         return plan
+
+    def __str__(self) -> str:
+        """What is tried, in a few letters, for the catalogue; the same in every process."""
+        return ", ".join(map(str, self.candidates)) if self.tries else ""
 
     @property
     def tries(self) -> bool:
@@ -182,3 +197,10 @@ def _kind(name: Any, values: Any) -> Kind:
     if not len(values):
         raise ValueError(f"search: {name!r} is an empty list; expected at least one value")
     return "grid"
+
+
+def _brief(values: Any) -> str:
+    """A list by its length, a distribution by its kind."""
+    if hasattr(values, "__len__"):
+        return f"{len(values)} values"
+    return str(getattr(getattr(values, "dist", None), "name", type(values).__name__))

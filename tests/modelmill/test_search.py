@@ -48,6 +48,17 @@ def test_the_values_say_how_a_space_is_searched(search: Any, trials: int | None,
     assert Space.of(search, trials).kind == kind
 
 
+def test_a_search_is_described_the_same_in_every_process() -> None:
+    candidates = [
+        logistic,
+        Candidate(forest, search={"max_depth": [3, 5], "max_features": loguniform(0.1, 1)}, trials=9),
+    ]
+    described = "logistic, forest(max_depth: 2 values, max_features: loguniform; 9 trials)"
+    assert str(Search.of(NOT_GIVEN, None, None, None, candidates)) == described
+    assert str(Search.of(logistic, forest, 5, None, ())) == "estimator(forest; 5 trials)"
+    assert str(Search.of(logistic, None, None, None, ())) == ""
+
+
 def test_a_space_may_be_a_function_that_only_the_trainer_calls() -> None:
     def space() -> dict[str, Any]:
         raise AssertionError("called at declaration")
