@@ -185,11 +185,20 @@ def trials(run_id: str) -> str:
 
 
 def search(run_id: str) -> str:
-    """Hash: trial number to its state as JSON: the run that has it in hand or had it, status, score.
+    """Hash: how many trials of a run's search have `begun`, `ended` and `failed`; and trial number to its state as
+    JSON: the run that has it in hand or had it, status, score.
 
     Expires a day after the last trial began or ended.
     """
     return f"run:{run_id}:search"
+
+
+def search_in_hand(run_id: str) -> str:
+    """Hash: number of each trial of a run's search that has begun and not ended, to the lease of who has it in hand.
+
+    Expires with `search`.
+    """
+    return f"run:{run_id}:search:in_hand"
 
 
 def version(model: str, number: int) -> str:

@@ -7,7 +7,6 @@ there. So a helper that was killed loses nothing, and one that wakes up late add
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -47,21 +46,36 @@ class TrialState:
         return self.status != "running"
 
 
+@dataclass(frozen=True)
+class Counts:
+    """How many trials of a search have begun, ended and, of these, failed."""
+
+    begun: int
+    ended: int
+    failed: int
+
+
 class Board:
-    """The trials 1 to `total` of the search of the run `parent`."""
+    """The trials 1 to `total` of the search of the run `parent`; each call costs the same however many there are."""
 
     def __init__(self, redis: Redis, parent: Run, total: int) -> None:
         self.redis = redis
         self.parent = parent
         self.total = total
         self.key = keys.search(parent.id)
+        self.in_hand = keys.search_in_hand(parent.id)
+
+    def counts(self) -> Counts:
+        """How far the search is."""
+        return _counts(self.redis, self.key)
 
     def states(self) -> dict[int, TrialState]:
         """The trials that were ever begun, by number."""
-        return _states(self.redis.hgetall(self.key))
+        found = {int(name): text for name, text in self.redis.hgetall(self.key).items() if name.isdecimal()}
+        return {number: TrialState(**orjson.loads(found[number])) for number in sorted(found)}
 
     def claim(self, child: Run) -> Run | None:
-        """Take the first trial that nobody has in hand, and record `child` as its run; None where there is none.
+        """Take a trial that nobody has in hand, and record `child` as its run; None where there is none.
 
         Raises:
             RunEnded: where the search has ended, or one of the leases has expired.
@@ -71,23 +85,29 @@ class Board:
             require_running(pipe, self.parent)
             require_lease(pipe, self.parent)
             require_lease(pipe, child)
-            states = _states(pipe.hgetall(self.key))
-            number = next((n for n in range(1, self.total + 1) if self._is_free(pipe, states.get(n))), None)
-            if number is None:
+            counts, left = _counts(pipe, self.key), self._left(pipe)
+            if left is None and counts.begun == self.total:
                 pipe.multi()
                 return None
-            before = states.get(number)
-            attempt = before.attempt + 1 if before else 1
+            if left is not None:
+                number, state = left, self._state(pipe, left)
+                begun = replace(state, run=child.id, lease=child.lease, attempt=state.attempt + 1)
+            else:
+                number, begun = counts.begun + 1, TrialState(run=child.id, lease=child.lease)
             pipe.multi()
-            if before and attempt > ATTEMPTS:
-                self._put(pipe, number, replace(before, status="failed", error=KILLED))
+            if begun.attempt > ATTEMPTS:
+                self._end(pipe, number, replace(begun, run=state.run, status="failed", error=KILLED))
                 return child  # which has no number: look again
-            begun = replace(child, trial=number)
-            self._put(pipe, number, TrialState(run=child.id, lease=child.lease, attempt=attempt))
-            write(pipe, begun)
+            if left is None:
+                pipe.hincrby(self.key, "begun", 1)
+            claimed = replace(child, trial=number)
+            self._put(pipe, number, begun)
+            pipe.hset(self.in_hand, str(number), begun.lease)
+            pipe.expire(self.in_hand, KEPT_SECONDS)
+            write(pipe, claimed)
             pipe.sadd(keys.RUNNING, child.id)
             pipe.zadd(keys.trials(self.parent.id), {child.id: number})
-            return begun
+            return claimed
 
         watched = (self.key, keys.run(self.parent.id), *lease_of(self.parent), *lease_of(child))
         while True:
@@ -107,26 +127,35 @@ class Board:
         def end(pipe: Pipeline) -> None:
             require_running(pipe, child)
             require_lease(pipe, child)
-            state = _states(pipe.hgetall(self.key)).get(number)
-            if state is None or state.run != child.id or state.ended:
+            state = self._state(pipe, number)
+            if state.run != child.id or state.ended:
                 raise RunEnded(child.id, "lost", "another run has taken over its trial")
             status: Literal["succeeded", "failed"] = "failed" if score is None else "succeeded"
             pipe.multi()
-            self._put(pipe, number, replace(state, status=status, score=score, params=params, error=child.error))
+            self._end(pipe, number, replace(state, status=status, score=score, params=params, error=child.error))
             write(pipe, child)
             pipe.srem(keys.RUNNING, child.id)
 
         self.redis.transaction(end, self.key, keys.run(child.id), *lease_of(child))
 
-    def _is_free(self, pipe: Pipeline, state: TrialState | None) -> bool:
-        if state is None:
-            return True
-        return not state.ended and bool(state.lease) and not pipe.exists(state.lease)
+    def _left(self, pipe: Pipeline) -> int | None:
+        """The first trial whose process has lost its lease; an empty lease does not expire."""
+        in_hand = {int(number): lease for number, lease in pipe.hgetall(self.in_hand).items()}
+        return next((n for n in sorted(in_hand) if in_hand[n] and not pipe.exists(in_hand[n])), None)
+
+    def _state(self, pipe: Pipeline, number: int) -> TrialState:
+        return TrialState(**orjson.loads(pipe.hget(self.key, str(number))))
+
+    def _end(self, pipe: Pipeline, number: int, state: TrialState) -> None:
+        self._put(pipe, number, state)
+        pipe.hdel(self.in_hand, str(number))
+        pipe.hincrby(self.key, "ended", 1)
+        pipe.hincrby(self.key, "failed", 1 if state.status == "failed" else 0)
 
     def _put(self, pipe: Pipeline, number: int, state: TrialState) -> None:
         pipe.hset(self.key, str(number), orjson.dumps(asdict(state)))
         pipe.expire(self.key, KEPT_SECONDS)
 
 
-def _states(found: Mapping[str, str]) -> dict[int, TrialState]:
-    return {number: TrialState(**orjson.loads(found[str(number)])) for number in sorted(map(int, found))}
+def _counts(redis: Redis | Pipeline, key: str) -> Counts:
+    return Counts(*(int(count or 0) for count in redis.hmget(key, "begun", "ended", "failed")))

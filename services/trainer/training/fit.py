@@ -91,11 +91,10 @@ def _shared(fitting: Fitting, run: Run, train: np.ndarray, folds: Folds) -> Iter
 
 
 def _progress(record: RunRecord, board: Board) -> None:
-    ended = [state for state in board.states().values() if state.ended]
-    failed = sum(state.status == "failed" for state in ended)
-    if (len(ended), failed) != (record.run.trials_ended, record.run.trials_failed):
-        record.note(trials_ended=len(ended), trials_failed=failed)
-        record.progress(len(ended) / (board.total + 1))  # the winner's fit on all rows is one more
+    counts = board.counts()
+    if (counts.ended, counts.failed) != (record.run.trials_ended, record.run.trials_failed):
+        record.note(trials_ended=counts.ended, trials_failed=counts.failed)
+        record.progress(counts.ended / (board.total + 1))  # the winner's fit on all rows is one more
 
 
 def _keep_table(fitting: Fitting, study: Study, folds: Folds, states: dict[int, TrialState]) -> None:

@@ -64,14 +64,16 @@ class Worker:
         """
         while True:
             self.work(began, ended)
-            states = self.board.states()
             ended()
-            if len(states) == self.board.total and all(state.ended for state in states.values()):
-                return states
+            if self.board.counts().ended == self.board.total:
+                return self.board.states()
             time.sleep(POLL)
 
     def params(self, number: int) -> Params:
         """The parameters of a trial that is to begin or has succeeded."""
+        arm, _ = self.study.numbers[number]
+        if not arm.proposals.remembered:
+            return self.study.propose(number, [])
         states = self.board.states()
         if number in states and (kept := states[number].params) is not None:
             return kept
