@@ -69,6 +69,7 @@ def train(
         by=by,
         job=job.id if job else "",
         lease=getattr(job, "lease", ""),
+        metric=recipe.metric,
         features=[*recipe.features, *recipe.inputs],
         definitions=definitions.fingerprint,
         git_commit=git_commit(definitions.path.parent),
