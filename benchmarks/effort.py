@@ -19,8 +19,10 @@ class Effort:
     """That a training frame looks through, for a tenth as many rows of its own."""
     timed_swaps: int = 50
     """Whose time to the first answer is measured, a model."""
+    months: int = 12
+    """Of flights to train on."""
     memory_swaps: int = 200
     """After which the predictor's memory is looked at again."""
 
 
-QUICK = Effort(seconds=1, repeats=1, rows=10_000, history_rows=100_000, timed_swaps=5, memory_swaps=20)
+QUICK = Effort(seconds=1, repeats=1, rows=10_000, history_rows=100_000, timed_swaps=5, memory_swaps=20, months=1)

@@ -27,7 +27,7 @@ from benchmarks.effort import Effort
 from benchmarks.mill import FEATURES
 from benchmarks.report import Cell, Table
 from benchmarks.system import MILL
-from modelmill import definitions
+from modelmill import definitions_file
 from modelmill.storage import Storage
 from services.feature.intake.derive import FAILED
 from services.feature.intake.validate import EVENT_TIME, TIME
@@ -79,7 +79,7 @@ def measure(effort: Effort) -> list[Table]:
 def prepare(folder: Path, stored: int, spine: int) -> None:
     """Write so many rows of history and of a spine to `folder`."""
     random = np.random.default_rng(SEED)
-    declared = definitions.load(MILL)
+    declared = definitions_file.load(MILL)
     schema = history.schema(declared, declared.source("readings"))
     storage = Storage((folder / "storage").as_uri())
 
@@ -118,7 +118,7 @@ def _check(measured: list[Took], spine: int, found: int | None) -> None:
 
 
 def _frame(folder: Path, as_of: str) -> None:
-    storage, declared = Storage((folder / "storage").as_uri()), definitions.load(MILL)
+    storage, declared = Storage((folder / "storage").as_uri()), definitions_file.load(MILL)
     query = {"features": ",".join(FEATURES), "entities": "sensor", "as_of": as_of}
     with (folder / "spine.parquet").open("rb") as spine, (folder / "frame.parquet").open("wb") as file:
         for piece in encoded(frame_of_spine(storage, declared, spine, PARQUET, query), PARQUET):

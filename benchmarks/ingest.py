@@ -19,7 +19,7 @@ from benchmarks import data
 from benchmarks.effort import Effort
 from benchmarks.report import Cell, Table
 from benchmarks.system import MILL, System, running
-from modelmill import definitions, keys
+from modelmill import definitions_file, keys
 from services.feature.store import online
 
 BATCH = 1000
@@ -129,6 +129,6 @@ def _writer(system: System) -> Callable[[], object]:
     """Writes the rows of the only history file of the readings online."""
     (file,) = (system.local.home / "storage" / "history" / "readings").rglob("*.parquet")
     table: pa.Table = pq.read_table(file)
-    declared = definitions.load(MILL)
+    declared = definitions_file.load(MILL)
     source = declared.source("readings")
     return lambda: online.write(system.redis, source, list(declared.columns(source)), table)

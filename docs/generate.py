@@ -4,7 +4,7 @@
     docs/redis.md      from the functions and names in modelmill/keys.py
     docs/settings.md   from the settings classes of modelmill and the services
     docs/http.md       from the routes of the services and their docstrings
-    docs/cli.md        from the commands in modelmill/cli.py
+    docs/cli.md        from the commands in modelmill/cli/
 
 `python -m docs.generate --check` writes nothing and fails where a page differs.
 """

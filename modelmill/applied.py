@@ -13,7 +13,8 @@ from redis.client import Pipeline
 
 from modelmill import keys
 from modelmill.connections import Redis
-from modelmill.definitions import Definitions, load_text
+from modelmill.definitions import Definitions
+from modelmill.definitions_file import load_text
 from modelmill.errors import UnknownName
 from modelmill.events import utc_now
 

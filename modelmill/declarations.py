@@ -13,7 +13,7 @@
           estimator=classifier, metric="accuracy")
 
 Each declaration checks what it can see by itself and registers with the file that is being loaded;
-`modelmill.definitions` collects them and checks them together. Every mistake is a `ValueError` with the reason.
+`modelmill.definitions_file` collects them and checks them together. Every mistake is a `ValueError` with the reason.
 """
 
 from __future__ import annotations
@@ -203,8 +203,8 @@ class Source(Declared):
 class Feature(Declared):
     """A derived column of a source, computed once for each row by `function`.
 
-    `version` is the hash of the function's code that `modelmill.definitions` gives it: a changed function is another
-    version, stored beside the former one for as long as a model is served with that.
+    `version` is the hash of the function's code that `modelmill.definitions_file` gives it: a changed function is
+    another version, stored beside the former one for as long as a model is served with that.
     """
 
     version = ""

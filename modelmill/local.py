@@ -24,8 +24,7 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 
-from modelmill import definitions, redis_server
-from modelmill.connections import AWAY, connect
+from modelmill import definitions_file, redis_server
 from modelmill.errors import Conflict, Unavailable
 from modelmill.settings import Settings
 
@@ -120,7 +119,7 @@ class Local:
             Conflict: where a port is taken; nothing was started.
             Unavailable: where a process does not come up, with the end of its log; everything was stopped again.
         """
-        definitions.load(self.settings.definitions)
+        definitions_file.load(self.settings.definitions)
         for service in SERVICES:
             self._require_free(getattr(self.settings, f"{service}_url"))
         for folder in ("redis", "storage", "logs"):
@@ -239,6 +238,8 @@ def _alive(url: str, *, any_answer: bool = False) -> bool:
 
 
 def _answers(redis_url: str) -> bool:
+    from modelmill.connections import AWAY, connect  # only `up` pays for importing a Redis library
+
     with connect(redis_url, timeout=2) as client:
         try:
             return bool(client.ping())

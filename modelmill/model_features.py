@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from modelmill.declarations import Column, Model
+from modelmill.definitions import Definitions, FeatureRef
 from modelmill.errors import UnknownName
 from modelmill.request_features import RequestFeature
-
-if TYPE_CHECKING:
-    from modelmill.definitions import Definitions, FeatureRef
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ NEED = re.compile(r"([A-Za-z_]\w*\.)?[A-Za-z]\w*", re.ASCII)
 class RequestFeature(Declared):
     """A feature that is computed for each request, and for each row of a training frame.
 
-    `version` is the hash of the function's code and needs that `modelmill.definitions` gives it: a served version is
-    computed by the function that it was trained with.
+    `version` is the hash of the function's code and needs that `modelmill.definitions_file` gives it: a served version
+    is computed by the function that it was trained with.
     """
 
     version = ""

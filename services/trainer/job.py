@@ -20,7 +20,8 @@ from sklearn.base import clone
 from modelmill import applied, package
 from modelmill.connections import connect
 from modelmill.declarations import Model
-from modelmill.definitions import Definitions, load
+from modelmill.definitions import Definitions
+from modelmill.definitions_file import load
 from modelmill.errors import InvalidRequest, RunEnded, UnknownName
 from modelmill.events import utc_now
 from modelmill.registry import Registry

@@ -10,7 +10,7 @@ from flask import Flask
 
 from modelmill import bus, keys, logs
 from modelmill.connections import connect, once_it_answers
-from modelmill.definitions import load
+from modelmill.definitions_file import load
 from modelmill.errors import ModelmillError
 from modelmill.registry import Registry
 from modelmill.storage import Storage

@@ -8,7 +8,8 @@ from threading import Event as Flag
 
 from modelmill import applied, bus, keys
 from modelmill.connections import AWAY, Redis
-from modelmill.definitions import Definitions, load
+from modelmill.definitions import Definitions
+from modelmill.definitions_file import load
 from modelmill.errors import ModelmillError
 from modelmill.events import DefinitionsApplied
 

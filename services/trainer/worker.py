@@ -39,7 +39,7 @@ from rq.worker.base import WorkerStatus
 import services.trainer.job  # noqa: F401  here, so that each training starts with scikit-learn loaded
 from modelmill import keys, logs
 from modelmill.connections import AWAY, Redis, connect
-from modelmill.definitions import load
+from modelmill.definitions_file import load
 from modelmill.errors import InvalidRequest, ModelmillError, RunEnded, Unavailable
 from modelmill.registry import Registry
 from services.trainer.jobs.queue import KEPT_SECONDS, TRAIN

@@ -28,6 +28,8 @@ from services.feature.store import history
 from tests.conftest import ROOT, USERS_MILL
 
 USERS_CSV = ROOT / "../shared/data/user_data.csv"
+ROW = {"user_id": "u", "feature_1": 3.0, "feature_2": -0.5, "target": 1}
+"""A row of the users example."""
 
 
 @pytest.fixture
@@ -137,3 +139,9 @@ FORMATS: dict[str, tuple[str, Callable[..., bytes]]] = {
     "parquet": ("application/vnd.apache.parquet", parquet_rows),
 }
 """Format to its content type and to what writes rows in it."""
+
+
+def metric(http: FlaskClient, line: str) -> float:
+    """The value of one line of `/metrics`, or 0."""
+    lines = http.get("/metrics").text.splitlines()
+    return next((float(text.split()[-1]) for text in lines if text.startswith(line)), 0.0)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from modelmill.definitions import load_text
+from modelmill.definitions_file import load_text
 from modelmill.errors import DefinitionsError
 
 MILL = """

@@ -9,7 +9,8 @@ from textwrap import dedent
 
 import pytest
 
-from modelmill.definitions import Definitions, load
+from modelmill.definitions import Definitions
+from modelmill.definitions_file import load
 from modelmill.errors import DefinitionsError
 from modelmill.model_features import Need, model_features
 

@@ -9,7 +9,7 @@ import pytest
 
 from modelmill import applied, keys, package
 from modelmill.connections import Redis
-from modelmill.definitions import load as load_definitions
+from modelmill.definitions_file import load as load_definitions
 from modelmill.errors import PackageError, UnknownName
 from modelmill.package import Input
 from modelmill.registry import Registry

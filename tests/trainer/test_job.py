@@ -11,7 +11,7 @@ import pytest
 import skops.io
 
 from modelmill import bus, keys, package
-from modelmill.definitions import load
+from modelmill.definitions_file import load
 from modelmill.errors import DefinitionsError, InvalidRequest, UnknownName
 from modelmill.events import ModelPromoted, ModelTrained, RunStarted
 from modelmill.registry import Registry

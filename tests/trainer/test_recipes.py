@@ -10,7 +10,7 @@ import pytest
 
 from modelmill import applied, bus, keys
 from modelmill.connections import Redis
-from modelmill.definitions import load_text
+from modelmill.definitions_file import load_text
 from modelmill.events import DefinitionsApplied
 from services.trainer.recipes import Recipes
 from tests.conftest import USERS_MILL

@@ -22,7 +22,8 @@ from threading import Thread
 
 from modelmill import applied, bus, keys
 from modelmill.connections import AWAY, Redis
-from modelmill.definitions import Definitions, load
+from modelmill.definitions import Definitions
+from modelmill.definitions_file import load
 from modelmill.errors import Conflict, DefinitionsError, ModelmillError
 from modelmill.events import DefinitionsApplied, ModelPromoted
 from modelmill.model_features import model_features

@@ -11,13 +11,14 @@ from flask import Flask, Response, request
 from modelmill import durations
 from modelmill.errors import InvalidRequest
 from modelmill.web import json_object, reply
+from services.feature.arguments import moment
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.proof.audit import audit
 from services.feature.proof.explain import explain
 from services.feature.proof.forget import forget
 from services.feature.store import rebuild as rebuilds
 from services.feature.store.statistics_files import StatisticsFiles
-from services.feature.training.frame_requests import as_of_mode, moment
+from services.feature.training.frame_requests import as_of_mode
 
 
 def add_proof_routes(app: Flask, catalogue: Catalogue, files: StatisticsFiles) -> None:

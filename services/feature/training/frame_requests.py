@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import IO, Any, get_args
 
 from modelmill.definitions import Definitions
 from modelmill.errors import Conflict, InvalidRequest, UnknownName, did_you_mean
 from modelmill.storage import Storage
+from services.feature.arguments import flag, moment, query_flag
 from services.feature.training.frames import Frame, Wanted, model_frame, spine_frame
 from services.feature.training.uploads import uploaded
 from services.feature.training.visibility import AsOf
 
 QUERY = ("model", "features", "entities", "time", "as_of", "detail")
 """The query parameters that come with a spine."""
-FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def frame_of_model(storage: Storage, definitions: Definitions, body: Mapping[str, Any]) -> Frame:
@@ -108,43 +107,3 @@ def as_of_mode(value: Any) -> AsOf:
         raise InvalidRequest(f"as_of is {value!r}; expected {' or '.join(get_args(AsOf))}")
     found: AsOf = value
     return found
-
-
-def flag(body: Mapping[str, Any], name: str) -> bool:
-    """The truth value under `name` of a JSON body, false where there is none.
-
-    Raises:
-        InvalidRequest: for anything else.
-    """
-    value = body.get(name, False)
-    if not isinstance(value, bool):
-        raise InvalidRequest(f"{name} is {value!r}; expected true or false")
-    return value
-
-
-def query_flag(query: Mapping[str, str], name: str) -> bool:
-    """The truth value of a query parameter, false where there is none.
-
-    Raises:
-        InvalidRequest: for anything else.
-    """
-    value = FLAGS.get(text := query.get(name, "false").lower())
-    if value is None:
-        raise InvalidRequest(f"{name}={text!r}; expected true or false")
-    return value
-
-
-def moment(body: Mapping[str, Any], name: str) -> datetime | None:
-    """The time under `name`, in UTC where it has no offset; None where there is none.
-
-    Raises:
-        InvalidRequest: for anything but an ISO 8601 time.
-    """
-    value = body.get(name)
-    if value is None:
-        return None
-    try:
-        found = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        raise InvalidRequest(f"{name} is {value!r}; expected a time such as 2013-02-01T00:00:00Z") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

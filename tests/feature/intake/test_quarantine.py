@@ -14,12 +14,10 @@ from services.feature.intake import quarantine
 from services.feature.intake.decode import RawRows, decode
 from services.feature.intake.quarantine import MAX_LENGTH, MAX_ROW_BYTES
 from services.feature.intake.validate import validate
-from tests.feature.conftest import FORMATS, Room, csv_rows
-from tests.feature.test_app import metric
+from tests.feature.conftest import FORMATS, ROW, Room, csv_rows, metric
 
 USERS = Source("users", entity=Entity("user", key="user_id"), columns={"x": float, "name": str | None})
 NOW = datetime(2013, 1, 31, 12, tzinfo=UTC)
-ROW = {"user_id": "u", "feature_1": 3.0, "feature_2": -0.5, "target": 1}
 BAD = ROW | {"user_id": "v", "feature_1": "much"}
 
 

@@ -15,7 +15,8 @@ from redis.exceptions import ResponseError
 
 from modelmill.connections import Redis
 from modelmill.declarations import Source
-from modelmill.definitions import Definitions, load
+from modelmill.definitions import Definitions
+from modelmill.definitions_file import load
 from modelmill.errors import CorruptFeature
 from services.feature.intake.derive import FAILED
 from services.feature.intake.validate import EVENT_TIME

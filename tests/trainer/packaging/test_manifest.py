@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from modelmill.definitions import load
+from modelmill.definitions_file import load
 from modelmill.package import Input
 from services.trainer.packaging.manifest import example, signature
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 from rich.progress import DownloadColumn
 
-from modelmill import definitions, show, terminal
+from modelmill import definitions_file, show
+from modelmill.cli import terminal
+from modelmill.cli.terminal import EXIT_FAILED, json_option
 from modelmill.errors import UnknownName
-from modelmill.terminal import EXIT_FAILED, json_option
 
 
 @click.command()
@@ -21,7 +22,7 @@ from modelmill.terminal import EXIT_FAILED, json_option
 def apply(file: Path | None, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Check the definitions FILE, show what would change, and apply it to the running services."""
     api = terminal.client()
-    checked = definitions.load(file or api.settings.definitions)
+    checked = definitions_file.load(file or api.settings.definitions)
     plan = api.apply(checked.fingerprint, dry_run=True)
     if not as_json:
         for change in plan["changes"]:
@@ -143,4 +144,4 @@ def features(entity: str | None, key: str | None, detail: bool, as_json: bool) -
         show.table(rows, [*columns, "description"], empty="No features.")
 
 
-FEATURE_COMMANDS = (apply, ingest, rejected, statistics, features)
+COMMANDS = (apply, ingest, rejected, statistics, features)

@@ -8,7 +8,8 @@ import orjson
 import pytest
 from click.testing import CliRunner, Result
 
-from modelmill import cli, terminal
+from modelmill import cli
+from modelmill.cli import terminal
 
 AUDIT: dict[str, Any] = {
     "model": "m",

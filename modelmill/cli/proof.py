@@ -7,8 +7,9 @@ import sys
 
 import click
 
-from modelmill import show, terminal
-from modelmill.terminal import EXIT_FAILED, json_option
+from modelmill import show
+from modelmill.cli import terminal
+from modelmill.cli.terminal import EXIT_FAILED, json_option
 
 
 @click.command()
@@ -97,4 +98,4 @@ def rebuild(entity: str | None, as_json: bool) -> None:
         show.console.print(f"{done['rows']} rows of history are online again.")
 
 
-PROOF_COMMANDS = (explain, audit, forget, rebuild)
+COMMANDS = (explain, audit, forget, rebuild)

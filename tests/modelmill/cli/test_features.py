@@ -1,11 +1,12 @@
-"""What the command line answers to mistakes, before or after it asked a service."""
+"""What the command `features` lists, and what it answers to mistakes."""
 
 from __future__ import annotations
 
 import pytest
 from click.testing import CliRunner
 
-from modelmill import cli, terminal
+from modelmill import cli
+from modelmill.cli import terminal
 
 
 class Features:
@@ -48,9 +49,3 @@ def test_detail_is_about_one_entity() -> None:
     done = CliRunner().invoke(cli.main, ["features", "user", "--detail"])
     assert done.exit_code == 2
     assert "--detail is about one entity; name ENTITY and KEY" in done.stderr
-
-
-def test_an_example_that_cannot_be_run_is_wrong_usage() -> None:
-    done = CliRunner().invoke(cli.main, ["up", "--example", "flights"])
-    assert done.exit_code == 2
-    assert "'users'" in done.stderr

@@ -1,0 +1,36 @@
+"""Calls of the trainer about what it trained: runs, models, their versions and aliases."""
+
+from __future__ import annotations
+
+from modelmill.client.transport import Json, Transport
+
+
+class ModelCalls(Transport):
+    """What the registry knows, and which version an alias names."""
+
+    def runs(self, model: str | None = None, limit: int = 20) -> list[Json]:
+        """The newest runs, of one model or of all."""
+        params = {"limit": str(limit)} | ({"model": model} if model else {})
+        return list(self._call("GET", f"{self.settings.trainer_url}/runs", params=params)["runs"])
+
+    def run(self, run_id: str) -> Json:
+        """A run with all its metadata."""
+        return self._call("GET", f"{self.settings.trainer_url}/runs/{run_id}")
+
+    def models(self) -> list[Json]:
+        """Every declared or trained model with its aliases and newest version."""
+        return list(self._call("GET", f"{self.settings.trainer_url}/models")["models"])
+
+    def model(self, name: str) -> Json:
+        """A model with its versions, aliases and their history."""
+        return self._call("GET", f"{self.settings.trainer_url}/models/{name}")
+
+    def promote(self, model: str, version: int, *, alias: str = "champion", by: str = "", reason: str = "") -> Json:
+        """Let `alias` name `version`; predictors serve the alias `champion`."""
+        url = f"{self.settings.trainer_url}/models/{model}/aliases/{alias}"
+        return self._call("PUT", url, json={"version": version, "by": by, "reason": reason})
+
+    def rollback(self, model: str, *, by: str = "", reason: str = "") -> Json:
+        """Let the champion be the version that it was before."""
+        url = f"{self.settings.trainer_url}/models/{model}/rollback"
+        return self._call("POST", url, json={"by": by, "reason": reason})

@@ -1,0 +1,76 @@
+"""How a call goes to a service and comes back: over HTTP, with its failures as errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import httpx
+
+from modelmill.errors import RequestFailed, Unavailable
+from modelmill.settings import Settings
+
+LONG = 600.0
+"""Seconds that a bulk call (ingest, apply, training frame) may take."""
+
+Json = dict[str, Any]
+Progress = Callable[[int, int], None]
+"""Called with how much is done so far, and in all: bytes of an upload, rows of a backfill."""
+
+
+class Transport:
+    """Sends to the services at the addresses in `settings` (default: from the environment).
+
+    Every method raises `RequestFailed` where the service answers with an error, and `Unavailable` where it does not
+    answer within `timeout` seconds.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, timeout: float = 10.0) -> None:
+        self.settings = settings or Settings.read()
+        self.http = httpx.Client(timeout=timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
+    def _call(self, method: str, url: str, **request: Any) -> Json:
+        answer: Json = self._send(method, url, **request).json()
+        return answer
+
+    def _send(self, method: str, url: str, **request: Any) -> httpx.Response:
+        try:
+            response = self.http.request(method, url, **request)
+        except httpx.TransportError as error:
+            raise _unanswered(url, error) from None
+        if response.is_error:
+            raise _failure(response)
+        return response
+
+    @contextmanager
+    def _stream(self, method: str, url: str, **request: Any) -> Iterator[httpx.Response]:
+        """An answer that is read as it comes; it may fail as long as it is read."""
+        try:
+            with self.http.stream(method, url, **request) as response:
+                if response.is_error:
+                    response.read()
+                    raise _failure(response)
+                yield response
+        except httpx.TransportError as error:
+            raise _unanswered(url, error) from None
+
+
+def _unanswered(url: str, error: httpx.TransportError) -> Unavailable:
+    return Unavailable(f"{url} did not answer: {error or type(error).__name__}")
+
+
+def _failure(response: httpx.Response) -> RequestFailed:
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict):  # not one of our services
+        problem = {"detail": f"HTTP status {response.status_code}: {response.text[:200]}"}
+    return RequestFailed(response.status_code, problem)

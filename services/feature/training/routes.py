@@ -1,0 +1,43 @@
+"""The HTTP call that makes training frames."""
+
+from __future__ import annotations
+
+from flask import Flask, Response, request
+
+from modelmill.web import json_object, spooled_body, streams_body
+from services.feature.definitions.catalogue import Catalogue
+from services.feature.training.encode import ARROW_STREAM, PARQUET, encoded
+from services.feature.training.frame_requests import frame_of_model, frame_of_spine
+from services.feature.training.uploads import READERS
+
+
+def add_training_routes(app: Flask, catalogue: Catalogue) -> None:
+    """Add it to the feature service."""
+
+    @app.post("/training-frames")
+    @streams_body
+    def frame() -> Response:
+        """A training frame: rows joined with the features that were visible at each row's time.
+
+        A model's, of the labelled rows with start <= event time < end, ordered by event time:
+        `{"model": ..., "start": ..., "end": ..., "as_of": "event", "detail": false}`. `{"definitions": "..."}` insists
+        on definitions with this SHA-256 being in force; 409 where others are.
+
+        Or that of a spine in the body, as CSV or Parquet by content type, with a time column, join keys and any other
+        columns, which are carried through: `?model=NAME` or `?features=user.f1,f2&entities=user`, `&time=COLUMN`
+        (default `event_time`), `&as_of=`, `&detail=`.
+
+        `as_of=known` hides what had not been ingested by the row's time; `detail=true` adds a column
+        `{feature}.status`: present, missing, expired or failed. Streams Parquet, or an Arrow stream where `Accept` asks
+        for `application/vnd.apache.arrow.stream`.
+        """
+        definitions, kind = catalogue.definitions, request.mimetype
+        if kind in READERS:
+            with spooled_body() as body:
+                found = frame_of_spine(catalogue.storage, definitions, body, kind, request.args)
+        else:
+            found = frame_of_model(catalogue.storage, definitions, json_object())
+        answer_kind = ARROW_STREAM if request.accept_mimetypes.best == ARROW_STREAM else PARQUET
+        response = Response(encoded(found, answer_kind), content_type=answer_kind)
+        response.call_on_close(found.close)  # also where the client goes away before the first piece
+        return response
