@@ -80,7 +80,7 @@ class RunStarted(Event):
     model: str
     run: str
     trigger: str
-    """What asked for it: `manual`, `schedule`, ..."""
+    """What asked for it: `manual`, `schedule`, `manual log`, ..."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +95,19 @@ class RunFailed(Event):
     run: str
     error: str
     """The error in one sentence; the traceback is in the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLogged(Event):
+    """A run that was logged by hand, such as from a notebook, ended well; it has no version."""
+
+    type: ClassVar[str] = "run.logged"
+    stream: ClassVar[str] = keys.EVENTS_MODELS
+    subject: ClassVar[str] = "model"
+
+    model: str
+    run: str
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +242,7 @@ EVENTS: dict[str, type[Event]] = {
     for kind in (
         RunStarted,
         RunFailed,
+        RunLogged,
         ModelTrained,
         ModelPromoted,
         DefinitionsApplied,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar
 
 import orjson
@@ -28,7 +28,7 @@ def to_hash(record: Any) -> dict[str, str]:
 
 def from_hash(kind: type[Record], found: Mapping[str, str]) -> Record:
     """The dataclass that `to_hash` wrote; fields that the hash lacks have their defaults."""
-    forms = _forms(kind)
+    forms = _forms(kind)  # type: ignore[arg-type]  # mypy takes a class whose kind is open for unhashable
     values: dict[str, Any] = {name: {} for name, form in forms.items() if form.startswith("dict")}
     for full_name, text in found.items():
         name, dot, inner = full_name.partition(".")
@@ -48,7 +48,7 @@ def from_hash(kind: type[Record], found: Mapping[str, str]) -> Record:
     return kind(**values)
 
 
-@lru_cache(maxsize=64)
+@cache
 def _forms(kind: type) -> dict[str, str]:
     """Field of a dataclass to its type as it is written."""
     return {item.name: str(item.type) for item in fields(kind)}

@@ -7,6 +7,7 @@ starts reads them all. Only what filters and orders look at is kept (`columns`):
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Event as Flag
 from threading import Lock
@@ -108,11 +109,11 @@ class RunIndex:
 
     # --- questions
 
-    def fields(self) -> set[str]:
-        """The names of all fields that any run has."""
+    def fields_of(self, ids: Sequence[str]) -> set[str]:
+        """The names of all fields that the models of these runs have."""
         with self._lock:
-            self._refresh()
-            return self._fields()
+            models = {self._models[run_id] for run_id in ids if run_id in self._models}
+            return {name for model in models for name in self._blocks[model].columns}
 
     def _fields(self) -> set[str]:
         return {name for block in self._blocks.values() for name in block.columns}

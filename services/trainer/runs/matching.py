@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -98,25 +98,31 @@ def matches(condition: Condition, block: Block) -> np.ndarray:
     """One truth value a run of the block."""
     match condition:
         case And(conditions):
-            return np.logical_and.reduce([matches(one, block) for one in conditions])
+            return _joined(np.logical_and, (matches(one, block) for one in conditions))
         case Or(conditions):
-            return np.logical_or.reduce([matches(one, block) for one in conditions])
+            return _joined(np.logical_or, (matches(one, block) for one in conditions))
         case Not(inner):
             return ~matches(inner, block)
         case Missing(field):
             column = block.column(field.name)
             return np.ones(len(block), dtype=bool) if column is None else missing(column)
         case OneOf(field, values):
-            return np.logical_or.reduce([matches(Comparison(field, "=", value), block) for value in values])
+            return _joined(np.logical_or, (matches(Comparison(field, "=", value), block) for value in values))
         case Comparison(field, symbol, value):
             return _compare(block.column(field.name), field.name, symbol, value, len(block))
+
+
+def _joined(how: np.ufunc, masks: Iterable[np.ndarray]) -> np.ndarray:
+    joined: np.ndarray = how.reduce(list(masks))
+    return joined
 
 
 def missing(column: np.ndarray) -> np.ndarray:
     """Where a column has no value."""
     if column.dtype == object:
         return np.fromiter((value is None for value in column), dtype=bool, count=len(column))
-    return np.isnan(column)
+    nothing: np.ndarray = np.isnan(column)
+    return nothing
 
 
 def _compare(column: np.ndarray | None, name: str, symbol: str, value: Value, rows: int) -> np.ndarray:
