@@ -56,15 +56,17 @@ def check(text: str, condition: Condition, known: Collection[str]) -> Condition:
 
 def require_field(name: str, known: Collection[str]) -> str | None:
     """Why `name` is no field that runs can be asked for; None where it is one."""
-    group, _, rest = name.partition(".")
-    listed = {field for field in {*known, *SINGLE} - UNSEARCHED if not field.startswith("seconds.")}
-    if name in known or (name in SINGLE and name not in UNSEARCHED):
+    listed = {*known, *SINGLE} - UNSEARCHED
+    if name in listed:
         return None
-    if group in GROUPS and rest and not any(field.startswith(f"{group}.") for field in known):
+    group, _, rest = name.partition(".")
+    siblings = {field for field in listed if field.startswith(f"{group}.")}
+    if group in GROUPS and rest and not siblings:
         return None  # no run has any of these yet, so none can be called wrong
-    same_end = sorted(field for field in listed if field.rpartition(".")[2] == name)
-    hint = f"; did you mean {' or '.join(map(repr, same_end[:3]))}?" if same_end else did_you_mean(name, listed)
-    return f"no run has a field {name!r}{hint}"
+    same_end = sorted(field for field in listed if field.rpartition(".")[2] == name)[:3]
+    if same_end:
+        return f"no run has a field {name!r}; did you mean {' or '.join(map(repr, same_end))}?"
+    return f"no run has a field {name!r}{did_you_mean(name, siblings if rest and siblings else listed)}"
 
 
 def _require_known(text: str, field: Field, known: Collection[str]) -> None:
