@@ -104,7 +104,7 @@ def train(client: Client, number: int) -> dict[str, int]:
             job = client.wait(job["job"], seconds=600, watch=watch)
         if job["status"] != "finished":
             raise ModelmillError(f"training {job['status']}: {job.get('error')}")
-        versions[model] = client.run(job["run"])["version"]
+        versions[model] = client.get_run(job["run"])["version"]
     return versions
 
 

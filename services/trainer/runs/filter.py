@@ -162,7 +162,7 @@ def parse(text: str, now: datetime | None = None) -> Condition:
     except UnexpectedToken as error:
         at = len(text) if error.token.type == "$END" else error.token.start_pos or 0
         found = "the end" if error.token.type == "$END" else repr(str(error.token))
-        raise InvalidFilter(text, at, f"{_expected(error.accepts or error.expected)}, found {found}") from None
+        raise InvalidFilter(text, at, f"{_expected(error.accepts or {'$END'})}, found {found}") from None
     except UnexpectedCharacters as error:
         at = error.pos_in_stream or 0
         raise InvalidFilter(text, at, _unread(text, at)) from None

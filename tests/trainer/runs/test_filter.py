@@ -82,6 +82,7 @@ def test_times_are_dates_or_moments_or_so_long_ago(text: str, expected: str) -> 
         ("a = 1 b", 7, "expected 'and', 'or' or the end, found 'b'"),
         ("a = 1 and", 10, "expected a field, 'not' or '(', found the end"),
         ("(a = 1", 7, "expected ')', found the end"),
+        ("a = 1)", 6, "expected the end, found ')'"),
         ("a in ()", 7, "expected a value, found ')'"),
         ("a like 5", 8, "expected a text, found '5'"),
         ("a is", 5, "expected 'not' or 'missing', found the end"),
