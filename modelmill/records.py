@@ -41,6 +41,8 @@ def from_hash(kind: type[Record], found: Mapping[str, str]) -> Record:
             values[name] = orjson.loads(text)
         elif form == "int":
             values[name] = int(text)
+        elif form == "float":
+            values[name] = float(text)
         elif form == "int | None":
             values[name] = int(text) if text else None
         else:

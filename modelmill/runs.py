@@ -9,7 +9,7 @@ All runs are in one sorted set by their last change, so that whoever keeps a cop
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -98,9 +98,14 @@ BATCH = 500
 
 
 def write(pipe: Pipeline, run: Run) -> None:
-    """Write a run and mark it as changed, on a pipeline that is in MULTI. Runs are written in no other way."""
-    pipe.hset(keys.run(run.id), mapping=to_hash(run))
-    pipe.eval(MARK_CHANGED, 1, keys.RUN_CHANGES, run.id)
+    """Write a run, on a pipeline that is in MULTI."""
+    write_fields(pipe, run.id, to_hash(run))
+
+
+def write_fields(pipe: Pipeline, run_id: str, fields: Mapping[str, str]) -> None:
+    """Write fields of a run and mark it as changed, on a pipeline that is in MULTI. Nothing else writes to runs."""
+    pipe.hset(keys.run(run_id), mapping=fields)
+    pipe.eval(MARK_CHANGED, 1, keys.RUN_CHANGES, run_id)
 
 
 class Runs:
