@@ -47,8 +47,6 @@ class Run:
     """The version that it registered."""
     decision: str = ""
     """Whether the version was promoted, and why or why not."""
-    metric: str = ""
-    """The one of its metrics that the model is judged by."""
     estimator: str = ""
     """The estimator as scikit-learn prints it."""
     features: list[str] = field(default_factory=list)
@@ -71,11 +69,25 @@ class Run:
     error: str = ""
     traceback: str = ""
     params: dict[str, str] = field(default_factory=dict)
+    split: str = ""
+    """Which rows were held out, in words."""
+    metric: str = ""
+    """The one of its metrics that decides."""
     metrics: dict[str, float] = field(default_factory=dict)
+    """On the held-out rows; greater is better."""
+    intervals: dict[str, str] = field(default_factory=dict)
+    """Metric to the ends of its 95 % interval: `0.81 0.86`."""
+    segments: dict[str, str] = field(default_factory=dict)
+    """Column to where the deciding metric is lowest and highest."""
     packages: dict[str, str] = field(default_factory=dict)
     """Python package to its version."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Stage to the time it took."""
+
+
+def folder(model: str, run: str) -> str:
+    """The folder of a run's files in the storage: what is too large, or too seldom looked at, for Redis."""
+    return f"runs/{model}/{run}"
 
 
 def new_run_id() -> str:

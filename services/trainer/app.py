@@ -7,6 +7,7 @@ from flask import Flask
 from modelmill.registry import Registry
 from modelmill.settings import Settings
 from modelmill.web import create_app, redis_answers
+from services.trainer.evaluation.routes import add_evaluation_routes
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.routes import add_job_routes
 from services.trainer.models.overview import Overview
@@ -28,5 +29,6 @@ def trainer_app(
     app = create_app("trainer", settings, {"redis": redis_answers(registry.redis)})
     add_job_routes(app, queue, registry, recipes)
     add_run_routes(app, runs, overview, recipes)
+    add_evaluation_routes(app, overview)
     add_model_routes(app, overview, recipes)
     return app
