@@ -31,22 +31,21 @@ def from_hash(kind: type[Record], found: Mapping[str, str]) -> Record:
     forms = _forms(kind)  # type: ignore[arg-type]  # mypy takes a class whose kind is open for unhashable
     values: dict[str, Any] = {name: {} for name, form in forms.items() if form.startswith("dict")}
     for full_name, text in found.items():
-        name, dot, inner = full_name.partition(".")
-        form = forms.get(name)
+        form = forms.get(full_name)
         if form is None:
-            continue
-        if dot:
-            values[name][inner] = float(text) if form == "dict[str, float]" else text
-        elif form.startswith("list"):
-            values[name] = orjson.loads(text)
+            name, _, inner = full_name.partition(".")
+            if inner and name in values:
+                values[name][inner] = float(text) if forms[name] == "dict[str, float]" else text
         elif form == "int":
-            values[name] = int(text)
+            values[full_name] = int(text)
         elif form == "float":
-            values[name] = float(text)
+            values[full_name] = float(text)
         elif form == "int | None":
-            values[name] = int(text) if text else None
+            values[full_name] = int(text) if text else None
+        elif form.startswith("list"):
+            values[full_name] = orjson.loads(text)
         else:
-            values[name] = text
+            values[full_name] = text
     return kind(**values)
 
 

@@ -57,6 +57,8 @@ class RunIndex:
         self._position = 0.0
         self._order: np.ndarray | None = None
         """The rows of all blocks one after the other, newest first."""
+        self._ranked: dict[str, np.ndarray] = {}
+        """Field to its values as ranks, of those that lists were ordered by since the last change."""
 
     # --- what is in Redis
 
@@ -81,7 +83,7 @@ class RunIndex:
                 self._take(run_id, found)
                 self._position = position
         if changed:
-            self._order = None
+            self._forget_order()
         if len(self._models) != count:
             self._reconcile()
 
@@ -105,7 +107,11 @@ class RunIndex:
         missing = sorted(there - self._models.keys())
         for run_id, found in zip(missing, self.runs.hashes(missing), strict=True):
             self._take(run_id, found)
+        self._forget_order()
+
+    def _forget_order(self) -> None:
         self._order = None
+        self._ranked.clear()
 
     # --- questions
 
@@ -143,7 +149,7 @@ class RunIndex:
             for direction in by:
                 if problem := require_field(direction.field, known):
                     raise InvalidRequest(f"order={order!r}: {problem}", field="order")
-            rows = orders.sorted_rows(self._matching(condition, model), by, [self._all(d.field) for d in by])
+            rows = orders.sorted_rows(self._matching(condition, model), by, [self._ranks(d.field) for d in by])
             start = self._start(rows, by, order, cursor) if cursor else 0
             page = rows[start:] if limit is None else rows[start : start + limit]
             more = start + len(page) < len(rows)
@@ -173,6 +179,11 @@ class RunIndex:
             rows = sorted(range(len(ids)), key=lambda row: (started[row], ids[row]), reverse=True)
             self._order = np.array(rows, dtype=np.intp)
         return self._order
+
+    def _ranks(self, name: str) -> np.ndarray:
+        if name not in self._ranked:
+            self._ranked[name] = orders.ranks(self._all(name))
+        return self._ranked[name]
 
     def _all(self, name: str) -> np.ndarray:
         """The values of a field of all runs, block after block."""

@@ -29,6 +29,8 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge,
 }
 
+NUMBER_BEGINS = frozenset("+-.0123456789")
+
 
 def check(text: str, condition: Condition, known: Collection[str]) -> Condition:
     """The condition of the filter `text` with times instead of texts where a time is compared.
@@ -181,6 +183,8 @@ def bare(text: str) -> str:
 
 def as_number(text: str) -> float | None:
     """A recorded text as a number; None where it is none, or no finite one."""
+    if text[:1] not in NUMBER_BEGINS:  # quicker than to fail
+        return None
     try:
         number = float(text)
     except ValueError:

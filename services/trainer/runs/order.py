@@ -50,12 +50,11 @@ def directions(text: str) -> list[Direction]:
     return [Direction(name.lstrip("+-"), name.startswith("-")) for name in names]
 
 
-def sorted_rows(rows: np.ndarray, by: Sequence[Direction], columns: Sequence[np.ndarray]) -> np.ndarray:
-    """`rows`, which are newest first, in the order of `by`; `columns` has the values of each of its fields in turn."""
-    for direction, column in reversed(list(zip(by, columns, strict=True))):
-        values = column[rows]
-        ranks = _ranks(values) if values.dtype == object else values
-        rows = rows[np.argsort(-ranks if direction.descending else ranks, kind="stable")]
+def sorted_rows(rows: np.ndarray, by: Sequence[Direction], ranks: Sequence[np.ndarray]) -> np.ndarray:
+    """`rows`, which are newest first, in the order of `by`; `ranks` are of each of its fields in turn."""
+    for direction, ranked in reversed(list(zip(by, ranks, strict=True))):
+        values = ranked[rows]
+        rows = rows[np.argsort(-values if direction.descending else values, kind="stable")]
     return rows
 
 
@@ -83,13 +82,14 @@ def _comparable(one: Key) -> tuple[int, float, str]:
     return (1, 0.0, one) if isinstance(one, str) else (0, 0.0 if one is None else one, "" if one is not None else " ")
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Texts as numbers of the same order; NaN for missing ones."""
-    texts = set(values.tolist()) - {None}
-    ordered = sorted({_comparable(key(text)) for text in texts})
-    places = {place: float(rank) for rank, place in enumerate(ordered)}
-    ranks = {text: places[_comparable(key(text))] for text in texts} | {None: np.nan}
-    return np.fromiter(map(ranks.__getitem__, values), dtype=float, count=len(values))
+def ranks(column: np.ndarray) -> np.ndarray:
+    """A column as numbers of the same order: itself where it has numbers, places among its texts; NaN for missing."""
+    if column.dtype != object:
+        return column
+    places = {text: _comparable(key(text)) for text in set(column.tolist()) - {None}}
+    numbers = {place: float(number) for number, place in enumerate(sorted(set(places.values())))}
+    ranked = {text: numbers[place] for text, place in places.items()} | {None: np.nan}
+    return np.fromiter(map(ranked.__getitem__, column), dtype=float, count=len(column))
 
 
 def to_cursor(order: str, keys: Sequence[Key]) -> str:

@@ -110,7 +110,7 @@ def _add_logging(app: Flask, runs: LoggedRuns) -> None:
         run = runs.start(
             model, by=requests.text(body, "by"), params=logged.params(body), packages=logged.packages(body)
         )
-        return reply({**asdict(run), "lease_seconds": logged.LEASE}, 201, {"Location": f"/runs/{run.id}"})
+        return reply({**_brief(run), "lease_seconds": logged.LEASE}, 201, {"Location": f"/runs/{run.id}"})
 
     @app.patch("/runs/<run>")
     def change(run: str) -> Response:
@@ -134,7 +134,7 @@ def _add_logging(app: Flask, runs: LoggedRuns) -> None:
 
 
 def _brief(run: Run) -> dict[str, Any]:
-    return {name: value for name, value in asdict(run).items() if name != "traceback"}
+    return {name: value for name, value in vars(run).items() if name != "traceback"}
 
 
 def _long_text(body: dict[str, Any], name: str) -> str:

@@ -178,6 +178,12 @@ def test_what_changes_in_the_registry_is_seen_at_once(index: RunIndex, registry:
     assert index.search("status = succeeded and package like 'models/%'").ids == ["r3"]
 
 
+def test_an_order_follows_what_changes(index: RunIndex, registry: Registry) -> None:
+    assert index.search(order="metrics.auc,params.C").ids == ["r1", "r2", "r3", "r4"]
+    registry.runs.update(replace(registry.runs.get("r1"), metrics={"auc": 0.9}, params={"C": "0.5"}))
+    assert index.search(order="metrics.auc,params.C").ids == ["r2", "r1", "r3", "r4"]
+
+
 def test_a_run_that_is_gone_from_the_registry_is_forgotten(
     index: RunIndex, registry: Registry, fake_redis: Redis
 ) -> None:
