@@ -39,6 +39,10 @@ class RunCalls(Transport):
         """A run with all its metadata."""
         return self._call("GET", f"{self._runs_url}/{run_id}")
 
+    def evaluation(self, run_id: str) -> Json:
+        """How good a run's model is on its held-out rows: metrics, 95 % intervals, segments."""
+        return self._call("GET", f"{self._runs_url}/{run_id}/evaluation")
+
     def compare_runs(self, *run_ids: str) -> Json:
         """Runs side by side: of each section its lines, with the runs' values and whether they differ."""
         return self._call("GET", f"{self._runs_url}/compare", params=[("run", run_id) for run_id in run_ids])

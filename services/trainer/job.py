@@ -128,7 +128,7 @@ def _train(
     with record.stage("evaluate"):
         held_out = _held_out(recipe, frame, parted)
         answers = Answers.of(estimator, held_out.rows)
-        question = Question(recipe.metrics, held_out.label, (recipe.label,), held_out.segments, parted.how)
+        question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, parted.how)
         found = evaluate(question, answers, frame.label[parted.train])
         evaluations.write(storage, recipe.name, record.run.id, found)
         record.note(
@@ -186,7 +186,7 @@ def make_estimator(recipe: Model) -> Any:
 def _split(definitions: Definitions, recipe: Model, frame: Frame, *, classes: bool) -> Split:
     """As the recipe says; by time where it says nothing and the label's source has times of its own."""
     by_itself = ByTime() if definitions.label_source(recipe).event_time else AtRandom()
-    parted = split(recipe.split or by_itself, frame, [recipe.label], classes=classes)
+    parted = split(recipe.split or by_itself, frame, recipe.labels, classes=classes)
     if classes:
         require_classes(frame.label, parted)
     elif not np.issubdtype(frame.label.dtype, np.number):
