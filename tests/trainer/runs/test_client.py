@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import pandas as pd
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.serving import make_server
 
 from modelmill import Client, keys
 from modelmill.client import logged_run
@@ -16,7 +21,16 @@ from modelmill.errors import Conflict, InvalidRequest, RequestFailed
 from modelmill.registry import Registry
 from modelmill.runs import Run
 from modelmill.settings import Settings
+from modelmill.storage import Storage
+from services.trainer.app import trainer_app
+from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.recovery import close_lost_runs
+from services.trainer.models.overview import Overview
+from services.trainer.recipes import Recipes
+from services.trainer.runs import logged
+from services.trainer.runs.index import RunIndex
+from services.trainer.settings import TrainerSettings
+from tests.conftest import USERS_MILL, RedisServer
 from tests.eventually import eventually
 
 
@@ -85,6 +99,53 @@ def test_the_user_s_own_error_is_raised_even_where_the_run_was_lost(client: Clie
     with pytest.raises(KeyError), client.run("m") as run:  # noqa: PT012  the block is what is tested
         fake_redis.delete(keys.run_lease(run.id))
         raise KeyError("mine")
+
+
+NOTEBOOK = """
+import signal, sys
+from modelmill import Client
+from modelmill.settings import Settings
+
+run = Client(Settings(trainer_url=sys.argv[1])).run("by_hand").start()
+print(run.id, flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.redis
+def test_the_run_of_a_killed_process_is_closed_soon_and_that_of_a_living_one_is_not(
+    real_redis: RedisServer, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logged, "LEASE", 2)
+    registry = Registry(real_redis.client())
+    recipes, queue = Recipes(registry.redis, USERS_MILL), TrainingQueue(real_redis.client(text=False), limit=3)
+    runs, overview = RunIndex(registry.runs), Overview(registry, storage)
+    app = trainer_app(queue, registry, overview, recipes, runs, TrainerSettings())
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    Thread(target=server.serve_forever, daemon=True).start()
+    command = [sys.executable, "-c", NOTEBOOK, f"http://127.0.0.1:{server.port}"]
+    notebooks = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        killed, living = [process.stdout.readline().strip() for process in notebooks if process.stdout]
+        notebooks[0].kill()
+        begun = time.monotonic()
+
+        def is_closed() -> bool:
+            close_lost_runs(registry)
+            return registry.runs.get(killed).status != "running"
+
+        eventually(is_closed, within=10, saying="the killed one's run is closed")
+        assert time.monotonic() - begun < logged.LEASE + 3
+        assert "lost" in registry.runs.get(killed).error
+        eventually(lambda: time.monotonic() - begun > 2 * logged.LEASE, within=10, saying="two leases have passed")
+        close_lost_runs(registry)
+        assert registry.runs.get(living).status == "running"
+    finally:
+        for process in notebooks:
+            process.kill()
+            process.communicate()
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture
