@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import getpass
 import logging
+import math
 import platform
 import sys
 import traceback
@@ -24,7 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from modelmill.client.transport import Json
-from modelmill.errors import Conflict, ModelmillError, RequestFailed
+from modelmill.errors import Conflict, InvalidRequest, ModelmillError, RequestFailed
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +79,16 @@ class LoggedRun:
         self._change({"params": {name: _plain(value) for name, value in params.items()}})
 
     def log(self, **metrics: float) -> None:
-        """Record metrics; one of the same name is replaced."""
-        self._change({"metrics": {name: _plain(value) for name, value in metrics.items()}})
+        """Record metrics; one of the same name is replaced.
+
+        Raises:
+            InvalidRequest: for what is not a finite number.
+        """
+        plain = {name: _plain(value) for name, value in metrics.items()}
+        for name, value in plain.items():
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise InvalidRequest(f"metric {name!r} is {value!r}; expected a finite number", field=name)
+        self._change({"metrics": plain})
 
     def finish(self) -> None:
         """End the run well."""

@@ -74,6 +74,12 @@ def test_a_run_is_logged_without_a_block(client: Client) -> None:
         client.run("m").log(score=1)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "high", None])
+def test_a_metric_is_a_finite_number(client: Client, value: float) -> None:
+    with client.run("m") as run, pytest.raises(InvalidRequest, match=r"metric .loss. is .*; expected a finite number"):
+        run.log(loss=value)
+
+
 def test_a_run_goes_on_while_its_process_lives(
     client: Client, fake_redis: Redis, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
