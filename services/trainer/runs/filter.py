@@ -171,6 +171,17 @@ def parse(text: str, now: datetime | None = None) -> Condition:
     return condition
 
 
+def names(condition: Condition) -> set[str]:
+    """The fields that a condition is about."""
+    match condition:
+        case And(conditions) | Or(conditions):
+            return set().union(*map(names, conditions))
+        case Not(inner):
+            return names(inner)
+        case Comparison(field) | OneOf(field) | Missing(field):
+            return {field.name}
+
+
 @lru_cache(maxsize=1)
 def _parser() -> Lark:
     return Lark(GRAMMAR, parser="lalr", start="disjunction", maybe_placeholders=False)

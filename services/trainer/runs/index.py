@@ -19,14 +19,18 @@ from modelmill.errors import InvalidRequest
 from modelmill.runs import BATCH, Runs
 from services.trainer.runs import order as orders
 from services.trainer.runs.columns import Block, absent
-from services.trainer.runs.filter import Condition, parse
-from services.trainer.runs.matching import check, matches, require_field
+from services.trainer.runs.filter import Condition, names, parse
+from services.trainer.runs.matching import check, matches, missing, require_field
 from services.trainer.runs.order import Direction, Key
 
 log = logging.getLogger(__name__)
 
 PAUSE = 2.0
 """Seconds between two looks at what changed while nobody asks."""
+PARENT = "parent"
+"""The field of a trial with the run of its search."""
+TRIAL_FIELDS = {PARENT, "trial"}
+"""A filter on one of these is about trials."""
 TIES = [Direction("started", True), Direction("id", True)]
 """How runs are ordered that are equal in all fields asked for."""
 
@@ -162,15 +166,12 @@ class RunIndex:
 
     def _matching(self, condition: Condition | None, model: str | None) -> np.ndarray:
         """The rows of the runs that match, newest first."""
+        newest = self._newest_first()
+        trials = condition is not None and not TRIAL_FIELDS.isdisjoint(names(condition))
         masks = [
-            np.zeros(len(block), dtype=bool)
-            if model is not None and name != model
-            else np.ones(len(block), dtype=bool)
-            if condition is None
-            else matches(condition, block)
+            _mask(block, condition, trials=trials) if model in (None, name) else np.zeros(len(block), dtype=bool)
             for name, block in self._blocks.items()
         ]
-        newest = self._newest_first()
         return newest[np.concatenate(masks)[newest]] if masks else newest
 
     def _newest_first(self) -> np.ndarray:
@@ -213,3 +214,10 @@ class RunIndex:
             else:
                 low = middle + 1
         return low
+
+
+def _mask(block: Block, condition: Condition | None, *, trials: bool) -> np.ndarray:
+    """Which runs of a block match; trials of a search only where they are asked for."""
+    mask = np.ones(len(block), dtype=bool) if condition is None else matches(condition, block)
+    parents = block.column(PARENT)
+    return mask if trials or parents is None else mask & missing(parents)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from modelmill import keys
 from modelmill.connections import Redis
 from modelmill.errors import InvalidFilter, InvalidRequest
+from modelmill.records import to_hash
 from modelmill.registry import Registry
-from modelmill.runs import Run, write
+from modelmill.runs import Run, write, write_fields
 from services.trainer.runs.index import RunIndex
 
 KNOWN: list[dict[str, Any]] = [
@@ -198,6 +199,17 @@ def test_a_run_that_is_gone_from_the_registry_is_forgotten(
 def test_runs_of_before_changes_were_marked_are_found(registry: Registry, fake_redis: Redis) -> None:
     fake_redis.delete(keys.RUN_CHANGES)
     assert RunIndex(registry.runs).search().ids == ["r4", "r3", "r2", "r1"]
+
+
+def test_trials_of_a_search_are_listed_where_a_filter_asks_for_them(
+    index: RunIndex, registry: Registry, fake_redis: Redis
+) -> None:
+    with fake_redis.pipeline() as pipe:
+        write_fields(pipe, "t1", {**to_hash(registry.runs.get("r2")), "id": "t1", "parent": "r2"})
+        pipe.execute()
+    assert index.search("metrics.auc = 0.8").ids == ["r2"]
+    assert index.search("parent = r2").ids == ["t1"]
+    assert index.search("metrics.auc = 0.8 and (parent is missing or not parent is missing)").ids == ["t1", "r2"]
 
 
 VALUES = st.sampled_from(["", "1", "1.0", "2", "'a'", "a", "None"])
