@@ -51,6 +51,8 @@ SECTIONS: dict[str, Callable[[Run], Facts]] = {
     "seconds": lambda run: run.seconds,
 }
 """What is compared, in the order in which it is shown."""
+MEASURED = {"metrics", "data", "seconds"}
+"""Sections whose numbers are amounts, so that one can be more than another."""
 
 
 def compare(runs: Sequence[Run]) -> dict[str, Any]:
@@ -59,13 +61,14 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
     for section, facts_of in SECTIONS.items():
         facts = [facts_of(run) for run in runs]
         names = dict.fromkeys(name for some in facts for name in some)
-        lines = [_line(name, [some.get(name) for some in facts]) for name in names]
+        measured = section in MEASURED
+        lines = [_line(name, [some.get(name) for some in facts], measured=measured) for name in names]
         sections[section] = [asdict(line) for line in lines if any(value not in (None, "") for value in line.values)]
     return {"runs": [run.id for run in runs], "sections": sections}
 
 
-def _line(name: str, values: list[Any]) -> Line:
+def _line(name: str, values: list[Any], *, measured: bool) -> Line:
     differs = any(value != values[0] for value in values)
-    numbers = differs and isinstance(values[0], int | float)
+    numbers = measured and differs and isinstance(values[0], int | float)
     change = [value - values[0] if isinstance(value, int | float) else None for value in values] if numbers else None
     return Line(name, values, differs, change)

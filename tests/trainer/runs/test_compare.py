@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from modelmill.runs import Run
@@ -36,6 +37,8 @@ def test_numbers_that_differ_say_how_much_more_than_the_first_run_s_they_are() -
     assert lines("metrics", ONE, OTHER, ONE)["auc"]["change"] == [0.0, 0.25, 0.0]
     assert lines("data", ONE, OTHER)["rows_train"]["change"] == [0, 50]
     assert lines("metrics", OTHER, Run(id="c", model="m", started=""))["auc"]["change"] == [0.0, None]
+    versions = lines("run", replace(ONE, version=3), replace(OTHER, version=4))["version"]
+    assert (versions["differs"], versions["change"]) == (True, None), "a version is no amount"
 
 
 def test_the_data_says_what_was_trained_on() -> None:
