@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import aggregates, frames, ingest, memory, predict, runs, servers, store, swap, training
+from benchmarks import aggregates, frames, ingest, jobs, memory, predict, runs, servers, store, swap, training
 from benchmarks.effort import QUICK, Effort
 from benchmarks.report import Machine, Table, save
 
@@ -22,6 +22,7 @@ BENCHMARKS = {
     "store": store.measure,
     "runs": runs.measure,
     "training": training.measure,
+    "jobs": jobs.measure,
 }
 
 

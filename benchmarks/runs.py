@@ -29,7 +29,7 @@ QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_B
 PAGE = 50
 QUESTIONS = 100
 """Times that each question is asked in a repeat of the measurement."""
-OF_MLFLOW = 20
+OF_MLFLOW = 5
 """Times that it is asked of MLflow, whose answers take longer."""
 BATCH = 500
 

@@ -81,22 +81,22 @@ def test_a_metric_is_a_finite_number(client: Client, value: float) -> None:
 
 
 def test_a_run_goes_on_while_its_process_lives(
-    client: Client, fake_redis: Redis, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    client: Client, fake_redis: Redis, registry: Registry, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logged_run, "RENEWALS", 3000)
     with client.run("m") as run:
         fake_redis.expire(keys.run_lease(run.id), 5)
         eventually(lambda: fake_redis.ttl(keys.run_lease(run.id)) > 20, within=5, saying="the lease is renewed")
-        close_lost_runs(registry)
+        close_lost_runs(registry, storage)
     assert client.get_run(run.id)["status"] == "succeeded"
 
 
 def test_a_run_that_was_closed_as_lost_refuses_what_comes_late(
-    client: Client, fake_redis: Redis, registry: Registry
+    client: Client, fake_redis: Redis, registry: Registry, storage: Storage
 ) -> None:
     run = client.run("m").start()
     fake_redis.delete(keys.run_lease(run.id))  # as its expiry does while the process sleeps
-    close_lost_runs(registry)
+    close_lost_runs(registry, storage)
     with pytest.raises(RequestFailed, match="has ended already"):
         run.log(score=1)
 
@@ -137,14 +137,14 @@ def test_the_run_of_a_killed_process_is_closed_soon_and_that_of_a_living_one_is_
         begun = time.monotonic()
 
         def is_closed() -> bool:
-            close_lost_runs(registry)
+            close_lost_runs(registry, storage)
             return registry.runs.get(killed).status != "running"
 
         eventually(is_closed, within=10, saying="the killed one's run is closed")
         assert time.monotonic() - begun < logged.LEASE + 3
         assert "lost" in registry.runs.get(killed).error
         eventually(lambda: time.monotonic() - begun > 2 * logged.LEASE, within=10, saying="two leases have passed")
-        close_lost_runs(registry)
+        close_lost_runs(registry, storage)
         assert registry.runs.get(living).status == "running"
     finally:
         for process in notebooks:

@@ -10,6 +10,7 @@ from modelmill.errors import Conflict, RunEnded, UnknownName
 from modelmill.events import RunFailed, RunLogged, RunStarted, utc_now
 from modelmill.registry import Registry
 from modelmill.runs import Run
+from modelmill.storage import Storage
 from services.trainer.jobs.recovery import close_lost_runs
 from services.trainer.runs.logged import LEASE, LoggedRuns
 
@@ -67,17 +68,17 @@ def test_each_call_renews_the_lease(logged: LoggedRuns, fake_redis: Redis) -> No
 
 
 def test_a_run_whose_program_was_killed_is_closed_and_nothing_more_is_recorded(
-    logged: LoggedRuns, registry: Registry, fake_redis: Redis
+    logged: LoggedRuns, registry: Registry, storage: Storage, fake_redis: Redis
 ) -> None:
     run = begun(logged)
-    close_lost_runs(registry)
+    close_lost_runs(registry, storage)
     assert registry.runs.get(run.id).status == "running"
     fake_redis.delete(keys.run_lease(run.id))  # as its expiry does
     with pytest.raises(RunEnded, match="lease"):
         logged.add(run.id, params={}, metrics={"accuracy": 1.0})
-    close_lost_runs(registry)
+    close_lost_runs(registry, storage)
     closed = registry.runs.get(run.id)
-    assert closed.status in ("failed", "lost")
+    assert closed.status == "lost"
     assert "lost" in closed.error
     with pytest.raises(RunEnded):
         logged.finish(run.id)
