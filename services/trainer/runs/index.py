@@ -176,9 +176,9 @@ class RunIndex:
 
     def _newest_first(self) -> np.ndarray:
         if self._order is None:
-            ids, started = self._all("id"), self._all("started")
-            rows = sorted(range(len(ids)), key=lambda row: (started[row], ids[row]), reverse=True)
-            self._order = np.array(rows, dtype=np.intp)
+            ids = self._all("id")
+            rows = np.array(sorted(range(len(ids)), key=ids.__getitem__, reverse=True), dtype=np.intp)
+            self._order = rows[np.argsort(-self._all("started")[rows], kind="stable")]
         return self._order
 
     def _ranks(self, name: str) -> np.ndarray:
