@@ -160,6 +160,9 @@ def model(name: str) -> str:
 RUNNING = "running"
 """Set: ids of the runs that have begun and not ended."""
 
+RUN_CHANGES = "run_changes"
+"""Sorted set: ids of all runs by their last change (microseconds since 1970, each change later than the one before)."""
+
 
 def run(run_id: str) -> str:
     """Hash: one training attempt, whatever became of it."""
@@ -199,6 +202,11 @@ def search_in_hand(run_id: str) -> str:
     Expires with `search`.
     """
     return f"run:{run_id}:search:in_hand"
+
+
+def run_lease(run_id: str) -> str:
+    """String: while it is there the program that logs a run by hand lives; expires by itself."""
+    return f"run:{run_id}:lease"
 
 
 def version(model: str, number: int) -> str:

@@ -37,3 +37,12 @@ def test_the_trials_of_a_run_are_shown_as_runs_without_their_tracebacks(http: Fl
 def test_a_run_that_searched_nothing_has_no_trials(http: FlaskClient, registry: Registry) -> None:
     registry.runs.start(Run(id="r1", model="user_target", started=utc_now()))
     assert http.get("/runs/r1/trials").json["runs"] == []
+
+
+def test_trials_are_among_the_runs_where_a_filter_asks_for_them(http: FlaskClient, registry: Registry) -> None:
+    parent = Run(id="r1", model="user_target", started=utc_now(), trials=1)
+    registry.runs.start(parent)
+    Board(registry.redis, parent, 1).claim(Run(id="t1", model="user_target", started=utc_now(), parent="r1"))
+    assert [run["id"] for run in http.get("/runs").json["runs"]] == ["r1"]
+    answer = http.get("/runs", query_string={"filter": "parent = 'r1'"})
+    assert [run["id"] for run in answer.json["runs"]] == ["t1"]
