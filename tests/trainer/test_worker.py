@@ -305,6 +305,7 @@ def test_a_plain_rq_worker_can_carry_out_the_same_jobs(environment: dict[str, st
     subprocess.run(command.split(), check=True, capture_output=True, cwd=ROOT, env=own, timeout=60)
     assert (queue.job(job).status, queue.job(job).error) == ("finished", "")
     assert Registry(real_redis.client()).aliases("user_target") == {"champion": 1}
+    queue.redis.close()
 
 
 def test_health_tells_whether_a_worker_of_this_host_lives(
