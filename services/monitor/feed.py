@@ -115,7 +115,8 @@ def sentence(event: Event) -> str:
         case RunStarted():
             return f"training began ({event.trigger})"
         case RunFailed():
-            return f"training failed: {event.error}"
+            said = event.error if event.status == "cancelled" else f"{event.status}: {event.error}"
+            return f"training {said}"
         case ModelTrained():
             metrics = ", ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())
             return f"version {event.version} trained: {metrics}"

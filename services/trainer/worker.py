@@ -36,7 +36,7 @@ from typing import Any
 from redis.client import Pipeline
 from redis.exceptions import WatchError
 from rq import Queue, Worker
-from rq.exceptions import DeserializationError, StopRequested
+from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
@@ -46,7 +46,7 @@ from rq.worker.base import WorkerStatus
 from modelmill import keys, logs
 from modelmill.connections import AWAY, Redis, connect
 from modelmill.definitions_file import load
-from modelmill.errors import InvalidRequest, ModelmillError, RunEnded, Unavailable, UnknownName
+from modelmill.errors import ModelmillError, RunEnded, Unavailable, UnknownName
 from modelmill.registry import Registry
 from modelmill.runs import new_run_id
 from modelmill.storage import Storage
@@ -57,8 +57,9 @@ from services.trainer.jobs.priority import PriorityQueue
 from services.trainer.jobs.recovery import LEASE, SWEEP, recover
 from services.trainer.jobs.retry import ATTEMPTS, may_pass, pause
 from services.trainer.jobs.run_record import sentence
+from services.trainer.jobs.train_job import TrainJob
 from services.trainer.jobs.usage import Usage
-from services.trainer.jobs.view import FUNCTIONS, attempt_of
+from services.trainer.jobs.view import attempt_of
 from services.trainer.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
@@ -71,39 +72,6 @@ OLDEST_REDIS = (6, 2, 0)
 """Before it there is no BLMOVE, and RQ would pop jobs into nowhere."""
 PRELOADED = "services.trainer.job"
 """Imported before the first fork, so that each training starts with scikit-learn loaded."""
-
-
-class TrainJob(Job):
-    """A job that can run nothing but a training: no other function, no method, no callback."""
-
-    success_callback = failure_callback = stopped_callback = None
-    lease = ""
-    """The key that its worker keeps from expiring while this attempt goes on."""
-    run = ""
-    """The id for the run that this attempt makes."""
-    before: str | None = None
-    """The run of the attempt before."""
-
-    @property
-    def func(self) -> Any:
-        """The function, imported once its name is known to be the right one.
-
-        Raises:
-            InvalidRequest: for any other.
-        """
-        if self.func_name not in FUNCTIONS or self.instance is not None:
-            raise InvalidRequest(
-                f"function {self.func_name!r} may not run here; only {' and '.join(map(repr, FUNCTIONS))} may"
-            )
-        if self._success_callback_name or self._failure_callback_name or self._stopped_callback_name:
-            raise InvalidRequest("a job with callbacks may not run here")
-        return super().func
-
-    def _deserialize_data(self) -> None:
-        try:
-            super()._deserialize_data()  # type: ignore[no-untyped-call]
-        except DeserializationError as error:
-            raise DeserializationError("the job is not JSON; enqueue it with `--serializer json`") from error
 
 
 class TrainWorker(Worker):
