@@ -35,8 +35,11 @@ class Run:
     started: str
     finished: str = ""
     trigger: str = "manual"
+    """What asked for it: `manual`, `backfill`, or a kind of trigger: `every`, `cron`, `after`, `on`."""
     by: str = ""
     """Who or what asked for it."""
+    as_of: str = ""
+    """The time before which the event times of its rows had to lie; empty where all rows were taken."""
     job: str = ""
     """The RQ job that carried it out."""
     attempt: int = 1
@@ -69,6 +72,13 @@ class Run:
     git_commit: str = ""
     package: str = ""
     """Folder of the model package in the storage."""
+    runtime: str = ""
+    """What serves it: `onnx float32`, `onnx float64`, or `skops`, which is scikit-learn."""
+    runtime_reason: str = ""
+    """Why that is not ONNX."""
+    parity: dict[str, float] = field(default_factory=dict)
+    """How far the package's answers are from the estimator's on the held-out rows: `rows`, `labels_differing`,
+    `max_difference`, `max_relative_difference`, `edge_rows`."""
     error: str = ""
     traceback: str = ""
     params: dict[str, str] = field(default_factory=dict)
