@@ -261,6 +261,7 @@ class TrainWorker(Worker):
         def count(pipe: Pipeline) -> None:
             self._count(job, pipe, failed=True)
 
+        self.connection.delete(keys.STORAGE_SWEPT)  # the run may have left a package
         ours = outcome.fail(job, queue, execution, count, error=error, traceback=traceback, pause=wait)
         if ours and job.get_status(refresh=False) == JobStatus.FAILED:
             self._enqueue_dependents_safely(queue, job)
@@ -300,7 +301,6 @@ class TrainWorker(Worker):
         if stopped and self._is_ours(job, execution):
             job.cancel()
         self._fail(job, queue, execution, reason, "", wait)
-        self.connection.delete(keys.STORAGE_SWEPT)  # it may have left a package
 
     # --- in the process that trains
 
