@@ -171,16 +171,13 @@ class TrainWorker(Worker):
         """Let a process do the job; renew its lease and keep its log meanwhile, and the time limit."""
         journal = Journal(self.connection, job.id, execution.key)
         job.started_at = now()
-        begun = time.monotonic()
         process = Horse.fork(journal, job.run, lambda: self.main_work_horse(job, queue))
         self._horse_pid = process.pid
-        limit = None
-        while not process.wait(min(RENEWAL, _left(job, begun))):
-            if _left(job, begun) <= 0:
-                limit = job.timeout
-                process.kill()
-            elif not self._renew(job, execution):
-                process.kill()
+        try:
+            limit = self._supervise(process, job, execution)
+        except BaseException:
+            process.kill()
+            raise
         self._horse_pid = 0
         self.executions.pop(execution.id, None)
         status, usage = process.end()
@@ -188,6 +185,17 @@ class TrainWorker(Worker):
         if status != 0:
             self._record_killed(job, queue, execution, status, limit, usage)
         self._keep_log(journal, job)
+
+    def _supervise(self, process: Horse, job: Job, execution: Execution) -> int | None:
+        """Return when the process has ended; the time limit in seconds, if it was killed for that."""
+        begun, limit = time.monotonic(), None
+        while not process.wait(min(RENEWAL, _left(job, begun))):
+            if _left(job, begun) <= 0:
+                limit = int(job.timeout or 0)
+                process.kill()
+            elif not self._renew(job, execution):
+                process.kill()
+        return limit
 
     def _renew(self, job: Job, execution: Execution) -> bool:
         """Renew the lease; False where the job was cancelled, deleted, or given to another worker meanwhile.
@@ -282,14 +290,17 @@ class TrainWorker(Worker):
         job.ended_at = now()
         stopped = self._stopped_job_id == job.id  # by a command of RQ's, or by the cancelation that has closed all
         self._stopped_job_id = None
+        wait: float | None = None
         if limit is not None:
-            reason, wait = f"time limit of {limit} s: the training was stopped", None
+            reason = f"time limit of {limit} s: the training was stopped"
         elif stopped:
-            reason, wait = "stopped by a command to its worker", None
+            reason = "stopped by a command to its worker"
         else:
             reason, wait = f"its process ended unexpectedly: {horse.how(status)}", 0.0
         with suppress(UnknownName, RunEnded):
             run = horse.with_usage(self.registry.runs.get(job.run), usage)
+            if run.status == "succeeded":  # the next attempt will find its version
+                reason, wait = f"{reason}, after it had registered version {run.version}", 0.0
             # The cancelation has taken the lease, but whose process it was is certain.
             self.registry.runs.measured(replace(run, lease="") if run.status == "cancelled" else run)
             if limit is not None:
@@ -306,7 +317,7 @@ class TrainWorker(Worker):
 
     def main_work_horse(self, job: Any, queue: Queue) -> None:
         """Carry out the job, and die with the worker, which alone renews the lease, or with the lease."""
-        horse.die_with(os.getppid() if self.pid is None else self.pid)
+        horse.die_with(self.pid or os.getppid())
         horse.die_without(self.connection, job.lease)
         logging.getLogger("rq.worker").setLevel(logging.WARNING)  # the log is the training's own
         super().main_work_horse(job, queue)
