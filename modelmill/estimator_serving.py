@@ -63,7 +63,7 @@ class EstimatorSession:
         rows = self._frame(feed)
         try:
             with self.threads.limit(limits=1):  # requests run side by side already
-                return [np.asarray(getattr(self.estimator, METHODS[name])(rows)) for name in outputs]
+                return [_beside(getattr(self.estimator, METHODS[name])(rows)) for name in outputs]
         except Exception as error:  # an estimator may raise anything
             raise EstimatorFailed(type(self.estimator).__name__, error) from error
 
@@ -117,10 +117,21 @@ def _inputs(inputs: Sequence[Input], layout: Layout) -> list[Node]:
     return [Node(i.name, "tensor(string)" if i.dtype == "str" else "tensor(double)", [None, 1]) for i in inputs]
 
 
+def _beside(answers: Any) -> np.ndarray:
+    """The probabilities of several labels, a list of them, side by side."""
+    return np.hstack(answers) if isinstance(answers, list) else np.asarray(answers)
+
+
 def _outputs(estimator: Any) -> list[Node]:
     classes = getattr(estimator, "classes_", None)
     if classes is None:
-        return [Node("variable", "tensor(double)", [None, 1])]
+        return [Node("variable", "tensor(double)", [None, None])]
+    if isinstance(classes, list):
+        kinds = {TYPES.get(np.asarray(own).dtype.kind, "tensor(string)") for own in classes}
+        several = Node("label", kinds.pop() if len(kinds) == 1 else "tensor(string)", [None, len(classes)])
+        total = sum(len(own) for own in classes)
+        probable = hasattr(estimator, "predict_proba")
+        return [several, Node("probabilities", "tensor(double)", [None, total])] if probable else [several]
     labels = Node("label", TYPES.get(np.asarray(classes).dtype.kind, "tensor(string)"), [None])
     if not hasattr(estimator, "predict_proba"):
         return [labels]

@@ -82,7 +82,7 @@ def test_the_package_answers_as_the_estimator_in_it(registry: Registry, tmp_path
     definitions = load(USERS_MILL)
     inputs = packaging.signature(definitions, definitions.model("user_target")).fed
     label = definitions.sources["users"].columns["target"]
-    rows = frame.read(io.BytesIO(parquet(users_table(50, seed=7))), inputs, label).inputs
+    rows = frame.read(io.BytesIO(parquet(users_table(50, seed=7))), inputs, [label]).inputs
     served = packaged(manifest, graph)
     assert (served.predict(rows) == estimator.predict(rows)).all()
     np.testing.assert_allclose(served.predict_proba(rows), estimator.predict_proba(rows), atol=1e-5)
