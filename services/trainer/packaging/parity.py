@@ -88,6 +88,5 @@ class OwnAnswers:
     def _other_labels(self, outputs: list[np.ndarray]) -> np.ndarray:
         if self.labels is None:
             return np.zeros(len(self.numbers), np.bool_)
-        other: np.ndarray = outputs[0].astype(self.labels.dtype).reshape(self.labels.shape) != self.labels
-        found: np.ndarray = other.any(axis=1)
-        return found
+        other = outputs[0].astype(self.labels.dtype).reshape(self.labels.shape) != self.labels
+        return np.asarray(np.any(other, axis=1))
