@@ -93,6 +93,7 @@ class Run:
     `max_difference`, `max_relative_difference`, `edge_rows`."""
     error: str = ""
     traceback: str = ""
+    seed: int = 0
     params: dict[str, str] = field(default_factory=dict)
     split: str = ""
     """Which rows were held out, in words."""

@@ -53,11 +53,10 @@ from services.trainer.training.folds import Kinds
 from services.trainer.training.frame import Frame
 from services.trainer.training.helper import help_search
 from services.trainer.training.rows import Rows
+from services.trainer.training.seeds import seed_process, seeded
 from services.trainer.training.split import Split, require_classes, split
 from services.trainer.training.study import Study, make_study
 
-SEED = 0
-"""Of searches and their folds."""
 TLS = httpx.create_ssl_context()
 """Made once, before a worker forks: it takes a tenth of a second."""
 
@@ -95,6 +94,7 @@ def train(
         as_of=end or "",
         job=job.id if job else "",
         lease=getattr(job, "lease", ""),
+        seed=recipe.seed,
         features=[*recipe.features, *recipe.inputs],
         definitions=definitions.fingerprint,
         git_commit=git_commit(definitions.path.parent),
@@ -145,13 +145,14 @@ def _train(
             split=parted.how,
         )
     with record.stage("fit"):
-        rows = _rows(frame).take(parted.train)
+        seed_process(recipe.seed)
+        rows = _rows(recipe, frame).take(parted.train)
         kinds = _kinds(definitions, recipe, frame, parted, classes=task == "classification")
-        estimator = fit(Fitting(record, storage, recipe, crew), study, rows, parted.train, kinds, SEED)
+        estimator = fit(Fitting(record, storage, recipe, crew), study, rows, parted.train, kinds, recipe.seed)
     with record.stage("evaluate"):
         held_out = _held_out(recipe, frame, parted)
         answers = Answers.of(estimator, held_out.rows)
-        question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, parted.how)
+        question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, parted.how, recipe.seed)
         found = evaluate(question, answers, frame.label[parted.train])
         evaluations.write(storage, recipe.name, record.run.id, found)
         record.note(
@@ -227,7 +228,7 @@ def trial(run: str) -> dict[str, Any]:
     recipe = definitions.model(parent.model)
 
     def read(file: IO[bytes]) -> Rows:
-        return _rows(_read(definitions, recipe, file))
+        return _rows(recipe, _read(definitions, recipe, file))
 
     job = get_current_job()
     assert job is not None, "only workers help"
@@ -261,12 +262,15 @@ def _queue(settings: TrainerSettings) -> TrainingQueue:
 
 
 def _read(definitions: Definitions, recipe: Model, file: IO[bytes]) -> Frame:
-    label = definitions.label_source(recipe).columns[recipe.label]
-    return frames.read(file, packaging.signature(definitions, recipe).fed, label, carried(definitions, recipe))
+    columns = definitions.label_source(recipe).columns
+    labels = [columns[name] for name in recipe.labels]
+    return frames.read(file, packaging.signature(definitions, recipe).fed, labels, carried(definitions, recipe))
 
 
-def _rows(frame: Frame) -> Rows:
-    return Rows(frame.inputs, frame.label)
+def _rows(recipe: Model, frame: Frame) -> Rows:
+    column = recipe.weighting.column
+    weight = None if column is None else frame.column(column).to_numpy(np.float64, na_value=np.nan)
+    return Rows(frame.inputs, frame.label, recipe.weighting, weight)
 
 
 def _study(recipe: Model) -> Study:
@@ -275,7 +279,7 @@ def _study(recipe: Model) -> Study:
     def judge(fitted: Any, rows: Rows) -> float:
         return score(recipe.metrics[0], Answers.of(fitted, rows.inputs), rows.label)
 
-    return make_study(recipe, make_estimator, judge, SEED)
+    return make_study(recipe, make_estimator, judge, recipe.seed)
 
 
 def _rule(definitions: Definitions, recipe: Model) -> SplitRule:
@@ -305,7 +309,7 @@ def make_estimator(recipe: Model, made: Any) -> Any:
             f"model {recipe.name!r}: estimator is {made!r}; expected a scikit-learn estimator, or a function that"
             " returns one"
         )
-    return clone(made)
+    return seeded(clone(made), recipe.seed)
 
 
 def _split(definitions: Definitions, recipe: Model, frame: Frame, *, classes: bool) -> Split:

@@ -57,6 +57,8 @@ def convert(
     Raises:
         NoGraph: where there is none.
     """
+    if own.labels is not None and own.labels.shape[1] > 1:
+        raise NoGraph("it predicts classes of several labels, whose graphs give them in different forms")
     reasons: dict[str, list[str]] = {}
     nearly = None
     for layout, precision in _candidates(inputs):
