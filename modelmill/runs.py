@@ -65,6 +65,8 @@ class Run:
     """Folder of the model package in the storage."""
     error: str = ""
     traceback: str = ""
+    origin: dict[str, str] = field(default_factory=dict)
+    """Of a model that was trained elsewhere: its file, its SHA-256, and where it comes from."""
     params: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=dict)

@@ -7,6 +7,8 @@ from flask import Flask
 from modelmill.registry import Registry
 from modelmill.settings import Settings
 from modelmill.web import create_app, redis_answers
+from services.trainer.exchange.routes import add_exchange_routes
+from services.trainer.exchange.uploads import Uploads
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.routes import add_job_routes
 from services.trainer.models.overview import Overview
@@ -23,4 +25,5 @@ def trainer_app(
     add_job_routes(app, queue, registry, recipes)
     add_run_routes(app, overview, recipes)
     add_model_routes(app, overview, recipes)
+    add_exchange_routes(app, Uploads(queue, overview.storage), registry, recipes)
     return app

@@ -2,7 +2,7 @@
 
 What it adds to RQ's worker:
 
-- It runs one function only; a job's function is checked by name before anything is imported.
+- It runs two functions only; a job's function is checked by name before anything is imported.
 - It claims a job in one transaction: taken off the queue, started, leased. A job that someone canceled or took
   meanwhile is left alone, and no moment is left in which a killed worker loses one.
 - The lease lasts 10 s and is renewed every 3 s; idle workers and the trainer look for expired ones every 2 s. So after
@@ -36,13 +36,14 @@ from rq.serializers import JSONSerializer
 from rq.utils import get_version, now
 from rq.worker.base import WorkerStatus
 
-import services.trainer.job  # noqa: F401  here, so that each training starts with scikit-learn loaded
+import services.trainer.exchange.job
+import services.trainer.job  # noqa: F401  here, so that each job starts with scikit-learn loaded
 from modelmill import keys, logs
 from modelmill.connections import AWAY, Redis, connect
 from modelmill.definitions_file import load
 from modelmill.errors import InvalidRequest, ModelmillError, RunEnded, Unavailable
 from modelmill.registry import Registry
-from services.trainer.jobs.queue import KEPT_SECONDS, TRAIN
+from services.trainer.jobs.queue import FUNCTIONS, KEPT_SECONDS
 from services.trainer.jobs.recovery import ATTEMPTS, LEASE, SWEEP, recover
 from services.trainer.settings import TrainerSettings
 
@@ -59,7 +60,7 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class TrainJob(Job):
-    """A job that can run nothing but a training: no other function, no method, no callback."""
+    """A job that can run nothing but the functions of ours: no other one, no method, no callback."""
 
     success_callback = failure_callback = stopped_callback = None
     lease = ""
@@ -72,8 +73,10 @@ class TrainJob(Job):
         Raises:
             InvalidRequest: for any other.
         """
-        if self.func_name != TRAIN or self.instance is not None:
-            raise InvalidRequest(f"function {self.func_name!r} may not run here; only {TRAIN!r} may")
+        if self.func_name not in FUNCTIONS or self.instance is not None:
+            raise InvalidRequest(
+                f"function {self.func_name!r} may not run here; only {' and '.join(map(repr, FUNCTIONS))} may"
+            )
         if self._success_callback_name or self._failure_callback_name or self._stopped_callback_name:
             raise InvalidRequest("a job with callbacks may not run here")
         return super().func

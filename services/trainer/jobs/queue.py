@@ -25,7 +25,11 @@ from modelmill.events import iso
 from modelmill.registry import Registry
 
 TRAIN = "services.trainer.job.train"
-"""The function that a job names."""
+"""The function that a job of a training names."""
+REGISTER = "services.trainer.exchange.job.register_upload"
+"""And that of one which registers a model that was trained elsewhere."""
+FUNCTIONS = (TRAIN, REGISTER)
+"""All that may run."""
 KEPT_SECONDS = 24 * 3600
 """How long an ended job can still be looked at; its run is kept for good."""
 LISTED = 50
@@ -40,7 +44,7 @@ class JobView:
     job: str
     url: str
     model: str | None
-    """None for a job that is no training of ours."""
+    """None for a job that is not ours."""
     status: str
     """As RQ names it: queued, started, finished, failed, canceled or stopped."""
     stage: str
@@ -117,7 +121,7 @@ class TrainingQueue:
 
     def is_pending(self, model: str) -> bool:
         """Whether a training of `model` waits or runs."""
-        return any(_arguments(job).get("model") == model for job in self._active())
+        return any(_arguments(job).get("model") == model for job in self._active() if job.func_name == TRAIN)
 
     def cancel(self, job_id: str, registry: Registry, *, by: str = "") -> JobView:
         """Take a waiting job off the queue, or stop a running one: its worker kills it within seconds.
@@ -185,9 +189,9 @@ class TrainingQueue:
 
 
 def _arguments(job: Job) -> dict[str, Any]:
-    """The keyword arguments of a training, also of one that was enqueued from the shell; of others none."""
+    """The keyword arguments of a job of ours, also of one that was enqueued from the shell; of others none."""
     try:
-        if job.func_name != TRAIN:
+        if job.func_name not in FUNCTIONS:
             return {}
         names = ("model", "trigger", "by", "start", "end")
         return {**dict(zip(names, job.args, strict=False)), **job.kwargs}

@@ -24,7 +24,7 @@ from modelmill.runs import Run
 
 log = logging.getLogger(__name__)
 
-PROGRESS = {"frame": 0.0, "fit": 0.2, "evaluate": 0.7, "package": 0.8, "register": 0.95, "done": 1.0}
+PROGRESS = {"check": 0.0, "frame": 0.0, "fit": 0.2, "evaluate": 0.7, "package": 0.8, "register": 0.95, "done": 1.0}
 """Stage to the share of the work that lies before it."""
 PACKAGES = ("scikit-learn", "numpy", "pandas", "skl2onnx", "onnxruntime", "skops")
 LONGEST_PARAMETER = 500
