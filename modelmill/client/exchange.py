@@ -176,12 +176,17 @@ def _converted(path: Path, scratch: Path, *, trust_pickle: bool, cure: str) -> P
 
 def _in_one_file(model: MlflowModel, scratch: Path) -> Path:
     """The ONNX file of an MLflow folder; one with the weights in it where MLflow put them into other files."""
-    if sum(1 for item in model.path.parent.iterdir() if item.name.startswith(model.path.name)) == 1:
-        return model.path
     import onnx
+    from onnx.external_data_helper import uses_external_data
 
     target = scratch / GRAPH
-    onnx.save(onnx.load(model.path), target, save_as_external_data=False)
+    try:
+        weights = onnx.load(model.path, load_external_data=False).graph.initializer
+        if not any(uses_external_data(tensor) for tensor in weights):
+            return model.path
+        onnx.save(onnx.load(model.path), target, save_as_external_data=False)
+    except Exception as error:  # protobuf's and onnx's have no common root
+        raise InvalidRequest(f"{str(model.path)!r} cannot be read as ONNX: {error}") from None
     return target
 
 

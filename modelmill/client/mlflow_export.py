@@ -22,6 +22,8 @@ EXAMPLE, SERVING_EXAMPLE = "input_example.json", "serving_input_example.json"
 NEEDED = ("numpy", "pandas")
 NEEDED_BY = {ESTIMATOR: ("scikit-learn", "skops"), GRAPH: ("onnx", "onnxruntime")}
 """File of a package to the Python packages that load it."""
+TYPES = {"float": "double", "int": "long", "bool": "boolean", "str": "string"}
+"""Declared type to MLflow's."""
 LABELS = {str: "string", bool: "boolean", int: "long", float: "double"}
 
 
@@ -110,8 +112,8 @@ def _signature(manifest: Manifest, *, tabular: bool) -> dict[str, Any]:
 
 
 def _column_type(item: Input) -> str:
-    """Whole numbers and truth values were numbers of floating point to the model, in which one can be missing."""
-    return "string" if item.dtype == "str" else "double"
+    """MLflow turns no whole number into one of floating point, and has no missing ones."""
+    return "double" if item.nullable and item.dtype != "str" else TYPES[item.dtype]
 
 
 def _tensor(dtype: str, width: int) -> dict[str, Any]:
@@ -122,16 +124,16 @@ def _table(manifest: Manifest) -> dict[str, Any]:
     """One row, as a DataFrame split into columns and data."""
     return {
         "columns": [item.name for item in manifest.inputs],
-        "data": [[_value(item, manifest.example[item.name]) for item in manifest.inputs]],
+        "data": [[_cell(item, manifest.example[item.name]) for item in manifest.inputs]],
     }
 
 
 def _matrix(manifest: Manifest) -> list[list[Any]]:
-    return [[_value(item, manifest.example[item.name]) for item in manifest.inputs]]
+    return [[float(manifest.example[item.name]) for item in manifest.inputs]]
 
 
-def _value(item: Input, value: Any) -> Any:
-    return value if value is None or item.dtype == "str" else float(value)
+def _cell(item: Input, value: Any) -> Any:
+    return float(value) if value is not None and _column_type(item) == "double" else value
 
 
 def _example_info(tabular: bool) -> dict[str, Any]:

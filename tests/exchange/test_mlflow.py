@@ -87,7 +87,7 @@ def test_weights_that_mlflow_keeps_in_another_file_come_along(trainer: Trainer, 
     weights = np.linspace(-1, 1, 3 * 300, dtype=np.float32).reshape(3, 300)
     graph = wide_graph(weights)
     mlflow.onnx.save_model(graph, tmp_path / "model")
-    assert len([file for file in (tmp_path / "model").iterdir() if file.name.startswith("model.onnx")]) == 2
+    assert (tmp_path / "model" / "model.onnx").stat().st_size < weights.nbytes
     run = trainer.register(tmp_path / "model", classes=[0, 1])
     given, _ = rows()
     labels, _ = trainer.answers(run["version"], given)
@@ -200,14 +200,6 @@ def test_an_exported_version_has_a_signature_and_an_input_example(
         loaded.predict(example[["feature_1", "feature_2"]])
     about = model.metadata["modelmill"]
     assert (about["model"], about["version"]) == (MODEL, number)
-
-
-def test_whole_numbers_may_be_given_to_an_exported_version(
-    version: tuple[int, Any], trainer: Trainer, tmp_path: Path
-) -> None:
-    trainer.client.export(MODEL, tmp_path / "out", version=version[0])
-    given = pd.DataFrame({name: np.array([1, 2, 3]) for name in ("feature_1", "feature_2", "feature_3")})
-    assert len(mlflow.pyfunc.load_model(str(tmp_path / "out")).predict(given)) == 3
 
 
 def test_an_exported_version_can_be_logged_and_served_from_a_store(

@@ -28,7 +28,9 @@ def rows(names: Sequence[str] = NAMES) -> tuple[pd.DataFrame, np.ndarray]:
 def fitted(estimator: Any | None = None, names: Sequence[str] = NAMES) -> Any:
     """A pipeline, or `estimator`, fitted on the columns `names`."""
     given, label = rows(names)
-    return (estimator or make_pipeline(StandardScaler(), LogisticRegression(C=0.5))).fit(given, label)
+    if estimator is None:
+        estimator = make_pipeline(StandardScaler(), LogisticRegression(C=0.5))
+    return estimator.fit(given, label)
 
 
 def skops_file(estimator: Any) -> bytes:
