@@ -7,6 +7,7 @@ from flask import Flask
 from modelmill.registry import Registry
 from modelmill.settings import Settings
 from modelmill.web import create_app, redis_answers
+from services.trainer.evaluation.routes import add_evaluation_routes
 from services.trainer.exchange.routes import add_exchange_routes
 from services.trainer.exchange.uploads import Uploads
 from services.trainer.jobs.queue import TrainingQueue
@@ -24,6 +25,7 @@ def trainer_app(
     app = create_app("trainer", settings, {"redis": redis_answers(registry.redis)})
     add_job_routes(app, queue, registry, recipes)
     add_run_routes(app, overview, recipes)
+    add_evaluation_routes(app, overview)
     add_model_routes(app, overview, recipes)
     add_exchange_routes(app, Uploads(queue, overview.storage), registry, recipes)
     return app
