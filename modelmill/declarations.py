@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args
 
-from modelmill import durations, splits
+from modelmill import durations, splits, trusted_types
 from modelmill.constraints import NO_CONSTRAINTS, ColumnSpec, Constraints, Expect
 from modelmill.metrics import all_of, columns_of
 from modelmill.schedules import Schedule
@@ -299,6 +299,7 @@ class Model(Declared):
         promote: `if_better` (than the champion on the same held-out rows), `always` or `manual`.
         train: when to train without being asked: `every(seconds=60)`, `cron("0 3 * * *")`, or a list of them.
         defaults: values for features of an entity that is not there; without one a request for it is a 404.
+        trusted: types, `mymodule.MyTransformer`, that the estimator may be loaded with where it is served itself.
     """
 
     def __init__(
@@ -318,6 +319,7 @@ class Model(Declared):
         promote: Policy = "if_better",
         train: Schedule | Sequence[Schedule] = (),
         defaults: Mapping[str, Scalar] | None = None,
+        trusted: Sequence[str] = (),
         test_share: float | None = None,
     ) -> None:
         self.entities = _entities(f"model {name!r}", entities)
@@ -329,6 +331,7 @@ class Model(Declared):
         self.promote = promote
         self.train = tuple(train) if isinstance(train, Sequence) else (train,)
         self.defaults = dict(defaults or {})
+        self.trusted = trusted_types.checked(f"model {name!r}", trusted)
         super().__init__("model", name)
         if not self.features and not self.inputs:
             raise ValueError(f"model {name!r}: expected at least one feature or input")

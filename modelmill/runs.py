@@ -63,6 +63,13 @@ class Run:
     git_commit: str = ""
     package: str = ""
     """Folder of the model package in the storage."""
+    runtime: str = ""
+    """What serves it: `onnx float32`, `onnx float64`, or `skops`, which is scikit-learn."""
+    runtime_reason: str = ""
+    """Why that is not ONNX."""
+    parity: dict[str, float] = field(default_factory=dict)
+    """How far the package's answers are from the estimator's on the held-out rows: `rows`, `labels_differing`,
+    `max_difference`, `max_relative_difference`, `edge_rows`."""
     error: str = ""
     traceback: str = ""
     origin: dict[str, str] = field(default_factory=dict)

@@ -37,7 +37,7 @@ from services.trainer.evaluation.segments import parts
 from services.trainer.jobs.recovery import LOST
 from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions, parameters
 from services.trainer.packaging import manifest as packaging
-from services.trainer.packaging.convert import convert
+from services.trainer.packaging.packing import pack
 from services.trainer.promotion.registration import HeldOut, register
 from services.trainer.settings import TrainerSettings
 from services.trainer.training import frame as frames
@@ -138,12 +138,13 @@ def _train(
             segments=brief(found.segments, recipe.metric),
         )
     with record.stage("package"):
-        converted = convert(estimator, inputs.fed, held_out.rows)
+        packed = pack(estimator, inputs.fed, held_out.rows, answers, trusted=recipe.trusted)
+        fitted_on = frame.inputs.iloc[parted.train]
         manifest = packaging.manifest(
-            recipe, definitions.fingerprint, record.run.id, inputs, estimator, converted, found.metrics, held_out.rows
+            recipe, record.run, inputs, estimator, packed, fitted_on=fitted_on, held_out=held_out.rows
         )
-        folder = package.write(storage, manifest, packaging.files(estimator, converted))
-        record.note(package=folder, params=record.run.params | {"graph": str(converted)})
+        folder = package.write(storage, manifest, packed.files)
+        record.note(package=folder, **packed.recorded)
     with record.stage("register"):
         version, decision = register(record.registry, storage, record.run, manifest, held_out)
     return version.version, decision.promote

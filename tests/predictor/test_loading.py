@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from modelmill import applied, keys, package
 from modelmill.connections import Redis
@@ -15,8 +17,9 @@ from modelmill.package import Input
 from modelmill.registry import Registry
 from modelmill.storage import Storage
 from services.predictor.loading import load
+from tests.own_types import Halved
 from tests.predictor import packages
-from tests.predictor.packages import manifest, publish
+from tests.predictor.packages import manifest, publish, served_by_scikit_learn
 
 
 def test_a_version_is_loaded_with_its_signature(fake_redis: Redis, storage: Storage) -> None:
@@ -54,7 +57,7 @@ def test_a_missing_file_is_refused(fake_redis: Redis, storage: Storage, file: st
     "changes, reason",
     [
         ({"classes": [0, 1, 2]}, "zip"),
-        ({"layout": "columns"}, "its graph has the inputs X; expected feature_1, feature_2, clicks"),
+        ({"layout": "columns"}, "it has the inputs X; expected feature_1, feature_2, clicks"),
         ({"inputs": packages.USER_INPUTS[:2]}, "InvalidArgument"),
         ({"example": {}}, "KeyError: 'feature_1'"),
         ({"example": {"feature_1": None, "feature_2": 0.0, "clicks": 0}}, "InvalidAnswer"),
@@ -72,6 +75,53 @@ def test_what_is_no_graph_is_refused(fake_redis: Redis, storage: Storage) -> Non
     publish(fake_redis, storage, manifest(), b"not a graph")
     with pytest.raises(PackageError, match="cannot be served"):
         load(Registry(fake_redis), storage, "user_target", 1)
+
+
+@pytest.mark.parametrize("file", [package.ESTIMATOR, package.MANIFEST])
+def test_a_wrong_byte_in_a_package_without_a_graph_is_refused(fake_redis: Redis, storage: Storage, file: str) -> None:
+    name = f"{publish(fake_redis, storage, *served_by_scikit_learn(LogisticRegression())).package}/{file}"
+    content = bytearray(storage.read(name))
+    content[len(content) // 2] ^= 1
+    storage.write(name, bytes(content))
+    with pytest.raises(PackageError, match=file):
+        load(Registry(fake_redis), storage, "user_target", 1)
+
+
+OWN = "tests.own_types.Halved"
+TRUSTING = """
+from modelmill import Entity, Model, Source
+user = Entity("user", key="user_id")
+users = Source("users", entity=user, columns={"feature_1": float, "feature_2": float | None, "target": int})
+Model("user_target", entities=[user], features=["feature_1"], label="target", estimator=None, trusted=["TYPE"])
+"""
+
+
+def declaring(redis: Redis, folder: Path, trusted: str) -> str:
+    """The fingerprint of applied definitions in which the model trusts a type."""
+    (folder / "mill.py").write_text(TRUSTING.replace("TYPE", trusted))
+    definitions = load_definitions(folder / "mill.py")
+    applied.keep(redis, definitions)
+    return definitions.fingerprint
+
+
+@pytest.mark.parametrize("says", [[], [OWN]])
+def test_an_estimator_of_a_type_that_the_definitions_do_not_trust_is_refused_whatever_its_package_says(
+    fake_redis: Redis, storage: Storage, tmp_path: Path, says: list[str]
+) -> None:
+    definitions = declaring(fake_redis, tmp_path, "tests.own_types.Other")
+    estimator = make_pipeline(Halved(), LogisticRegression())
+    publish(fake_redis, storage, *served_by_scikit_learn(estimator, trusted=says, definitions=definitions))
+    with pytest.raises(PackageError, match=r"cannot be served: .* nobody has reviewed: tests\.own_types\.Halved\."):
+        load(Registry(fake_redis), storage, "user_target", 1)
+
+
+def test_an_estimator_of_a_type_that_the_definitions_trust_is_served(
+    fake_redis: Redis, storage: Storage, tmp_path: Path
+) -> None:
+    definitions = declaring(fake_redis, tmp_path, OWN)
+    estimator = make_pipeline(Halved(), LogisticRegression())
+    publish(fake_redis, storage, *served_by_scikit_learn(estimator, trusted=[OWN], definitions=definitions))
+    assert load(Registry(fake_redis), storage, "user_target", 1).manifest.trusted == [OWN]
 
 
 MILL = """
