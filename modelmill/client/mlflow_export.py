@@ -7,6 +7,7 @@ the flavour `onnx`. A version that has a graph alone is loaded as ONNX by `mlflo
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -129,7 +130,8 @@ def _table(manifest: Manifest) -> dict[str, Any]:
 
 
 def _matrix(manifest: Manifest) -> list[list[Any]]:
-    return [[float(manifest.example[item.name]) for item in manifest.inputs]]
+    given = (manifest.example[item.name] for item in manifest.inputs)
+    return [[math.nan if value is None else float(value) for value in given]]
 
 
 def _cell(item: Input, value: Any) -> Any:

@@ -122,7 +122,7 @@ def test_a_run_in_the_store_around_the_folder_comes_with_it(trainer: Trainer, st
     folder = Path(logged.artifact_path.removeprefix("file://"))
     run = trainer.register(folder)
     assert run["params"]["mlflow.C"] == "0.5"
-    assert run["metrics"]["elsewhere.auc"] == 0.97
+    assert run["origin"]["metric.auc"] == "0.97"
     origin = run["origin"]
     assert origin["mlflow_run_id"] == theirs.info.run_id
     assert (origin["mlflow_run_name"], origin["mlflow_tag.team"]) == ("quick", "growth")

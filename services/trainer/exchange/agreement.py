@@ -8,7 +8,7 @@ from typing import Any
 from modelmill.declarations import Column
 from modelmill.errors import InvalidRequest
 from modelmill.package import Input
-from services.trainer.evaluation.metrics import Task
+from services.trainer.evaluation.answers import Task
 
 NUMBERS = ("double", "float", "long", "integer")
 TYPES = {"float": NUMBERS, "int": NUMBERS, "bool": ("boolean", *NUMBERS), "str": ("string",)}
@@ -68,7 +68,7 @@ def require_task(task: Task, declared: Task, model: str) -> None:
         raise InvalidRequest(f"the file holds a model for {task}; model {model!r} is declared for {declared}")
 
 
-def labels(classes: Sequence[Any], label: Column, model: str) -> list[Any]:
+def as_labels(classes: Sequence[Any], label: Column, model: str) -> list[Any]:
     """The classes as values of the declared label's type.
 
     Raises:

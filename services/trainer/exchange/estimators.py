@@ -1,15 +1,14 @@
 """Estimators of scikit-learn that were trained elsewhere, from the skops files in which they come.
 
-A skops file says which types are made when it is loaded. Only scikit-learn's own and those of the reviewed list are;
-for any other the file is refused before anything in it is made.
+A skops file says which types are made when it is loaded. Only scikit-learn's own are, those of the reviewed list, and
+those that the definitions trust; for any other the file is refused before anything in it is made.
 """
 
 from __future__ import annotations
 
 import io
-import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sklearn
@@ -18,26 +17,22 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from modelmill.errors import InvalidRequest
+from modelmill.estimator_serving import load_estimator
 from modelmill.package import Input
 from services.trainer.exchange.agreement import require_count, require_names
 
-TRUSTED = (
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.tree._tree.Tree",
-)
-"""Types beyond those that skops trusts by itself: arrays of numbers in a shell, without code of their own."""
 LARGEST = 4 << 30
 """Bytes that a file may be unpacked."""
 PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"(dp", b"ccopy_reg")
 
 
-def read_estimator(content: bytes, model: str, inputs: Sequence[Input]) -> Any:
-    """The fitted estimator in a skops file, which takes the declared inputs.
+def read_estimator(content: bytes, model: str, inputs: Sequence[Input], trusted: Collection[str] = ()) -> Any:
+    """The fitted estimator in a skops file, which takes the declared inputs; `trusted` are types of the user's own.
 
     Raises:
         InvalidRequest: for anything else.
     """
-    estimator = _loaded(content)
+    estimator = _loaded(content, trusted)
     if not hasattr(estimator, "predict"):
         raise InvalidRequest(
             f"the file holds a {type(estimator).__name__}; expected a fitted estimator of scikit-learn"
@@ -63,7 +58,7 @@ def untrusted_types(content: bytes) -> list[str]:
     return found
 
 
-def _loaded(content: bytes) -> Any:
+def _loaded(content: bytes, trusted: Collection[str]) -> Any:
     if content.startswith(PICKLE_STARTS):
         raise InvalidRequest(
             "the file is a pickle, which runs code when it is loaded and is never taken; save the estimator with"
@@ -74,15 +69,7 @@ def _loaded(content: bytes) -> Any:
             size = sum(item.file_size for item in archive.infolist())
         if size > LARGEST:
             raise InvalidRequest(f"the skops file is {size} bytes unpacked; expected at most {LARGEST}")
-        unknown = [name for name in untrusted_types(content) if name not in TRUSTED]
-        if unknown:
-            raise InvalidRequest(
-                f"the skops file holds types that are not trusted: {', '.join(unknown)}; use estimators and functions"
-                " of scikit-learn itself"
-            )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an older scikit-learn's; what counts is what it answers
-            return skops.io.loads(content, trusted=list(TRUSTED))
+        return load_estimator(content, trusted)
     except InvalidRequest:
         raise
     except Exception as error:  # zipfile, json, skops and scikit-learn each have their own

@@ -15,11 +15,9 @@ import onnx
 from onnx import TensorProto, external_data_helper, helper
 
 from modelmill.errors import InvalidRequest
-from modelmill.package import Input
-from services.trainer.evaluation.metrics import Task
+from modelmill.package import MATRIX, Input, Layout, Precision
+from services.trainer.evaluation.answers import Task
 from services.trainer.exchange.agreement import require_count, require_names
-from services.trainer.packaging.convert import Precision
-from services.trainer.packaging.graph import MATRIX, Layout
 
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 CASTABLE = (*FLOATS, TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.FLOAT16)

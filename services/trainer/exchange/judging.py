@@ -6,31 +6,43 @@ They may well be among those that it was fitted on; nobody here can know.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import numpy as np
 import pandas as pd
 
+from modelmill.carried import carried
 from modelmill.declarations import Model
 from modelmill.definitions import Definitions
 from modelmill.errors import InvalidRequest, RequestFailed, Unavailable
 from modelmill.package import Input
-from services.trainer.evaluation.metrics import Task
-from services.trainer.job import TLS, _split
+from services.trainer.evaluation.answers import Task
+from services.trainer.job import TLS, _held_out, _split
 from services.trainer.promotion.registration import HeldOut
 from services.trainer.settings import TrainerSettings
 from services.trainer.training import frame as frames
 from services.trainer.training.frame import Frame
+from services.trainer.training.split import Split
 
 EMPTY: dict[str, Any] = {"float": 0.0, "int": 0.0, "bool": 0.0, "str": ""}
 """Type to the value of an input that no example gives."""
 
 
-def held_out(
+@dataclass(frozen=True)
+class Court:
+    """The labelled rows, and those of them that a model is judged on."""
+
+    frame: Frame
+    parted: Split
+    held_out: HeldOut
+
+
+def court(
     definitions: Definitions, recipe: Model, inputs: Sequence[Input], task: Task, settings: TrainerSettings
-) -> tuple[Frame, HeldOut] | str:
-    """The frame of the labelled rows and what is held out of it; or, in a sentence, why there is none."""
+) -> Court | str:
+    """The labelled rows and what is held out of them; or, in a sentence, why there are none."""
     label = definitions.label_source(recipe).columns[recipe.label]
     try:
         with (
@@ -39,11 +51,11 @@ def held_out(
                 http, settings.feature_url, recipe.name, definitions.fingerprint, start=None, end=None
             ) as file,
         ):
-            frame = frames.read(file, inputs, label)
-        parts = _split(definitions, recipe, frame, classes=task == "classification")
+            frame = frames.read(file, inputs, label, carried(definitions, recipe))
+        parted = _split(definitions, recipe, frame, classes=task == "classification")
     except (InvalidRequest, RequestFailed, Unavailable) as error:
         return error.detail
-    return frame, HeldOut(recipe, frame.inputs.iloc[parts.held_out], frame.label[parts.held_out])
+    return Court(frame, parted, _held_out(recipe, frame, parted))
 
 
 def one_row(inputs: Sequence[Input], example: dict[str, Any] | None) -> pd.DataFrame:
