@@ -181,7 +181,8 @@ def test_an_exported_version_answers_in_mlflow_as_here(
     np.testing.assert_array_equal(
         mlflow.sklearn.load_model(folder).predict_proba(given), estimator.predict_proba(given)
     )
-    onnx.checker.check_model(mlflow.onnx.load_model(folder))
+    if "model.onnx" in done["files"]:  # but not where no graph answers alike
+        onnx.checker.check_model(mlflow.onnx.load_model(folder))
 
 
 def test_an_exported_version_has_a_signature_and_an_input_example(

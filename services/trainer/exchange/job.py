@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rq import get_current_job
+from rq.job import Job
 
 from modelmill import applied, package
 from modelmill.connections import connect
@@ -78,16 +79,37 @@ def register_upload(
     settings = TrainerSettings.read()
     redis = connect(settings.redis_url, timeout=settings.redis_timeout)
     definitions = applied.in_force(redis) or load(settings.definitions)
-    recipe = definitions.model(model)
     registry, storage = Registry(redis), Storage(settings.storage_url)
     job = get_current_job()
-    if job and (before := _earlier_attempt(registry, job)):
-        return before
     offered = Offer.from_json(offer)
-    elsewhere = {f"metric.{name}": f"{value:.10g}" for name, value in offered.metrics.items()}
-    run = Run(
+    done = _earlier_attempt(registry, job) if job else None
+    if done is None:
+        run = _run(definitions, definitions.model(model), offered, trigger=trigger, by=by, job=job)
+        record = RunRecord(registry, run, job)
+        try:
+            with record.recording():
+                inputs = packaging.signature(definitions, definitions.model(model))
+                task = Registration(record, definitions, definitions.model(model), storage, settings, offered, inputs)
+                version, promoted = _register(task, upload)
+        except InvalidRequest:  # which another attempt would find as well
+            storage.remove(upload)
+            raise
+        record.done()
+        done = {"run": run.id, "version": version, "promoted": promoted, "metrics": record.run.metrics}
+    if promote and not done["promoted"]:
+        asked = reason or f"asked for when it was registered, run {done['run']}"
+        registry.promote(model, done["version"], by=by, reason=asked)
+        done["promoted"] = True
+    storage.remove(upload)
+    return done
+
+
+def _run(definitions: Definitions, recipe: Model, offer: Offer, *, trigger: str, by: str, job: Job | None) -> Run:
+    """What is known of the registration before anything is checked."""
+    elsewhere = {f"metric.{name}": f"{value:.10g}" for name, value in offer.metrics.items()}
+    return Run(
         id=new_run_id(),
-        model=model,
+        model=recipe.name,
         started=utc_now(),
         trigger=trigger,
         by=by,
@@ -96,19 +118,9 @@ def register_upload(
         features=[*recipe.features, *recipe.inputs],
         definitions=definitions.fingerprint,
         packages=package_versions(),
-        params=offered.params,
-        origin={**offered.origin, **elsewhere, "format": offered.format, "file": offered.file},
+        params=offer.params,
+        origin={**offer.origin, **elsewhere, "format": offer.format, "file": offer.file},
     )
-    record = RunRecord(registry, run, job)
-    with record.recording():
-        inputs = packaging.signature(definitions, recipe)
-        task = Registration(record, definitions, recipe, storage, settings, offered, inputs)
-        version, promoted = _register(task, upload)
-    record.done()
-    if promote and not promoted:
-        registry.promote(model, version, by=by, reason=reason or f"asked for when it was registered, run {run.id}")
-    storage.remove(upload)
-    return {"run": run.id, "version": version, "promoted": promoted or promote, "metrics": record.run.metrics}
 
 
 def _register(task: Registration, upload: str) -> tuple[int, bool]:

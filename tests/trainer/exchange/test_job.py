@@ -68,6 +68,7 @@ class Offers:
         (run,) = self.registry.runs.newest("user_target")
         assert (run.status, run.error, run.version) == ("failed", refusal.value.detail, None)
         assert self.registry.versions("user_target") == []
+        assert self.storage.names("uploads", "") == []
         return refusal.value.detail
 
 
