@@ -45,7 +45,7 @@ test-browser: $(DEV) ## run the tests that need Chromium
 	$(BIN)/python -m pytest -m browser $(ARGS)
 
 test-extras: $(MLFLOW_VENV)/.installed ## run the tests against the real MLflow, in .venv-mlflow
-	$(MLFLOW_VENV)/bin/python -m pytest -m mlflow $(ARGS)
+	$(MLFLOW_VENV)/bin/python -m pytest tests/exchange -m mlflow $(ARGS)
 
 test-compose: $(DEV) ## build the image and test the system in containers
 	$(BIN)/python -m pytest -m compose $(ARGS)
@@ -73,7 +73,7 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --
 lock: $(DEV) ## write the locks anew (UPGRADE=1 takes the newest versions)
 	$(COMPILE) $(DEV_EXTRAS:%=--extra %) --group build --group lock --output-file requirements-dev.lock
 	$(COMPILE) --extra local --group build --constraints requirements-dev.lock --output-file requirements.lock
-	$(COMPILE) --extra mlflow --extra test --group build --output-file requirements-mlflow.lock
+	$(COMPILE) --extra mlflow --extra local --extra test --group build --output-file requirements-mlflow.lock
 
 clean: down ## stop, then remove the virtual environment and caches; what you ingested and trained stays
 	@if [ -f $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi

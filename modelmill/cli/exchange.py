@@ -70,6 +70,7 @@ def register(
         show.as_json(run)
         return
     names = ("model", "version", "run", "metrics", "decision", "origin")
+    run["origin"] = dict(sorted(run["origin"].items()))
     aliases = [name for name, number in api.model(model)["aliases"].items() if number == run["version"]]
     show.facts({"aliases": aliases} | {name: run["id"] if name == "run" else run[name] for name in names})
 

@@ -102,7 +102,7 @@ def _signature(manifest: Manifest, *, tabular: bool) -> dict[str, Any]:
         inputs = [_tensor(manifest.tensor_dtype, len(manifest.inputs))]
     else:
         inputs = [
-            {**_tensor("str" if item.dtype == "str" else manifest.tensor_dtype, 1), "name": item.name}
+            {**_tensor("object" if item.dtype == "str" else manifest.tensor_dtype, 1), "name": item.name}
             for item in manifest.inputs
         ]
     outputs = None

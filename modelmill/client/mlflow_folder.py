@@ -74,7 +74,7 @@ def read_folder(folder: Path) -> MlflowModel:
         raise InvalidRequest(f"MLflow model {str(folder)!r} is serialized as {form!r}; expected skops")
     if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
         raise InvalidRequest(f"MLflow model {str(folder)!r} names the file {path.name!r}, which is not in it")
-    names = ("run_id", "model_id", "model_uuid", "mlflow_version", "utc_time_created")
+    names = ("run_id", "model_id", "mlflow_version", "utc_time_created")
     origin = {f"mlflow_{name.removeprefix('mlflow_')}": str(about[name]) for name in names if about.get(name)}
     if sklearn:
         origin["sklearn_version"] = str(sklearn.get("sklearn_version", ""))
