@@ -300,6 +300,8 @@ class Model(Declared):
         train: when to train without being asked: `every(seconds=60)`, `cron("0 3 * * *")`, or a list of them.
         defaults: values for features of an entity that is not there; without one a request for it is a 404.
         trusted: types, `mymodule.MyTransformer`, that the estimator may be loaded with where it is served itself.
+        timeout: how long a training may take, such as "2h", before it is stopped and has failed; else the trainer's
+            setting decides.
     """
 
     def __init__(
@@ -320,6 +322,7 @@ class Model(Declared):
         train: Schedule | Sequence[Schedule] = (),
         defaults: Mapping[str, Scalar] | None = None,
         trusted: Sequence[str] = (),
+        timeout: str | None = None,
         test_share: float | None = None,
     ) -> None:
         self.entities = _entities(f"model {name!r}", entities)
@@ -332,6 +335,7 @@ class Model(Declared):
         self.train = tuple(train) if isinstance(train, Sequence) else (train,)
         self.defaults = dict(defaults or {})
         self.trusted = trusted_types.checked(f"model {name!r}", trusted)
+        self.timeout = None if timeout is None else _length(f"model {name!r}: timeout", timeout)
         super().__init__("model", name)
         if not self.features and not self.inputs:
             raise ValueError(f"model {name!r}: expected at least one feature or input")

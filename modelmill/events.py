@@ -85,7 +85,7 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunFailed(Event):
-    """A training attempt ended without a version."""
+    """A training attempt ended without a version: it failed, was cancelled, or lost its worker."""
 
     type: ClassVar[str] = "run.failed"
     stream: ClassVar[str] = keys.EVENTS_MODELS
@@ -95,6 +95,8 @@ class RunFailed(Event):
     run: str
     error: str
     """The error in one sentence; the traceback is in the run."""
+    status: str = "failed"
+    """`failed`, `cancelled` or `lost`."""
 
 
 @dataclass(frozen=True, kw_only=True)

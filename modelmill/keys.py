@@ -20,6 +20,12 @@ def entries_added(stream: str) -> str:
 
 QUEUE = "train"
 """Name of the RQ queue; RQ itself keeps it under `rq:queue:train`."""
+TRAININGS = "trainings"
+"""Hash: what a training was asked for (`model|start|end`) to the job that further requests for the same join."""
+STORAGE_SWEPT = "storage:swept"
+"""String: there for a minute after the storage was looked through for what ended runs have left."""
+JOB_PRIORITY = "priority"
+"""Field of an RQ job's hash: 2 high, 1 normal, 0 low. Where it lacks, it is 1."""
 
 DEFINITIONS = "definitions"
 """Hash: fingerprint and path of the definitions file in force, and since when; `applying`: the one begun last."""
@@ -156,6 +162,14 @@ RUNNING = "running"
 def run(run_id: str) -> str:
     """Hash: one training attempt, whatever became of it."""
     return f"run:{run_id}"
+
+
+def job_events(job_id: str) -> str:
+    """Stream: what a job tells while it goes on: stages, progress and each line of its log; the newest 10,000 entries.
+
+    Expires a day after it was last added to, an hour after the job has ended.
+    """
+    return f"job:{job_id}:events"
 
 
 def runs(model: str) -> str:

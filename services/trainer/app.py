@@ -23,7 +23,7 @@ def trainer_app(
 ) -> Flask:
     """The trainer's app."""
     app = create_app("trainer", settings, {"redis": redis_answers(registry.redis)})
-    add_job_routes(app, queue, registry, recipes)
+    add_job_routes(app, queue, registry, recipes, overview.storage, settings.threads)
     add_run_routes(app, overview, recipes)
     add_evaluation_routes(app, overview)
     add_model_routes(app, overview, recipes)

@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 import numpy as np
+import orjson
+from redis.client import Pipeline
 from rq import get_current_job
 from rq.job import Job
 from sklearn.base import clone
@@ -34,8 +36,10 @@ from services.trainer.evaluation.answers import Answers, task_of
 from services.trainer.evaluation.evaluate import Question, brief, evaluate
 from services.trainer.evaluation.metrics import require_metrics
 from services.trainer.evaluation.segments import parts
+from services.trainer.jobs import snapshot
 from services.trainer.jobs.recovery import LOST
 from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions, parameters
+from services.trainer.jobs.view import attempt_of
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.packing import pack
 from services.trainer.promotion.registration import HeldOut, register
@@ -68,9 +72,13 @@ def train(
     job = get_current_job()
     if job and (before := _earlier_attempt(registry, job)):
         return before
+    if job:
+        _agree(registry, job, definitions, recipe)
     run = Run(
-        id=new_run_id(),
+        id=getattr(job, "run", "") or new_run_id(),
         model=model,
+        attempt=max(1, attempt_of(job)) if job else 1,
+        retry_reason=job.meta.get("reason", "") if job else "",
         started=utc_now(),
         trigger=trigger,
         by=by,
@@ -111,6 +119,7 @@ def _train(
                 http, settings.feature_url, recipe.name, definitions.fingerprint, start=start, end=end
             ) as file,
         ):
+            record.progress(0.5)
             frame = frames.read(file, inputs.fed, label, carried(definitions, recipe))
         parted = _split(definitions, recipe, frame, classes=task == "classification")
         record.note(
@@ -128,7 +137,7 @@ def _train(
     with record.stage("evaluate"):
         held_out = _held_out(recipe, frame, parted)
         answers = Answers.of(estimator, held_out.rows)
-        question = Question(recipe.metrics, held_out.label, (recipe.label,), held_out.segments, parted.how)
+        question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, parted.how)
         found = evaluate(question, answers, frame.label[parted.train])
         evaluations.write(storage, recipe.name, record.run.id, found)
         record.note(
@@ -150,18 +159,37 @@ def _train(
     return version.version, decision.promote
 
 
+def _agree(registry: Registry, job: Job, definitions: Definitions, recipe: Model) -> None:
+    """Note which data the job is about to read, so that requests for the same join it, and the model's time limit."""
+    job.meta["data"] = snapshot.position(registry.redis, definitions, recipe.name)
+    noted: dict[str, Any] = {"meta": orjson.dumps(job.meta)}
+    if recipe.timeout:
+        job.timeout = noted["timeout"] = recipe.timeout
+
+    def note(pipe: Pipeline) -> None:
+        if (lease := getattr(job, "lease", "")) and not pipe.exists(lease):
+            raise RunEnded(getattr(job, "run", ""), "lost", "its worker did not renew its lease in time")
+        pipe.multi()
+        pipe.hset(job.key, mapping=noted)
+
+    registry.redis.transaction(note, *filter(None, [getattr(job, "lease", "")]))
+
+
 def _earlier_attempt(registry: Registry, job: Job) -> dict[str, Any] | None:
     """What an attempt would have returned whose process was killed after it had registered its version.
 
     A run that was not that far is closed.
     """
+    before = getattr(job, "before", None)
+    if before is None:
+        return None
     try:
-        run = registry.runs.get(job.meta["run"])
-    except (KeyError, UnknownName):  # there was none, or it was killed before it had recorded anything
+        run = registry.runs.get(before)
+    except UnknownName:  # it was killed before it had recorded anything
         return None
     if run.version is None:
         with suppress(RunEnded):
-            registry.runs.fail(run, LOST, "")
+            registry.runs.lose(run, LOST)
         return None
     promoted = any(m.version == run.version and m.by == "trainer" for m in registry.history(run.model))
     return {"run": run.id, "version": run.version, "promoted": promoted, "metrics": run.metrics}
@@ -187,7 +215,7 @@ def make_estimator(recipe: Model) -> Any:
 def _split(definitions: Definitions, recipe: Model, frame: Frame, *, classes: bool) -> Split:
     """As the recipe says; by time where it says nothing and the label's source has times of its own."""
     by_itself = ByTime() if definitions.label_source(recipe).event_time else AtRandom()
-    parted = split(recipe.split or by_itself, frame, [recipe.label], classes=classes)
+    parted = split(recipe.split or by_itself, frame, recipe.labels, classes=classes)
     if classes:
         require_classes(frame.label, parted)
     elif not np.issubdtype(frame.label.dtype, np.number):

@@ -40,11 +40,12 @@ def build() -> Flask:
         timeout=settings.train_timeout,
         limit=settings.train_queue_limit,
     )
+    storage = Storage(settings.storage_url)
     stop = Flag()
     Thread(target=recipes.follow, args=(position, stop), name="definitions", daemon=True).start()
     Thread(target=Scheduler(recipes, queue).watch, args=(stop,), name="schedules", daemon=True).start()
-    Thread(target=recovery.watch, args=(queue.rq, registry, stop), name="recovery", daemon=True).start()
-    overview = Overview(registry, Storage(settings.storage_url))
+    Thread(target=recovery.watch, args=(queue.rq, registry, storage, stop), name="recovery", daemon=True).start()
+    overview = Overview(registry, storage)
     return trainer_app(queue, registry, overview, recipes, settings)
 
 

@@ -35,6 +35,7 @@ from services.trainer.exchange.estimators import read_estimator
 from services.trainer.exchange.graphs import ForeignGraph, read_graph
 from services.trainer.job import _earlier_attempt, make_estimator
 from services.trainer.jobs.run_record import RunRecord, package_versions, parameters
+from services.trainer.jobs.view import attempt_of
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.packing import pack
 from services.trainer.promotion.registration import register
@@ -108,8 +109,10 @@ def _run(definitions: Definitions, recipe: Model, offer: Offer, *, trigger: str,
     """What is known of the registration before anything is checked."""
     elsewhere = {f"metric.{name}": f"{value:.10g}" for name, value in offer.metrics.items()}
     return Run(
-        id=new_run_id(),
+        id=getattr(job, "run", "") or new_run_id(),
         model=recipe.name,
+        attempt=max(1, attempt_of(job)) if job else 1,
+        retry_reason=job.meta.get("reason", "") if job else "",
         started=utc_now(),
         trigger=trigger,
         by=by,
