@@ -13,6 +13,7 @@ import click
 from modelmill import show
 from modelmill.cli import terminal
 from modelmill.cli.terminal import EXIT_FAILED, json_option
+from modelmill.cli.training import followed
 
 
 @click.command()
@@ -58,8 +59,7 @@ def register(
         example=None if example is None else _row(example.read()),
         tracking_uri=tracking_uri,
     )
-    with show.stages(f"registering {file.name}", as_json) as watch:
-        job = api.wait(job["job"], watch=watch)
+    job = followed(api, job["job"], f"registering {file.name}", as_json)
     if job["status"] != "finished":
         show.as_json(job) if as_json else show.errors.print(
             f"[red]error:[/] {job['error']}", highlight=False, soft_wrap=True
