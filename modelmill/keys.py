@@ -11,6 +11,8 @@ EVENTS_FEATURES = "events:features"
 """Stream: definitions applied, rows ingested, features backfilled."""
 EVENTS_PREDICTIONS = "events:predictions"
 """Stream: one entry a predict request, served or failed."""
+EVENTS_ALERTS = "events:alerts"
+"""Stream: what is wrong with models in production: drift, quality that has gone down."""
 
 
 def entries_added(stream: str) -> str:
@@ -197,9 +199,19 @@ def alias_history(model: str) -> str:
     return f"model:{model}:history"
 
 
-def schedule_position(model: str) -> str:
-    """String: the last slot that any scheduler has looked at, as an ISO time."""
-    return f"schedule:{model}"
+def triggers(model: str) -> str:
+    """Hash: each trigger of a model, such as `every 60 s`, to how far it has come and what became of it, as JSON."""
+    return f"triggers:{model}"
+
+
+BACKFILLS = "backfills"
+"""Set: names of the models that are being trained as of past days."""
+
+
+def backfill(model: str) -> str:
+    """Hash: the last request to train a model as of past days: what was asked for, `status`, and as `point.{time}` what
+    became of each point in time."""
+    return f"backfill:{model}"
 
 
 def report_batch(reporter: str) -> str:

@@ -132,6 +132,9 @@ class Manifest:
     metrics: dict[str, float]
     example: dict[str, Any]
     """One row of input values, by name, with which the predictor warms up."""
+    answer: list[Any] = field(default_factory=list)
+    """What comes out for the example, output by output: a model that answers otherwise when it is loaded, for instance
+    because another version of scikit-learn loads it, is not served."""
     auxiliary: list[Input] = field(default_factory=list)
     """Stored features that are read only to compute inputs."""
     definitions: str = ""

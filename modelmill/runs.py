@@ -35,8 +35,11 @@ class Run:
     started: str
     finished: str = ""
     trigger: str = "manual"
+    """What asked for it: `manual`, `backfill`, or a kind of trigger: `every`, `cron`, `after`, `on`."""
     by: str = ""
     """Who or what asked for it."""
+    as_of: str = ""
+    """The time before which the event times of its rows had to lie; empty where all rows were taken."""
     job: str = ""
     """The RQ job that carried it out."""
     attempt: int = 1

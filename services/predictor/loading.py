@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from modelmill import applied, package
 from modelmill.connections import AWAY, Redis
@@ -14,9 +16,12 @@ from modelmill.registry import Registry
 from modelmill.request_features import RequestFeature
 from modelmill.sessions import TENSORS, Session, open_session
 from modelmill.storage import Storage
-from services.predictor.inference import infer
+from services.predictor.inference import infer, tensors
 from services.predictor.live import ServedModel
 from services.predictor.signature import NO_FUNCTIONS, Signature
+
+NEARLY = 1e-4
+"""How far the answer to the example may be from what it was, of itself and at all."""
 
 
 def load(registry: Registry, storage: Storage, model: str, version: int) -> ServedModel:
@@ -79,7 +84,11 @@ def warmed_up(
     session: Session,
     functions: Mapping[str, RequestFeature] = NO_FUNCTIONS,
 ) -> ServedModel:
-    """A model that has answered once: its manifest's example."""
+    """A model that has answered once: its manifest's example, as it did when it was packed.
+
+    Raises:
+        ValueError: where its answer, or what it takes, is not what the manifest says.
+    """
     outputs = [item.name for item in session.get_outputs()]
     has_probabilities = manifest.task == "classification" and len(outputs) > 1
     model = ServedModel(
@@ -94,8 +103,26 @@ def warmed_up(
         class_names=tuple(map(_class_name, manifest.classes)) if has_probabilities else (),
         loaded=utc_now(),
     )
-    infer(model, [[manifest.example[item.name] for item in manifest.inputs]])
+    example = [[manifest.example[item.name] for item in manifest.inputs]]
+    infer(model, example)
+    if manifest.answer:
+        _require_same(manifest, session.run(model.outputs, tensors(model, example)))
     return model
+
+
+def _require_same(manifest: Manifest, outputs: Sequence[np.ndarray]) -> None:
+    """Refuse a model that answers its example otherwise than when it was packed; rounding may differ by machine."""
+    for found, packed in zip(outputs, manifest.answer, strict=True):
+        expected = np.asarray(packed, found.dtype)
+        if found.dtype.kind == "f":
+            same = found.shape == expected.shape and np.allclose(found, expected, rtol=NEARLY, atol=NEARLY)
+        else:
+            same = np.array_equal(found, expected)
+        if not same:
+            raise ValueError(
+                f"it answers its example with {found.tolist()}, and did with {packed} when it was packed, by"
+                f" {', '.join(f'{name} {version}' for name, version in manifest.environment.items())}; train again"
+            )
 
 
 def _tensors(manifest: Manifest, session: Session) -> Mapping[str, Any]:

@@ -16,6 +16,8 @@ from services.trainer.models.overview import Overview
 from services.trainer.models.routes import add_model_routes
 from services.trainer.recipes import Recipes
 from services.trainer.runs.routes import add_run_routes
+from services.trainer.triggers.backfill import Backfills
+from services.trainer.triggers.routes import add_trigger_routes
 
 
 def trainer_app(
@@ -28,4 +30,5 @@ def trainer_app(
     add_evaluation_routes(app, overview)
     add_model_routes(app, overview, recipes)
     add_exchange_routes(app, Uploads(queue, overview.storage), registry, recipes)
+    add_trigger_routes(app, recipes, Backfills(queue, registry))
     return app

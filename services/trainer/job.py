@@ -82,6 +82,7 @@ def train(
         started=utc_now(),
         trigger=trigger,
         by=by,
+        as_of=end or "",
         job=job.id if job else "",
         lease=getattr(job, "lease", ""),
         features=[*recipe.features, *recipe.inputs],

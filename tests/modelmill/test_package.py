@@ -134,7 +134,18 @@ def test_a_file_that_the_manifest_does_not_list_is_refused(storage: Storage, fol
 
 
 def test_a_package_of_the_first_schema_version_is_still_served(storage: Storage, folder: str) -> None:
-    later = ("runtime", "runtime_reason", "trusted", "parity", "tensors", "outputs", "ranges", "environment", "sha256")
+    later = (
+        "answer",
+        "runtime",
+        "runtime_reason",
+        "trusted",
+        "parity",
+        "tensors",
+        "outputs",
+        "ranges",
+        "environment",
+        "sha256",
+    )
     raw = orjson.loads(storage.read(f"{folder}/{MANIFEST}"))
     old = {name: value for name, value in raw.items() if name not in later} | {"schema_version": 1}
     seal = hashlib.sha256(orjson.dumps(old)).hexdigest()

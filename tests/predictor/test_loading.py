@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -15,6 +17,7 @@ from modelmill.definitions_file import load as load_definitions
 from modelmill.errors import PackageError, UnknownName
 from modelmill.package import Input
 from modelmill.registry import Registry
+from modelmill.sessions import TENSORS, open_session
 from modelmill.storage import Storage
 from services.predictor.loading import load
 from tests.own_types import Halved
@@ -60,6 +63,11 @@ def test_a_missing_file_is_refused(fake_redis: Redis, storage: Storage, file: st
         ({"layout": "columns"}, "it has the inputs X; expected feature_1, feature_2, clicks"),
         ({"inputs": packages.USER_INPUTS[:2]}, "InvalidArgument"),
         ({"example": {}}, "KeyError: 'feature_1'"),
+        (
+            {"answer": [[0], [[0.5, 0.5]]], "environment": {"scikit-learn": "1.9.1"}},
+            "answers its example with .* and did with .* when it was packed, by scikit-learn 1.9.1; train again",
+        ),
+        ({"answer": [[1]]}, "zip"),
         ({"example": {"feature_1": None, "feature_2": 0.0, "clicks": 0}}, "InvalidAnswer"),
     ],
 )
@@ -69,6 +77,20 @@ def test_a_graph_that_is_not_what_the_manifest_says_is_refused(
     publish(fake_redis, storage, manifest(**changes), packages.classifier())
     with pytest.raises(PackageError, match=reason):
         load(Registry(fake_redis), storage, "user_target", 1)
+
+
+@pytest.mark.parametrize("by", ["graph", "scikit-learn"])
+def test_a_model_that_answers_its_example_as_when_it_was_packed_is_served(
+    fake_redis: Redis, storage: Storage, by: str
+) -> None:
+    described, content = (
+        (manifest(), packages.classifier()) if by == "graph" else served_by_scikit_learn(LogisticRegression())
+    )
+    session = open_session(described, content)
+    feed = {node.name: np.array([[0.1, 0.2, 3]], TENSORS[node.type]) for node in session.get_inputs()}
+    answer = [output.tolist() for output in session.run([node.name for node in session.get_outputs()], feed)]
+    publish(fake_redis, storage, replace(described, answer=answer), content)
+    assert load(Registry(fake_redis), storage, "user_target", 1).manifest.answer == answer
 
 
 def test_what_is_no_graph_is_refused(fake_redis: Redis, storage: Storage) -> None:

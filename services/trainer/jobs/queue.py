@@ -184,9 +184,10 @@ class TrainingQueue:
         ended = sorted(self._fetch_all(newest), key=lambda job: job.ended_at or job.created_at, reverse=True)
         return [view(self.rq, job) for job in (*reversed(active), *ended[:LISTED])]
 
-    def is_pending(self, model: str) -> bool:
-        """Whether a training of `model` waits or runs."""
-        return any(arguments_of(job).get("model") == model for job in self._active() if job.func_name == TRAIN)
+    def is_pending(self, model: str, *, but: str = "") -> bool:
+        """Whether a training of `model` waits or runs, other than those that the trigger `but` asked for."""
+        known = (arguments_of(job) for job in self._active() if job.func_name == TRAIN)
+        return any(job.get("model") == model and job.get("trigger") != but for job in known)
 
     def cancel(self, job_id: str, registry: Registry, *, by: str = "") -> JobView:
         """Take a waiting job off the queue, or stop a running one: its worker kills it within seconds.

@@ -11,8 +11,10 @@ single precision: they lie on the edge of a decision.
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +22,10 @@ import numpy as np
 import pandas as pd
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
+from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
+from sklearn.ensemble import VotingClassifier
 
+from modelmill.errors import InvalidRequest
 from modelmill.package import MATRIX, Input, Layout, Parity, Precision
 from modelmill.sessions import graph_session
 from services.trainer.evaluation.answers import Answers
@@ -60,7 +65,7 @@ def convert(
             outputs = graph.run(rows)
             differing = own.differing(outputs, tolerance)
         except Exception as error:  # neither skl2onnx's nor ONNX Runtime's errors have a common root
-            reasons.setdefault(_first_line(error), []).append(f"{layout} {precision}")
+            reasons.setdefault(_reason(error), []).append(f"{layout} {precision}")
             continue
         few = precision == "float32" and differing.sum() <= max(1, tolerance.edge_share * len(rows))
         if not differing.any():
@@ -71,8 +76,7 @@ def convert(
             nearly = Converted(content, graph, layout, precision, parity), differing
     if nearly and _on_edge(estimator, nearly[0].graph, rows[nearly[1]], tolerance):
         return nearly[0]
-    tried = "; ".join(f"{reason} ({', '.join(candidates)})" for reason, candidates in reasons.items())
-    raise NoGraph(f"{tried}{_too_fine(rows)}")
+    raise NoGraph(f"{_listed(reasons)}{_too_fine(rows)}")
 
 
 def _difference(own: OwnAnswers, outputs: list[np.ndarray], differing: np.ndarray) -> str:
@@ -94,7 +98,7 @@ def _graph(estimator: Any, inputs: Sequence[Input], layout: Layout, precision: P
     else:
         types = [(i.name, (StringTensorType if i.dtype == "str" else number)([None, 1])) for i in inputs]
     has_probabilities = hasattr(estimator, "predict_proba")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_flattening(estimator):
         warnings.simplefilter("ignore")  # theirs, about each other's versions
         model = convert_sklearn(
             estimator, initial_types=types, options={"zipmap": False} if has_probabilities else None
@@ -105,6 +109,20 @@ def _graph(estimator: Any, inputs: Sequence[Input], layout: Layout, precision: P
         _rename_inputs(model.graph, [item.name for item in inputs])
     content: bytes = model.SerializeToString()
     return content
+
+
+@contextmanager
+def _without_flattening(estimator: Any) -> Iterator[None]:
+    """Let voting classifiers be converted, which skl2onnx refuses for how they transform, whatever they predict."""
+    found = [one for one in (estimator, *estimator.get_params().values()) if isinstance(one, VotingClassifier)]
+    flattening = [one for one in found if one.flatten_transform]
+    for one in flattening:
+        one.flatten_transform = False
+    try:
+        yield
+    finally:
+        for one in flattening:
+            one.flatten_transform = True
 
 
 def _rename_inputs(graph: Any, names: Sequence[str]) -> None:
@@ -143,6 +161,22 @@ def _too_fine(rows: pd.DataFrame) -> str:
     return f"; single precision cannot tell all values of {', '.join(map(repr, fine))} apart: scale or shift them"
 
 
-def _first_line(error: Exception) -> str:
+def _listed(reasons: Mapping[str, Sequence[str]]) -> str:
+    """All reasons in one sentence, each with the candidates that it goes for unless it is that of all."""
+    if len(reasons) == 1:
+        return next(iter(reasons))
+    return "; ".join(f"{reason} ({', '.join(candidates)})" for reason, candidates in reasons.items())
+
+
+def _reason(error: Exception) -> str:
+    """Why a candidate failed: the first line of its error, without what only the libraries' authors need."""
+    if isinstance(error, InvalidRequest):
+        return error.detail
+    if isinstance(error, MissingShapeCalculator | MissingConverter):
+        kind = re.search(r"<class '(?:[\w.]+\.)?(\w+)'>", str(error))
+        return f"skl2onnx has no converter for {kind[1] if kind else 'it'}"
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
+    first = re.sub(
+        r"^\[ONNXRuntimeError\] : \d+ : \w+ : |\. You may raise an issue at \S+", "", lines[0] if lines else ""
+    )
+    return f"{type(error).__name__}: {first[:200]}"

@@ -78,7 +78,7 @@ def manifest(
     held_out: pd.DataFrame,
 ) -> Manifest:
     """The manifest of the estimator that `run` fitted."""
-    task = task_of(estimator)
+    task, shown = task_of(estimator), one_row(held_out)
     return Manifest(
         model=recipe.name,
         run=run.id,
@@ -98,7 +98,8 @@ def manifest(
         classes=estimator.classes_.tolist() if task == "classification" else [],
         label=recipe.label,
         metrics=run.metrics,
-        example=example(inputs.fed, held_out),
+        example=example(inputs.fed, shown),
+        answer=[output.tolist() for output in packed.graph.run(shown)],
         ranges={item.name: value_range(fitted_on[item.name]) for item in inputs.fed},
         environment=run.packages,
     )
@@ -117,12 +118,15 @@ def value_range(column: pd.Series) -> Range:
     return Range(missing=(len(numbers) - len(there)) / len(numbers), low=float(there.min()), high=float(there.max()))
 
 
-def example(inputs: list[Input], rows: pd.DataFrame) -> dict[str, Any]:
-    """One of `rows` as the values of a request: the first that lacks nothing, otherwise the first."""
-    numbers = rows.select_dtypes("number")
-    complete = np.flatnonzero(numbers.notna().all(axis=1))
-    row = rows.iloc[complete[0] if len(complete) else 0]
-    return {item.name: _value(item, row[item.name]) for item in inputs}
+def one_row(rows: pd.DataFrame) -> pd.DataFrame:
+    """The first of `rows` that lacks no number, otherwise the first."""
+    complete = np.flatnonzero(rows.select_dtypes("number").notna().all(axis=1))
+    return rows.iloc[[complete[0] if len(complete) else 0]]
+
+
+def example(inputs: list[Input], row: pd.DataFrame) -> dict[str, Any]:
+    """A frame of one row as the values of a request."""
+    return {item.name: _value(item, row[item.name].iloc[0]) for item in inputs}
 
 
 def _value(item: Input, value: Any) -> float | int | bool | str | None:

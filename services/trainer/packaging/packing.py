@@ -124,5 +124,6 @@ def _estimator(
             f"{refused} cannot serve it either: loaded from its file it answers {differing.sum()} of {len(rows)}"
             " held-out rows otherwise"
         )
+    log.warning("scikit-learn will serve %s, which takes longer: %s", type(estimator).__name__, reason)
     parity = own.parity(outputs)
     return Packed("skops", reason, graph, layout, "float64", parity, {ESTIMATOR: content}, foreign_types(content))

@@ -56,7 +56,14 @@ class OwnAnswers:
         return cls(output.predicted, numbers, np.ones((rows, 1)))
 
     def differing(self, outputs: list[np.ndarray], tolerance: Tolerance) -> np.ndarray:
-        """[n] whether a package with these outputs answers a row otherwise than within `tolerance`."""
+        """[n] whether a package with these outputs answers a row otherwise than within `tolerance`.
+
+        Raises:
+            InvalidRequest: where it does not answer with one label or number a row.
+        """
+        shape, rows = outputs[0].shape, len(self.numbers)
+        if shape != (rows,) and (self.labels is not None or shape != (rows, 1)):
+            raise InvalidRequest(f"its answers for {rows} rows are of the shape {list(shape)}; expected one a row")
         allowed = (tolerance.number if self.labels is None else tolerance.probability) * self.scale
         close = (self._differences(outputs) <= allowed).all(axis=1)  # NaN never is
         found: np.ndarray = ~close | self._other_labels(outputs)

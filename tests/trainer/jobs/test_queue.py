@@ -29,13 +29,13 @@ def start_run(registry: Registry, job: str) -> str:
 
 
 def test_a_job_is_json_and_expires(fake_queue: TrainingQueue) -> None:
-    job = fake_queue.rq.fetch_job(fake_queue.enqueue("m", trigger="schedule", by="every 60 s"))
+    job = fake_queue.rq.fetch_job(fake_queue.enqueue("m", trigger="every", by="every 60 s"))
     assert job is not None
     assert json.loads(job.data) == [
         TRAIN,
         None,
         [],
-        {"model": "m", "trigger": "schedule", "by": "every 60 s", "start": None, "end": None},
+        {"model": "m", "trigger": "every", "by": "every 60 s", "start": None, "end": None},
     ]
     assert (job.timeout, job.result_ttl, job.failure_ttl) == (3600, 86400, 86400)
 

@@ -8,7 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    VotingClassifier,
+)
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
@@ -105,6 +110,15 @@ def test_a_category_that_training_never_saw_is_answered_as_the_estimator_answers
 def test_a_classifier_without_probabilities_has_labels_only() -> None:
     _, _, graph = fitted(RidgeClassifier(), NUMBERS, YES)
     assert graph.outputs == ["label"]
+
+
+@pytest.mark.parametrize("how", ["soft", "hard"])
+def test_a_vote_answers_alike_and_is_left_as_it_was(how: str) -> None:
+    both = [("logistic", LogisticRegression()), ("forest", RandomForestClassifier(5, random_state=0))]
+    vote = make_pipeline(StandardScaler(), VotingClassifier(both, voting=how))
+    estimator, found, _ = fitted(vote, NUMBERS, YES)
+    assert found.parity.labels_differing == 0
+    assert estimator[-1].flatten_transform
 
 
 def test_a_regressor_answers_alike() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -14,7 +15,7 @@ from modelmill.definitions_file import load
 from modelmill.package import MOST_VALUES, Input, Manifest, Range, Tensor
 from modelmill.runs import Run
 from services.trainer.evaluation.answers import Answers
-from services.trainer.packaging.manifest import Inputs, example, manifest, signature, value_range
+from services.trainer.packaging.manifest import Inputs, example, manifest, one_row, signature, value_range
 from services.trainer.packaging.packing import pack
 
 MILL = """
@@ -110,6 +111,7 @@ def test_a_manifest_says_what_is_served_and_what_it_was_made_of(tmp_path: Path) 
         label="late",
         metrics={"r2": 0.5},
         example={"a": 1.0, "b": 3.0},
+        answer=[pytest.approx(estimator.predict(numbers[1:2]))],
         ranges={"a": Range(0.25, 0.0, 2.0), "b": Range(0.0, 1.0, 5.0)},
         environment={"python": "3.11"},
     )
@@ -135,9 +137,9 @@ def rows(x: list[float]) -> pd.DataFrame:
 
 
 def test_the_example_is_a_complete_row_as_a_request_has_it() -> None:
-    assert example(INPUTS, rows([np.nan, 0.5])) == {"x": 0.5, "n": 2, "b": True, "s": None}
-    assert [type(v) for v in example(INPUTS, rows([1.0, 0.5])).values()] == [float, int, bool, str]
+    assert example(INPUTS, one_row(rows([np.nan, 0.5]))) == {"x": 0.5, "n": 2, "b": True, "s": None}
+    assert [type(v) for v in example(INPUTS, one_row(rows([1.0, 0.5]))).values()] == [float, int, bool, str]
 
 
 def test_where_no_row_is_complete_the_example_lacks_a_value() -> None:
-    assert example(INPUTS, rows([np.nan, np.nan])) == {"x": None, "n": 1, "b": False, "s": "JFK"}
+    assert example(INPUTS, one_row(rows([np.nan, np.nan]))) == {"x": None, "n": 1, "b": False, "s": "JFK"}

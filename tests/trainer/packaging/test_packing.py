@@ -80,7 +80,7 @@ OWN = make_pipeline(Halved(), LogisticRegression())
 def test_a_type_of_the_user_s_own_has_to_be_declared() -> None:
     with pytest.raises(
         InvalidRequest,
-        match=r"shape calculator .*Halved.* scikit-learn could serve it, but .*reviewed: tests\.own_types\.Halved.*Model\(\.\.\., trusted=",
+        match=r"skl2onnx has no converter for Halved\. scikit-learn could serve it, but .*reviewed: tests\.own_types\.Halved.*Model\(\.\.\., trusted=",
     ):
         packed(OWN)
 
