@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import click
 from modelmill import show
 from modelmill.cli import terminal
 from modelmill.cli.terminal import EXIT_FAILED, json_option
-from modelmill.cli.training import followed
 
 
 @click.command()
@@ -59,7 +59,8 @@ def register(
         example=None if example is None else _row(example.read()),
         tracking_uri=tracking_uri,
     )
-    job = followed(api, job["job"], f"registering {file.name}", as_json)
+    with nullcontext() if as_json else show.errors.status(f"registering {file.name}"):
+        job = api.wait(job["job"])
     if job["status"] != "finished":
         show.as_json(job) if as_json else show.errors.print(
             f"[red]error:[/] {job['error']}", highlight=False, soft_wrap=True

@@ -28,13 +28,13 @@ def train(model: str, wait: bool, start: str | None, end: str | None, priority: 
     api = terminal.client()
     job = api.train(model, start=start, end=end, priority=priority, by=os.environ.get("USER", "cli"))
     if wait:
-        job = followed(api, job["job"], f"training {model}", as_json)
+        job = _followed(api, job["job"], f"training {model}", as_json)
     show.as_json(job) if as_json else show.facts(job)
     if wait and job["status"] != "finished":
         sys.exit(EXIT_FAILED)
 
 
-def followed(api: Client, job: str, what: str, quiet: bool) -> dict[str, Any]:
+def _followed(api: Client, job: str, what: str, quiet: bool) -> dict[str, Any]:
     """The job once it has ended, shown until then."""
     try:
         with show.job(what, quiet) as shown:
@@ -73,7 +73,7 @@ def log(job: str, follow: bool) -> None:
     """Show what the run of JOB has logged and printed."""
     api = terminal.client()
     if follow:
-        followed(api, job, f"job {job}", quiet=False)
+        _followed(api, job, f"job {job}", quiet=False)
     found = api.job(job)
     if found["run"] is None:
         raise click.ClickException(f"job {job} has made no run: it is {found['status']}")

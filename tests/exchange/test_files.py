@@ -77,7 +77,7 @@ def test_a_mismatch_is_an_error_in_the_shell(shell: CliRunner, tmp_path: Path) -
     (tmp_path / "m.skops").write_bytes(skops_file(fitted(names=["feature_1"])))
     done = shell.invoke(cli.main, ["register", MODEL, str(tmp_path / "m.skops")])
     assert done.exit_code == 1
-    assert done.stderr.lstrip().startswith(
+    assert done.stderr.startswith(
         "error: estimator Pipeline does not take 'feature_2', 'feature_3'; model 'user_target'"
     )
 
