@@ -6,6 +6,7 @@ import hashlib
 import pickle
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from modelmill.runs import Run
 from modelmill.storage import Storage
 from services.predictor.inference import infer
 from services.predictor.loading import load as load_served
+from services.trainer.exchange import job as exchange_job
 from services.trainer.exchange.job import register_upload
 from services.trainer.job import train
 from tests.conftest import USERS_MILL, RedisServer
@@ -80,7 +82,8 @@ def offers(stored: Storage, registry: Registry) -> Offers:
 @pytest.fixture
 def manual(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The users example, in which a better model waits for a person."""
-    text = USERS_MILL.read_text().replace('promote="always"', 'promote="manual"')
+    text = re.sub(r'    promote="\w+",.*\n', "", USERS_MILL.read_text())
+    text = text.replace("    train=every", '    promote="manual",\n    train=every')
     (tmp_path / "mill.py").write_text(text)
     monkeypatch.setenv("MODELMILL_DEFINITIONS", str(tmp_path / "mill.py"))
 
@@ -181,6 +184,18 @@ def test_it_serves_at_once_where_that_is_asked_for(offers: Offers, registry: Reg
     assert registry.aliases("user_target") == {"champion": 1}
     (move,) = registry.history("user_target")
     assert (move.by, move.reason) == ("me", f"asked for when it was registered, run {run.id}")
+
+
+@pytest.mark.usefixtures("manual")
+def test_one_whose_worker_was_killed_after_it_had_its_number_is_finished_not_repeated(
+    offers: Offers, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = offers(skops_file(fitted()), "skops")
+    again = SimpleNamespace(id="job", meta={"run": first.id}, before=first.id, run="", lease="")
+    monkeypatch.setattr(exchange_job, "get_current_job", lambda: again)
+    assert offers(skops_file(fitted()), "skops", promote=True).id == first.id
+    assert registry.aliases("user_target") == {"champion": 1}
+    assert len(registry.runs.newest("user_target")) == 1
 
 
 def test_without_rows_to_judge_it_on_it_is_registered_and_says_why_it_is_not_promoted(
