@@ -66,7 +66,7 @@ def register(
             f"[red]error:[/] {job['error']}", highlight=False, soft_wrap=True
         )
         sys.exit(EXIT_FAILED)
-    run = api.run(job["run"])
+    run = api.get_run(job["run"])
     if as_json:
         show.as_json(run)
         return

@@ -45,7 +45,7 @@ class Trainer:
         """The run of the version that a model from elsewhere became."""
         job = self.client.wait(self.client.register(MODEL, path, **how)["job"], seconds=60)
         assert job["status"] == "finished", job["error"]
-        return self.client.run(job["run"])
+        return self.client.get_run(job["run"])
 
     def answers(self, version: int, rows: pd.DataFrame) -> tuple[list[Any], np.ndarray]:
         """What the predictor answers with a version: labels, and the probabilities of the classes in their order."""

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from redis.client import Pipeline
 from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
@@ -227,6 +228,7 @@ class TrainingQueue:
                 raise Conflict(f"job {job.id} has ended already: {CANCELLED}", job=job.id)
             pipe.multi()
             job.cancel(pipeline=pipe)
+            pipe.hset(job.key, "meta", orjson.dumps({**job.meta, "error": said}))
             pipe.expire(job.key, KEPT_SECONDS)
             if leases:
                 pipe.delete(*leases)
