@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -24,6 +25,7 @@ from services.trainer.app import trainer_app
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.models.overview import Overview
 from services.trainer.recipes import Recipes
+from services.trainer.runs.index import RunIndex
 from services.trainer.settings import TrainerSettings
 from tests.conftest import USERS_MILL, RedisServer
 from tests.trainer.conftest import FeatureStub, serving
@@ -61,7 +63,8 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainer]:
     (folder / "redis").mkdir()
     redis = RedisServer(folder / "redis")
     redis.start()
-    with serving(FeatureStub()) as stub:
+    with ExitStack() as ends, serving(FeatureStub()) as stub:
+        ends.callback(redis.stop)
         own = {
             "MODELMILL_REDIS_URL": redis.url,
             "MODELMILL_FEATURE_URL": stub.url,
@@ -72,14 +75,13 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainer]:
         with workers({**os.environ, **own}, folder / "worker.log") as start:
             start()
             yield from _served(redis, Storage(own["MODELMILL_STORAGE_URL"]))
-    redis.stop()
 
 
 def _served(redis: RedisServer, storage: Storage) -> Iterator[Trainer]:
     registry = Registry(redis.client())
     app = trainer_app(
         TrainingQueue(redis.client(text=False)), registry, Overview(registry, storage),
-        Recipes(redis.client(), USERS_MILL), TrainerSettings(),
+        Recipes(redis.client(), USERS_MILL), RunIndex(registry.runs), TrainerSettings(),
     )  # fmt: skip
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = Thread(target=server.serve_forever, daemon=True)
