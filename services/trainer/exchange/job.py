@@ -97,7 +97,7 @@ def register_upload(
             raise
         record.done()
         done = {"run": run.id, "version": version, "promoted": promoted, "metrics": record.run.metrics}
-    if promote and not done["promoted"]:
+    if promote and registry.aliases(model).get(CHAMPION) != done["version"]:
         asked = reason or f"asked for when it was registered, run {done['run']}"
         registry.promote(model, done["version"], by=by, reason=asked)
         done["promoted"] = True
