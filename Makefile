@@ -64,7 +64,7 @@ hooks: $(DEV) ## run the quick checks before each git commit
 	$(BIN)/pre-commit install
 
 # All extras but MLflow, which allows only older versions of some packages and so has an environment of its own.
-DEV_EXTRAS := local examples test bench
+DEV_EXTRAS := local examples optuna lightgbm xgboost test bench
 
 # The development lock is made first and constrains that of the runtime, so that both hold the same versions.
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \

@@ -27,13 +27,12 @@ from modelmill.storage import Storage
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers, Task, task_of
 from services.trainer.evaluation.evaluate import Question, brief, evaluate
-from services.trainer.evaluation.metrics import require_metrics
 from services.trainer.exchange import judging
 from services.trainer.exchange.agreement import require_task, require_types
 from services.trainer.exchange.candidate import answers_of, candidate, task_in
 from services.trainer.exchange.estimators import read_estimator
 from services.trainer.exchange.graphs import ForeignGraph, read_graph
-from services.trainer.job import _earlier_attempt, make_estimator
+from services.trainer.job import _earlier_attempt, _study
 from services.trainer.jobs.run_record import RunRecord, package_versions, parameters
 from services.trainer.jobs.view import attempt_of
 from services.trainer.packaging import manifest as packaging
@@ -175,14 +174,13 @@ def _checked(task: Registration, content: bytes) -> tuple[ForeignGraph | Any, Ta
         raise InvalidRequest(
             f"model {recipe.name!r} has {len(recipe.labels)} labels; models with one can be registered"
         )
-    require_metrics(recipe.metrics)
     if task.offer.columns is not None:
         require_types(task.offer.columns, recipe.name, fed)
     if task.offer.format == "onnx":
         offered: ForeignGraph | Any = read_graph(content, recipe.name, fed)
     else:
         offered = read_estimator(content, recipe.name, fed, recipe.trusted)
-    declared = task_of(make_estimator(recipe))
+    declared = task_of(_study(recipe).estimator)
     require_task(task_in(offered), declared, recipe.name)
     return offered, declared
 
@@ -190,7 +188,7 @@ def _checked(task: Registration, content: bytes) -> tuple[ForeignGraph | Any, Ta
 def _evaluate(task: Registration, court: judging.Court, answers: Answers) -> None:
     """Record how good it is on the held-out rows."""
     record, recipe, held_out = task.record, task.recipe, court.held_out
-    question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, court.parted.how)
+    question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, court.parted.how, recipe.seed)
     found = evaluate(question, answers, court.frame.label[court.parted.train])
     evaluations.write(task.storage, recipe.name, record.run.id, found)
     record.note(

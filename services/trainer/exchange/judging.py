@@ -13,13 +13,12 @@ import httpx
 import numpy as np
 import pandas as pd
 
-from modelmill.carried import carried
 from modelmill.declarations import Model
 from modelmill.definitions import Definitions
 from modelmill.errors import InvalidRequest, RequestFailed, Unavailable
 from modelmill.package import Input
 from services.trainer.evaluation.answers import Task
-from services.trainer.job import TLS, _held_out, _split
+from services.trainer.job import TLS, _held_out, _read, _split
 from services.trainer.promotion.registration import HeldOut
 from services.trainer.settings import TrainerSettings
 from services.trainer.training import frame as frames
@@ -43,7 +42,6 @@ def court(
     definitions: Definitions, recipe: Model, inputs: Sequence[Input], task: Task, settings: TrainerSettings
 ) -> Court | str:
     """The labelled rows and what is held out of them; or, in a sentence, why there are none."""
-    label = definitions.label_source(recipe).columns[recipe.label]
     try:
         with (
             httpx.Client(timeout=httpx.Timeout(10.0, read=settings.frame_timeout), verify=TLS) as http,
@@ -51,7 +49,7 @@ def court(
                 http, settings.feature_url, recipe.name, definitions.fingerprint, start=None, end=None
             ) as file,
         ):
-            frame = frames.read(file, inputs, label, carried(definitions, recipe))
+            frame = _read(definitions, recipe, file)
         parted = _split(definitions, recipe, frame, classes=task == "classification")
     except (InvalidRequest, RequestFailed, Unavailable) as error:
         return error.detail

@@ -17,9 +17,11 @@ from services.trainer.jobs.retry import ATTEMPTS
 
 TRAIN = "services.trainer.job.train"
 """The function that the job of a training names."""
+TRIAL = "services.trainer.job.trial"
+"""That of one which helps with the search of a training."""
 REGISTER = "services.trainer.exchange.job.register_upload"
 """And that of one which registers a model that was trained elsewhere."""
-FUNCTIONS: tuple[str, ...] = (TRAIN, REGISTER)
+FUNCTIONS: tuple[str, ...] = (TRAIN, TRIAL, REGISTER)
 """Every function that a worker runs."""
 ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.STOPPED)
 ARGUMENTS = ("model", "trigger", "by", "start", "end")
@@ -109,7 +111,7 @@ def attempt_of(job: Job) -> int:
 def arguments_of(job: Job) -> dict[str, Any]:
     """The keyword arguments of a job of ours, also of one that was enqueued from the shell; of others none."""
     try:
-        if job.func_name not in FUNCTIONS:
+        if job.func_name not in (TRAIN, REGISTER):
             return {}
         return {**dict(zip(ARGUMENTS, job.args, strict=False)), **job.kwargs}
     except (DeserializationError, TypeError):
