@@ -14,6 +14,7 @@ from modelmill import show
 from modelmill.cli import (
     evaluation,
     events,
+    exchange,
     features,
     models,
     predictions,
@@ -47,6 +48,19 @@ def main() -> None:
     """Keep scikit-learn models on tabular data alive in production."""
 
 
-for module in (system, features, proof, training, triggers, models, runs, trials, evaluation, predictions, events):
+for module in (
+    system,
+    features,
+    proof,
+    training,
+    triggers,
+    models,
+    runs,
+    trials,
+    evaluation,
+    exchange,
+    predictions,
+    events,
+):
     for command in module.COMMANDS:
         main.add_command(command)
