@@ -25,7 +25,7 @@ QUEUE = "train"
 TRAININGS = "trainings"
 """Hash: what a training was asked for (`model|start|end`) to the job that further requests for the same join."""
 STORAGE_SWEPT = "storage:swept"
-"""String: there for a minute after the storage was looked through for what ended runs have left."""
+"""String: there for ten minutes, or until a run fails, after the storage was looked through for what is left over."""
 JOB_PRIORITY = "priority"
 """Field of an RQ job's hash: 2 high, 1 normal, 0 low. Where it lacks, it is 1."""
 
@@ -161,6 +161,9 @@ def model(name: str) -> str:
 RUNNING = "running"
 """Set: ids of the runs that have begun and not ended."""
 
+RUN_CHANGES = "run_changes"
+"""Sorted set: ids of all runs by their last change (microseconds since 1970, each change later than the one before)."""
+
 
 def run(run_id: str) -> str:
     """Hash: one training attempt, whatever became of it."""
@@ -178,6 +181,33 @@ def job_events(job_id: str) -> str:
 def runs(model: str) -> str:
     """Sorted set: ids of a model's runs by start time (seconds since 1970)."""
     return f"runs:{model}"
+
+
+def trials(run_id: str) -> str:
+    """Sorted set: ids of the runs that are trials of a run's search, by trial number."""
+    return f"run:{run_id}:trials"
+
+
+def search(run_id: str) -> str:
+    """Hash: how many trials of a run's search have `begun`, `ended` and `failed`; and trial number to its state as
+    JSON: the run that has it in hand or had it, status, score.
+
+    Expires a day after the last trial began or ended.
+    """
+    return f"run:{run_id}:search"
+
+
+def search_in_hand(run_id: str) -> str:
+    """Hash: number of each trial of a run's search that has begun and not ended, to the lease of who has it in hand.
+
+    Expires with `search`.
+    """
+    return f"run:{run_id}:search:in_hand"
+
+
+def run_lease(run_id: str) -> str:
+    """String: while it is there the program that logs a run by hand lives; expires by itself."""
+    return f"run:{run_id}:lease"
 
 
 def version(model: str, number: int) -> str:

@@ -14,6 +14,7 @@ from modelmill import show
 from modelmill.cli import (
     evaluation,
     events,
+    exchange,
     features,
     lineage,
     models,
@@ -23,6 +24,7 @@ from modelmill.cli import (
     runs,
     system,
     training,
+    trials,
     triggers,
 )
 from modelmill.cli.terminal import EXIT_FAILED, EXIT_UNAVAILABLE
@@ -49,7 +51,20 @@ def main() -> None:
 
 
 for module in (
-    system, features, proof, training, triggers, models, runs, evaluation, reproduce, lineage, predictions, events,
-):  # fmt: skip
+    system,
+    features,
+    proof,
+    training,
+    triggers,
+    models,
+    runs,
+    trials,
+    evaluation,
+    reproduce,
+    lineage,
+    exchange,
+    predictions,
+    events,
+):
     for command in module.COMMANDS:
         main.add_command(command)

@@ -8,26 +8,37 @@ from modelmill.registry import Registry
 from modelmill.settings import Settings
 from modelmill.web import create_app, redis_answers
 from services.trainer.evaluation.routes import add_evaluation_routes
+from services.trainer.exchange.routes import add_exchange_routes
+from services.trainer.exchange.uploads import Uploads
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.routes import add_job_routes
 from services.trainer.models.overview import Overview
 from services.trainer.models.routes import add_model_routes
 from services.trainer.recipes import Recipes
+from services.trainer.runs.index import RunIndex
 from services.trainer.runs.routes import add_run_routes
 from services.trainer.trace.routes import add_trace_routes
+from services.trainer.training.routes import add_search_routes
 from services.trainer.triggers.backfill import Backfills
 from services.trainer.triggers.routes import add_trigger_routes
 
 
 def trainer_app(
-    queue: TrainingQueue, registry: Registry, overview: Overview, recipes: Recipes, settings: Settings
+    queue: TrainingQueue,
+    registry: Registry,
+    overview: Overview,
+    recipes: Recipes,
+    runs: RunIndex,
+    settings: Settings,
 ) -> Flask:
     """The trainer's app."""
     app = create_app("trainer", settings, {"redis": redis_answers(registry.redis)})
-    add_job_routes(app, queue, registry, recipes, overview.storage, settings.threads)
-    add_run_routes(app, overview, recipes)
+    add_job_routes(app, queue, registry, recipes, overview.storage, settings)
+    add_run_routes(app, runs, overview, recipes)
     add_evaluation_routes(app, overview)
+    add_search_routes(app, registry)
     add_model_routes(app, overview, recipes)
+    add_exchange_routes(app, Uploads(queue, overview.storage), registry, recipes)
     add_trigger_routes(app, recipes, Backfills(queue, registry))
     add_trace_routes(app, queue, overview, recipes)
     return app

@@ -5,10 +5,12 @@ Jobs are JSON, never pickles, and name their function as text, so that nothing o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
+import orjson
 from redis.client import Pipeline
 from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
@@ -23,7 +25,7 @@ from modelmill.errors import Conflict, QueueFull, RunEnded, UnknownName
 from modelmill.registry import Registry
 from services.trainer.jobs.journal import KEPT_SECONDS, append_to
 from services.trainer.jobs.priority import Priority, PriorityQueue, number_of, scheduled
-from services.trainer.jobs.view import CANCELLED, ENDED, REPRODUCE, TRAIN, JobView, arguments_of, view
+from services.trainer.jobs.view import CANCELLED, ENDED, REGISTER, REPRODUCE, TRAIN, JobView, arguments_of, view
 
 LISTED = 50
 """Ended jobs of each kind that a list shows."""
@@ -116,42 +118,66 @@ class TrainingQueue:
         Raises:
             QueueFull: where `limit` trainings wait.
         """
-        waiting = self.rq.count
-        if waiting >= self.limit:
-            raise QueueFull(waiting, self.limit)
         pipe = self.redis.pipeline() if pipeline is None else pipeline
-        job = self.rq.create_job(
-            TRAIN,
-            kwargs={"model": model, "trigger": trigger, "by": by, "start": start, "end": end},
-            timeout=timeout or self.timeout,
-            result_ttl=KEPT_SECONDS,
-            failure_ttl=KEPT_SECONDS,
-            description=f"train {model} ({trigger}{f' by {by}' if by else ''})",
-        )
-        pipe.hset(job.key, keys.JOB_PRIORITY, number_of(priority))
-        pipe.hset(keys.TRAININGS, _place(model, start, end), job.id)
-        pipe.sadd(self.rq.redis_queues_keys, self.rq.key)
-        self.rq._enqueue_job(job, pipeline=pipe)  # `enqueue_job` looks at dependencies, of which there are none
+        arguments = {"model": model, "trigger": trigger, "by": by, "start": start, "end": end}
+        description = f"train {model} ({trigger}{f' by {by}' if by else ''})"
+        job = self._add(pipe, TRAIN, arguments, description, priority=priority, timeout=timeout)
+        pipe.hset(keys.TRAININGS, _place(model, start, end), job)
         if pipeline is None:
             pipe.execute()
-        return str(job.id)
+        return job
 
-    def repeat(self, run: str, *, by: str = "", timeout: int | None = None) -> str:
-        """Add a repetition of a run, and return its job's id.
+    def enqueue_registration(self, model: str, arguments: Mapping[str, Any], description: str) -> str:
+        """Add the registration of a model that was trained elsewhere and return its job's id; none joins another.
 
         Raises:
             QueueFull: where `limit` jobs wait.
         """
-        if (waiting := self.rq.count) >= self.limit:
+        with self.redis.pipeline() as pipe:
+            job = self._add(pipe, REGISTER, {"model": model, **arguments}, description)
+            pipe.execute()
+        return job
+
+    def repeat(self, run: str, *, by: str = "", timeout: int | None = None) -> str:
+        """Add a repetition of a run and return its job's id; none joins another.
+
+        Raises:
+            QueueFull: where `limit` jobs wait.
+        """
+        description = f"reproduce {run}{f' (by {by})' if by else ''}"
+        with self.redis.pipeline() as pipe:
+            job = self._add(pipe, REPRODUCE, {"run": run, "by": by}, description, timeout=timeout)
+            pipe.execute()
+        return job
+
+    def require_room(self) -> None:
+        """Raise `QueueFull` where `limit` jobs wait."""
+        waiting = self.rq.count
+        if waiting >= self.limit:
             raise QueueFull(waiting, self.limit)
-        job = self.rq.enqueue(
-            REPRODUCE,
-            kwargs={"run": run, "by": by},
-            job_timeout=timeout or self.timeout,
+
+    def _add(
+        self,
+        pipe: Pipeline,
+        function: str,
+        arguments: Mapping[str, Any],
+        description: str,
+        *,
+        priority: Priority = "normal",
+        timeout: int | None = None,
+    ) -> str:
+        self.require_room()
+        job = self.rq.create_job(
+            function,
+            kwargs=dict(arguments),
+            timeout=timeout or self.timeout,
             result_ttl=KEPT_SECONDS,
             failure_ttl=KEPT_SECONDS,
-            description=f"reproduce {run}{f' (by {by})' if by else ''}",
+            description=description,
         )
+        pipe.hset(job.key, keys.JOB_PRIORITY, number_of(priority))
+        pipe.sadd(self.rq.redis_queues_keys, self.rq.key)
+        self.rq._enqueue_job(job, pipeline=pipe)  # `enqueue_job` looks at dependencies, of which there are none
         return str(job.id)
 
     def job(self, job_id: str) -> JobView:
@@ -173,7 +199,7 @@ class TrainingQueue:
 
     def is_pending(self, model: str, *, but: str = "") -> bool:
         """Whether a training of `model` waits or runs, other than those that the trigger `but` asked for."""
-        known = (arguments_of(job) for job in self._active())
+        known = (arguments_of(job) for job in self._active() if job.func_name == TRAIN)
         return any(job.get("model") == model and job.get("trigger") != but for job in known)
 
     def cancel(self, job_id: str, registry: Registry, *, by: str = "") -> JobView:
@@ -214,6 +240,7 @@ class TrainingQueue:
                 raise Conflict(f"job {job.id} has ended already: {CANCELLED}", job=job.id)
             pipe.multi()
             job.cancel(pipeline=pipe)
+            pipe.hset(job.key, "meta", orjson.dumps({**job.meta, "error": said}))
             pipe.expire(job.key, KEPT_SECONDS)
             if leases:
                 pipe.delete(*leases)

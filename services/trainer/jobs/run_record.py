@@ -29,11 +29,18 @@ from services.trainer.jobs.journal import append_to
 log = logging.getLogger(__name__)
 
 PROGRESS = {
-    "queued": 0.0, "frame": 0.0, "fit": 0.2, "evaluate": 0.7, "package": 0.8, "compare": 0.95, "register": 0.95,
+    "queued": 0.0,
+    "check": 0.0,
+    "frame": 0.0,
+    "fit": 0.2,
+    "evaluate": 0.7,
+    "package": 0.8,
+    "compare": 0.95,
+    "register": 0.95,
     "done": 1.0,
-}  # fmt: skip
+}
 """Stage to the share of the work that lies before it; `compare` is a stage of repetitions alone."""
-PACKAGES = ("scikit-learn", "numpy", "pandas", "skl2onnx", "onnxruntime", "skops")
+PACKAGES = ("scikit-learn", "numpy", "pandas", "skl2onnx", "onnx", "onnxruntime", "skops")
 LONGEST_PARAMETER = 500
 
 
@@ -65,6 +72,7 @@ class RunRecord:
             RunEnded: where someone else has closed the run; nothing more may be done in its name.
         """
         self.note(stage=name)
+        log.info("%s of %s, run %s", name, self.run.model, self.run.id)
         begun = time.perf_counter()
         yield
         self.run = replace(self.run, seconds={**self.run.seconds, name: round(time.perf_counter() - begun, 6)})

@@ -16,10 +16,14 @@ from services.trainer.jobs.priority import PriorityQueue, name_of, scheduled
 from services.trainer.jobs.retry import ATTEMPTS
 
 TRAIN = "services.trainer.job.train"
-"""The function that a job names."""
+"""The function that the job of a training names."""
+TRIAL = "services.trainer.job.trial"
+"""That of one which helps with the search of a training."""
+REGISTER = "services.trainer.exchange.job.register_upload"
+"""That of one which registers a model that was trained elsewhere."""
 REPRODUCE = "services.trainer.trace.reproduce.reproduce"
-"""The function that a job names which repeats a run."""
-FUNCTIONS: tuple[str, ...] = (TRAIN, REPRODUCE)
+"""And that of one which repeats a run."""
+FUNCTIONS: tuple[str, ...] = (TRAIN, TRIAL, REGISTER, REPRODUCE)
 """Every function that a worker runs."""
 ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.STOPPED)
 ARGUMENTS = ("model", "trigger", "by", "start", "end")
@@ -35,7 +39,7 @@ class JobView:
     job: str
     url: str
     model: str | None
-    """None for a job that is no training of ours."""
+    """None for a job that is not ours."""
     status: str
     """queued, scheduled (it waits for its next attempt), started, finished, failed or cancelled."""
     priority: str
@@ -65,7 +69,7 @@ class JobView:
     started: str | None
     ended: str | None
     error: str
-    """Why it failed, in one sentence; the run has the traceback."""
+    """Why it failed, or who cancelled it, in one sentence; the run has the traceback."""
 
 
 def view(queue: PriorityQueue, job: Job) -> JobView:
@@ -108,9 +112,9 @@ def attempt_of(job: Job) -> int:
 
 
 def arguments_of(job: Job) -> dict[str, Any]:
-    """The keyword arguments of a training, also of one that was enqueued from the shell; of others none."""
+    """The keyword arguments of a job of ours, also of one that was enqueued from the shell; of others none."""
     try:
-        if job.func_name != TRAIN:
+        if job.func_name not in (TRAIN, REGISTER):
             return {}
         return {**dict(zip(ARGUMENTS, job.args, strict=False)), **job.kwargs}
     except (DeserializationError, TypeError):
@@ -133,7 +137,7 @@ def _scheduled(queue: PriorityQueue, job: Job) -> datetime | None:
 
 
 def _error(job: Job, status: JobStatus) -> str:
-    if status != JobStatus.FAILED:
+    if status not in (JobStatus.FAILED, JobStatus.CANCELED):
         return ""
     if known := job.meta.get("error"):
         return str(known)

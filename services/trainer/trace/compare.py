@@ -14,7 +14,10 @@ DIGITS = 12
 """Of a fingerprint, as people see it."""
 FRAME = "training frame"
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-SEED = re.compile(r"(^|__)random_state$")
+DRAWN = (
+    "the frame is equal and what was made of it is not: the model's code draws random numbers that no seed decides, or"
+    " another machine, package or module computes otherwise"
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def reasons(run: Run, again: Run, forgotten: Mapping[str, Forgotten], made: Sequ
         *_changed("module", _short(run.modules), _short(again.modules)),
         *(_changed("machine", {"": run.machine}, {"": again.machine}) if run.machine else ()),
         *_changed("git commit", {"": _commit(run.git_commit)}, {"": _commit(again.git_commit)}),
-        *(_unseeded(run) if _only_the_fit_differs(made) else ()),
+        *([DRAWN] if _only_the_fit_differs(made) else ()),
     ]
 
 
@@ -123,13 +126,6 @@ def _only_the_fit_differs(made: Sequence[Check]) -> bool:
     """Whether something came out otherwise though it was fitted on the same values."""
     same_rows = all(check.equal for check in made if check.name == FRAME)
     return same_rows and not all(check.equal for check in made)
-
-
-def _unseeded(run: Run) -> Iterator[str]:
-    """Estimators that draw numbers at random, differently each time."""
-    for name, value in run.params.items():
-        if SEED.search(name) and value == "None":
-            yield f"parameter {name} is None, so each fit may draw other random numbers; give it a number"
 
 
 def _mapping(

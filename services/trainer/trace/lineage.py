@@ -145,8 +145,9 @@ class Lineage:
             "run": {
                 name: getattr(run, name)
                 for name in ("id", "model", "status", "started", "finished", "attempt", "job", "estimator", "params",
-                             "metric", "metrics", "decision", "error")
-            } | {"parent": getattr(run, "parent", "")},
+                             "metric", "metrics", "decision", "error",
+                             "parent", "trial", "trials")
+            },
             "trigger": {"kind": run.trigger, "by": run.by},
             "frame": {
                 name: getattr(run, name)

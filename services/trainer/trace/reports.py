@@ -39,6 +39,8 @@ def require_repeatable(run: Run) -> None:
     """
     if run.status != "succeeded":
         raise Conflict(f"run {run.id} is {run.status}; expected one that succeeded", run=run.id)
+    if run.parent:
+        raise Conflict(f"run {run.id} is a trial of the search of run {run.parent}; repeat that one", run=run.id)
     if not run.history:
         raise Conflict(
             f"run {run.id} does not say at which position of the history its frame was made; train again", run=run.id

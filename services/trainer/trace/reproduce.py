@@ -9,10 +9,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import httpx
+import pandas as pd
 from rq import get_current_job
 
 from modelmill import keys, package
-from modelmill.carried import carried
 from modelmill.connections import Redis, connect
 from modelmill.declarations import Model
 from modelmill.definitions import Definitions
@@ -23,19 +23,18 @@ from modelmill.runs import Run
 from modelmill.storage import Storage
 from services.trainer.evaluation.answers import Answers, task_of
 from services.trainer.evaluation.evaluate import Question, evaluate
-from services.trainer.job import TLS, hold_out, make_estimator, split_frame
-from services.trainer.jobs.run_record import RunRecord, git_commit, parameters
+from services.trainer.job import TLS, hold_out, read_frame, rows_of, split_frame, study_of
+from services.trainer.jobs.run_record import RunRecord, git_commit
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.graph import packaged
-from services.trainer.packaging.packing import Packed, pack
-from services.trainer.promotion.registration import HeldOut
+from services.trainer.packaging.packing import pack
 from services.trainer.settings import TrainerSettings
 from services.trainer.trace import code, compare
 from services.trainer.trace.compare import Check, Forgotten, Outputs
 from services.trainer.trace.reports import Reproduction, require_repeatable, write
 from services.trainer.training import frame as frames
+from services.trainer.training.fit import fit_again
 from services.trainer.training.frame import Frame
-from services.trainer.training.split import Split
 
 
 class Rehearsal(RunRecord):
@@ -106,8 +105,8 @@ def _repeat(
 ) -> list[Check]:
     recipe = definitions.model(recorded.model)
     with record.stage("frame"):
-        estimator = make_estimator(recipe)
-        classes = task_of(estimator) == "classification"
+        study = study_of(recipe)
+        classes = task_of(study.estimator) == "classification"
         frame = _frame(record, recorded, definitions, recipe, settings)
         parted = split_frame(definitions, recipe, frame, classes=classes)
         record.note(
@@ -119,24 +118,25 @@ def _repeat(
             split=parted.how,
         )
     with record.stage("fit"):
-        record.note(estimator=estimator.__repr__(N_CHAR_MAX=10_000), params=parameters(estimator))
-        estimator.fit(frame.inputs.iloc[parted.train], frame.label[parted.train])
+        rows = rows_of(recipe, frame).take(parted.train)
+        estimator = fit_again(record, storage, study, rows, recorded)
     held_out = hold_out(recipe, frame, parted)
     with record.stage("evaluate"):
         answers = Answers.of(estimator, held_out.rows)
-        record.note(metrics=_metrics(recipe, frame, parted, held_out, answers))
+        question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, parted.how, recipe.seed)
+        record.note(metrics=dict(evaluate(question, answers, frame.label[parted.train]).metrics))
     with record.stage("package"):
         inputs = packaging.signature(definitions, recipe).fed
         packed = pack(estimator, inputs, held_out.rows, answers, trusted=recipe.trusted)
         record.note(**packed.recorded)
     with record.stage("compare"):
-        return compare.checks(recorded, record.run, _stored(storage, recorded, held_out), _new(packed, held_out))
+        stored = _stored(storage, recorded, recipe, held_out.rows)
+        return compare.checks(recorded, record.run, stored, Outputs(packed.graph.run(held_out.rows)))
 
 
 def _frame(
     record: Rehearsal, recorded: Run, definitions: Definitions, recipe: Model, settings: TrainerSettings
 ) -> Frame:
-    label = definitions.label_source(recipe).columns[recipe.label]
     with (
         httpx.Client(timeout=httpx.Timeout(10.0, read=settings.frame_timeout), verify=TLS) as http,
         frames.fetch(
@@ -150,22 +150,13 @@ def _frame(
         ) as file,
     ):
         record.progress(0.5)
-        return frames.read(file, packaging.signature(definitions, recipe).fed, label, carried(definitions, recipe))
+        return read_frame(definitions, recipe, file)
 
 
-def _metrics(recipe: Model, frame: Frame, parted: Split, held_out: HeldOut, answers: Answers) -> dict[str, float]:
-    question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, parted.how)
-    return dict(evaluate(question, answers, frame.label[parted.train]).metrics)
-
-
-def _stored(storage: Storage, recorded: Run, held_out: HeldOut) -> Outputs:
+def _stored(storage: Storage, recorded: Run, recipe: Model, rows: pd.DataFrame) -> Outputs:
     """The answers of the run's own package."""
     try:
         manifest, content = package.read(storage, recorded.package)
     except PackageError as error:
         return Outputs([], error.detail)
-    return Outputs(packaged(manifest, content, held_out.recipe.trusted).graph.run(held_out.rows))
-
-
-def _new(packed: Packed, held_out: HeldOut) -> Outputs:
-    return Outputs(packed.graph.run(held_out.rows))
+    return Outputs(packaged(manifest, content, recipe.trusted).graph.run(rows))

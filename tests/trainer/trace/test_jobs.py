@@ -15,6 +15,7 @@ from services.trainer.app import trainer_app
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.models.overview import Overview
 from services.trainer.recipes import Recipes
+from services.trainer.runs.index import RunIndex
 from services.trainer.settings import TrainerSettings
 from tests.conftest import RedisServer
 from tests.eventually import eventually
@@ -46,7 +47,8 @@ def queue(house: House, real_redis: RedisServer) -> TrainingQueue:
 @pytest.fixture
 def http(house: House, queue: TrainingQueue) -> FlaskClient:
     overview, recipes = Overview(house.registry, house.storage), Recipes(house.registry.redis, house.mill)
-    return trainer_app(queue, house.registry, overview, recipes, TrainerSettings.read()).test_client()
+    index = RunIndex(house.registry.runs)
+    return trainer_app(queue, house.registry, overview, recipes, index, TrainerSettings.read()).test_client()
 
 
 def test_a_worker_repeats_a_run_and_registers_nothing(

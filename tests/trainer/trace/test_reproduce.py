@@ -26,6 +26,12 @@ pytestmark = pytest.mark.redis
 FLIGHTS_MILL = Path(flights.__file__).with_name("mill.py")
 ROWS = {"weather": 300, "landings": 3000, "flights": 3500}
 """Source to its first rows of January, some four days."""
+DRAWING = """
+def classifier():
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+    return LogisticRegression(C=np.random.default_rng().uniform(0.001, 0.1))
+"""
 FOREST = """
 def classifier():
     from sklearn.ensemble import RandomForestClassifier
@@ -130,17 +136,53 @@ def test_what_was_forgotten_since_is_counted(house: House, run: Run) -> None:
     ]
 
 
-def test_an_estimator_without_a_seed_is_named(house: House) -> None:
-    text = house.mill.read_text()
-    start, end = text.index("def classifier"), text.index("Model(")
-    house.define(text[:start] + FOREST.lstrip() + "\n\n" + text[end:])
+def with_estimator(house: House, text: str, **replaced: str) -> None:
+    """Let the users example fit something else."""
+    mill = house.mill.read_text()
+    start, end = mill.index("def classifier"), mill.index("Model(")
+    model = mill[end:].replace("    estimator=classifier,\n", f"    estimator=classifier,\n{replaced.get('more', '')}")
+    house.define(mill[:start] + text.lstrip() + "\n\n" + model)
+
+
+def test_code_that_draws_random_numbers_of_its_own_is_suspected(house: House) -> None:
+    with_estimator(house, DRAWING)
     house.ingest("users", users())
     report = reproduce(house.train().id)
-    assert "predictions" in differing(report)
+    assert {"parameter C", "predictions"} <= set(differing(report))
     assert "training frame" not in differing(report)
-    assert report["reasons"] == [
-        "parameter random_state is None, so each fit may draw other random numbers; give it a number"
-    ]
+    [reason] = report["reasons"]
+    assert "draws random numbers that no seed decides" in reason
+
+
+def test_an_estimator_that_left_its_seed_open_was_given_that_of_the_model(house: House) -> None:
+    with_estimator(house, FOREST)
+    house.ingest("users", users())
+    assert reproduce(house.train().id)["equal"]
+
+
+SPACES = {
+    "grid": 'search={"max_depth": [2, 4], "max_features": [1, 2]}',
+    "random": 'search={"max_depth": [1, 2, 3, 4, 5], "max_features": [1, 2, 3]}, trials=4',
+    "guided": "search=space, trials=4",
+}
+OPTUNA = """
+def space():
+    from optuna.distributions import FloatDistribution, IntDistribution
+    return {"max_depth": IntDistribution(1, 9), "max_samples": FloatDistribution(0.1, 0.9)}
+"""
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_of_a_search_the_parameters_that_won_are_fitted_again(house: House, kind: str) -> None:
+    with_estimator(house, FOREST + OPTUNA, more=f"    {SPACES[kind]},\n    cv=2,\n")
+    house.ingest("users", users())
+    run = house.train()
+    report = reproduce(run.id)
+    assert report["equal"], report
+    assert len(house.registry.runs.trials(run.id)) == run.trials
+    trial = house.registry.runs.trials(run.id)[0]
+    with pytest.raises(Conflict, match=f"is a trial of the search of run {run.id}; repeat that one"):
+        reproduce(trial.id)
 
 
 def test_other_packages_machines_and_commits_are_told_even_where_all_is_equal(house: House, run: Run) -> None:
