@@ -36,6 +36,8 @@ Batch = Literal["pandas", "arrow"]
 Scalar = float | int | str | bool | None
 DTYPES: dict[type, str] = {float: "float", int: "int", bool: "bool", str: "str"}
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+KEEP = 20
+"""How many of its newest versions a model keeps in the storage where it does not say."""
 MAX_FUTURE = "5m"
 """How much later than now an event time may be where its source does not say."""
 
@@ -293,6 +295,7 @@ class Model(Declared):
         train: when to train without being asked: `every(seconds=60)`, `cron("0 3 * * *")`, or a list of them.
         test_share: share of the rows held out for evaluation; the newest where the source has event times.
         defaults: values for features of an entity that is not there; without one a request for it is a 404.
+        keep: how many of the newest versions stay in the storage, beside those that are needed in any case.
     """
 
     def __init__(
@@ -310,6 +313,7 @@ class Model(Declared):
         train: Schedule | Sequence[Schedule] = (),
         test_share: float = 0.25,
         defaults: Mapping[str, Scalar] | None = None,
+        keep: int = KEEP,
     ) -> None:
         self.entities = _entities(f"model {name!r}", entities)
         self.features = tuple(features)
@@ -322,6 +326,7 @@ class Model(Declared):
         self.train = tuple(train) if isinstance(train, Sequence) else (train,)
         self.test_share = test_share
         self.defaults = dict(defaults or {})
+        self.keep = keep
         super().__init__("model", name)
         if not self.features and not self.inputs:
             raise ValueError(f"model {name!r}: expected at least one feature or input")
@@ -329,6 +334,8 @@ class Model(Declared):
             raise ValueError(f"model {name!r}: promote={promote!r}; expected one of {', '.join(get_args(Policy))}")
         if not 0 < test_share < 1:
             raise ValueError(f"model {name!r}: test_share={test_share!r}; expected a share between 0 and 1")
+        if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
+            raise ValueError(f"model {name!r}: keep={keep!r}; expected a number of versions, at least 1")
 
 
 _collected: ContextVar[list[Declared] | None] = ContextVar("collected", default=None)

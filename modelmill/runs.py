@@ -44,6 +44,11 @@ class Run:
     """The version that it registered."""
     decision: str = ""
     """Whether the version was promoted, and why or why not."""
+    gates: dict[str, str] = field(default_factory=dict)
+    """Gate to whether it held, with its figures: `passed: ...` or `failed: ...`."""
+    tags: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    """Time to who said what."""
     estimator: str = ""
     """The estimator as scikit-learn prints it."""
     features: list[str] = field(default_factory=list)
@@ -71,6 +76,11 @@ class Run:
     """Python package to its version."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Stage to the time it took."""
+
+
+def folder(model: str, run: str) -> str:
+    """The folder of a run's files in the storage: what is too large, or too seldom looked at, for Redis."""
+    return f"runs/{model}/{run}"
 
 
 def new_run_id() -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import httpx
 
+from modelmill.client.aliases import AliasCalls
 from modelmill.client.events import EventCalls
 from modelmill.client.features import FeatureCalls
 from modelmill.client.models import ModelCalls
@@ -22,7 +23,7 @@ from modelmill.client.transport import Json, Progress
 __all__ = ["Client", "Json", "Progress"]
 
 
-class Client(FeatureCalls, TrainingCalls, ModelCalls, PredictionCalls, EventCalls):
+class Client(FeatureCalls, TrainingCalls, ModelCalls, AliasCalls, PredictionCalls, EventCalls):
     """Calls the services at the addresses in `settings` (default: from the environment).
 
     Every method raises `RequestFailed` where the service answers with an error, and `Unavailable` where it does not

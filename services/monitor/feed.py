@@ -15,6 +15,7 @@ from modelmill.bus import Entry
 from modelmill.connections import AWAY, Redis
 from modelmill.errors import InvalidRequest, UnknownName
 from modelmill.events import (
+    AliasDeleted,
     DefinitionsApplied,
     EntityForgotten,
     Event,
@@ -25,6 +26,7 @@ from modelmill.events import (
     RowsIngested,
     RunFailed,
     RunStarted,
+    VersionsPruned,
 )
 
 STREAMS = {
@@ -119,6 +121,10 @@ def sentence(event: Event) -> str:
         case ModelTrained():
             metrics = ", ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())
             return f"version {event.version} trained: {metrics}"
+        case AliasDeleted():
+            return f"{event.alias} names no version any more, before it {event.version}: {event.reason or event.by}"
+        case VersionsPruned():
+            return f"versions {', '.join(map(str, event.versions))} pruned ({event.reason})"
         case ModelPromoted():
             before = "" if event.previous is None else f", before it version {event.previous}"
             return f"version {event.version} is {event.alias}{before}: {event.reason or f'by {event.by}'}"

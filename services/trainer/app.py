@@ -9,7 +9,11 @@ from modelmill.settings import Settings
 from modelmill.web import create_app, redis_answers
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.routes import add_job_routes
+from services.trainer.models.alias_routes import add_alias_routes
+from services.trainer.models.moves import Moves
 from services.trainer.models.overview import Overview
+from services.trainer.models.remark_routes import add_remark_routes
+from services.trainer.models.retention import Retention
 from services.trainer.models.routes import add_model_routes
 from services.trainer.recipes import Recipes
 from services.trainer.runs.routes import add_run_routes
@@ -22,5 +26,7 @@ def trainer_app(
     app = create_app("trainer", settings, {"redis": redis_answers(registry.redis)})
     add_job_routes(app, queue, registry, recipes)
     add_run_routes(app, overview, recipes)
-    add_model_routes(app, overview, recipes)
+    add_model_routes(app, overview, Retention(registry, overview.storage), recipes)
+    add_alias_routes(app, overview, Moves(registry, overview.storage), recipes)
+    add_remark_routes(app, registry)
     return app

@@ -30,6 +30,7 @@ from modelmill.storage import Storage
 from services.trainer.evaluation.metrics import evaluate, require_metric, task_of
 from services.trainer.jobs.recovery import LOST
 from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions, parameters
+from services.trainer.models.retention import Retention
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.convert import convert
 from services.trainer.promotion.registration import HeldOut, register
@@ -78,6 +79,7 @@ def train(
     record = RunRecord(registry, run, job)
     with record.recording():
         version, promoted = _train(record, definitions, recipe, storage, settings, start=start, end=end)
+    Retention(registry, storage).after_registration(model, recipe.keep)
     record.done()
     return {"run": run.id, "version": version, "promoted": promoted, "metrics": record.run.metrics}
 

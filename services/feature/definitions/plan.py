@@ -63,6 +63,7 @@ def describe(definitions: Definitions) -> Hashes:
             "source": definitions.label_source(model).name,
             "metric": model.metric,
             "promote": model.promote,
+            "keep": str(model.keep),
             "train": "; ".join(str(schedule) for schedule in model.train),
         }
     return hashes
