@@ -5,6 +5,7 @@ from modelmill.constraints import Expect, column
 from modelmill.declarations import Entity, Model, Source, feature
 from modelmill.request_features import request_feature
 from modelmill.schedules import cron, every
+from modelmill.splits import at_random, by_group, by_time
 
 __all__ = [
     "Aggregate",
@@ -13,6 +14,9 @@ __all__ = [
     "Expect",
     "Model",
     "Source",
+    "at_random",
+    "by_group",
+    "by_time",
     "column",
     "cron",
     "every",

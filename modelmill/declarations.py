@@ -27,8 +27,9 @@ from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args
 
-from modelmill import durations
+from modelmill import durations, splits
 from modelmill.constraints import NO_CONSTRAINTS, ColumnSpec, Constraints, Expect
+from modelmill.metrics import all_of, columns_of
 from modelmill.schedules import Schedule
 
 Policy = Literal["always", "if_better", "manual"]
@@ -287,13 +288,18 @@ class Model(Declared):
         entities: those whose features are read.
         features: names, or `entity.feature` where two entities share a name.
         inputs: request inputs beside the features, name to type; in training they are columns of `source`.
-        label: the column of `source` to predict.
+        label: the column of `source` to predict, or a list of them: then the estimator predicts them all.
         source: the table with the labels; may be left out where only one source of `entities` has the label.
         estimator: a scikit-learn estimator, or a function that returns one (then only the trainer imports it).
-        metric: a scikit-learn scorer's name; greater is better.
+        metric: a scikit-learn scorer's name, or a function(y_true, y_pred); greater is better. It decides.
+        metrics: more of them, which are recorded beside it.
+        segments: columns by whose values the metrics are recorded too: features, inputs, join keys, or other columns
+            of `source`.
+        split: which rows are held out for evaluation: `by_time(0.25)`, `by_group("user_id", 0.25)`,
+            `at_random(0.25, seed=0)`, or a function that gets the frame and returns a truth value a row, True for held
+            out. By default the newest quarter where `source` has event times, otherwise a quarter at random.
         promote: `if_better` (than the champion on the same held-out rows), `always` or `manual`.
         train: when to train without being asked: `every(seconds=60)`, `cron("0 3 * * *")`, or a list of them.
-        test_share: share of the rows held out for evaluation; the newest where the source has event times.
         defaults: values for features of an entity that is not there; without one a request for it is a 404.
         keep: how many of the newest versions stay in the storage, beside those that are needed in any case.
     """
@@ -304,27 +310,28 @@ class Model(Declared):
         *,
         entities: Sequence[Entity],
         features: Sequence[str],
-        label: str,
+        label: str | Sequence[str],
         estimator: Any,
-        metric: str = "accuracy",
+        metric: str | Callable[..., Any] = "accuracy",
+        metrics: Sequence[str | Callable[..., Any]] = (),
+        segments: Sequence[str] = (),
+        split: splits.SplitRule | None = None,
         inputs: Mapping[str, Any] | None = None,
         source: Source | None = None,
         promote: Policy = "if_better",
         train: Schedule | Sequence[Schedule] = (),
-        test_share: float = 0.25,
         defaults: Mapping[str, Scalar] | None = None,
         keep: int = KEEP,
+        test_share: float | None = None,
     ) -> None:
         self.entities = _entities(f"model {name!r}", entities)
         self.features = tuple(features)
-        self.label = label
+        self.labels = _labels(f"model {name!r}", label)
         self.estimator = estimator
-        self.metric = metric
         self.inputs = {column: Column.of(column, kind) for column, kind in (inputs or {}).items()}
         self.source = source
         self.promote = promote
         self.train = tuple(train) if isinstance(train, Sequence) else (train,)
-        self.test_share = test_share
         self.defaults = dict(defaults or {})
         self.keep = keep
         super().__init__("model", name)
@@ -332,10 +339,26 @@ class Model(Declared):
             raise ValueError(f"model {name!r}: expected at least one feature or input")
         if promote not in get_args(Policy):
             raise ValueError(f"model {name!r}: promote={promote!r}; expected one of {', '.join(get_args(Policy))}")
-        if not 0 < test_share < 1:
-            raise ValueError(f"model {name!r}: test_share={test_share!r}; expected a share between 0 and 1")
         if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
             raise ValueError(f"model {name!r}: keep={keep!r}; expected a number of versions, at least 1")
+        if test_share is not None:
+            raise ValueError(
+                f"model {name!r}: test_share={test_share!r} is not taken any more; write split=by_time({test_share})"
+                f", or split=at_random({test_share}) where there are no event times"
+            )
+        try:
+            self.metrics = all_of(metric, metrics)
+            self.metric = self.metrics[0].name
+            """The name of the one that decides."""
+            self.segments = columns_of(segments)
+            self.split = splits.check(split)
+        except ValueError as error:
+            raise ValueError(f"model {name!r}: {error}") from None
+
+    @property
+    def label(self) -> str:
+        """The labels in words."""
+        return ", ".join(self.labels)
 
 
 _collected: ContextVar[list[Declared] | None] = ContextVar("collected", default=None)
@@ -373,6 +396,13 @@ def _entities(owner: str, given: Sequence[Entity]) -> tuple[Entity, ...]:
         if not isinstance(entity, Entity):
             raise ValueError(f"{owner}: {entity!r} is not an Entity; declare one: user = Entity('user', key='user_id')")
     return tuple(given)
+
+
+def _labels(owner: str, label: Any) -> tuple[str, ...]:
+    labels = (label,) if isinstance(label, str) else tuple(label) if isinstance(label, list | tuple) else ()
+    if not labels or not all(isinstance(name, str) and name for name in labels) or len(set(labels)) < len(labels):
+        raise ValueError(f"{owner}: label={label!r}; expected the name of a column, or a list of different ones")
+    return labels
 
 
 def _expect(owner: str, expect: Expect | None, known: Sequence[str]) -> Expect:

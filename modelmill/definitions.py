@@ -133,7 +133,7 @@ class Definitions:
         holders = [
             source
             for source in self.sources.values()
-            if model.label in source.columns and wanted & {entity.name for entity in source.entities}
+            if set(model.labels) <= source.columns.keys() and wanted & {entity.name for entity in source.entities}
         ]
         if len(holders) != 1:
             names = ", ".join(source.name for source in holders) or "none"

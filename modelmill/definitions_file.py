@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from modelmill.aggregates import Aggregate
+from modelmill.carried import carried
 from modelmill.code_version import code_version
 from modelmill.declarations import Column, Declared, Entity, Feature, Model, Source, collecting
 from modelmill.definitions import Definitions
@@ -174,7 +175,7 @@ def _check_model(definitions: Definitions, model: Model) -> None:
     for entity in model.entities:
         if entity not in source.entities:
             raise ValueError(f"source {source.name!r} has no rows about entity {entity.name!r}")
-    for kind, name in (("label", model.label), *(("input", name) for name in model.inputs)):
+    for kind, name in (*(("label", name) for name in model.labels), *(("input", name) for name in model.inputs)):
         if name not in source.columns:
             near = did_you_mean(name, source.columns)
             raise ValueError(f"{kind} {name!r} is not a column of source {source.name!r}{near}")
@@ -182,10 +183,12 @@ def _check_model(definitions: Definitions, model: Model) -> None:
         if (stored := source.columns[name]).dtype != column.dtype:
             raise ValueError(f"input {name!r} is {column.dtype} here, but {stored.dtype} in source {source.name!r}")
     taken = (*model.features, *model.inputs)
-    if model.label in taken or any(r.column.name == model.label and r.source == source.name for r in refs):
-        raise ValueError(f"label {model.label!r} is also a feature or an input, or what one is computed from")
+    for label in model.labels:
+        if label in taken or any(r.column.name == label and r.source == source.name for r in refs):
+            raise ValueError(f"label {label!r} is also a feature or an input, or what one is computed from")
     if repeated := {name for name in taken if taken.count(name) > 1}:
         raise ValueError(f"{', '.join(sorted(repeated))} is named twice among features and inputs")
+    carried(definitions, model)
     _check_defaults(model, {ref.name: ref.column for ref in refs})
 
 

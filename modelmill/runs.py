@@ -71,7 +71,16 @@ class Run:
     error: str = ""
     traceback: str = ""
     params: dict[str, str] = field(default_factory=dict)
+    split: str = ""
+    """Which rows were held out, in words."""
+    metric: str = ""
+    """The one of its metrics that decides."""
     metrics: dict[str, float] = field(default_factory=dict)
+    """On the held-out rows; greater is better."""
+    intervals: dict[str, str] = field(default_factory=dict)
+    """Metric to the ends of its 95 % interval: `0.81 0.86`."""
+    segments: dict[str, str] = field(default_factory=dict)
+    """Column to where the deciding metric is lowest and highest."""
     packages: dict[str, str] = field(default_factory=dict)
     """Python package to its version."""
     seconds: dict[str, float] = field(default_factory=dict)

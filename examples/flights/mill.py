@@ -4,7 +4,7 @@ Origins and carriers are described by how late their flights landed in the last 
 often their flights were late in a week, origins also by the hour's weather.
 """
 
-from modelmill import Aggregate, Entity, Model, Source
+from modelmill import Aggregate, Entity, Model, Source, by_time
 
 carrier = Entity("carrier", key="carrier")
 origin = Entity("origin", key="origin")
@@ -50,6 +50,7 @@ for name, features in {"flight_late": WEATHER + DELAYS, "flight_late_plain": WEA
         estimator=classifier,
         metric="roc_auc",
         promote="always",  # each month's model replaces the last one; the table shows whether that was right
-        test_share=0.1,
+        segments=["origin"],
+        split=by_time(0.1),
         defaults=dict.fromkeys(features),
     )

@@ -1,6 +1,6 @@
 """The article's example: two numbers about a user, a third derived from the first, and a yes-or-no target."""
 
-from modelmill import Entity, Model, Source, every, feature
+from modelmill import Entity, Model, Source, at_random, every, feature
 
 user = Entity("user", key="user_id")
 users = Source("users", entity=user, columns={"feature_1": float, "feature_2": float, "target": int})
@@ -26,6 +26,7 @@ Model(
     label="target",
     estimator=classifier,
     metric="accuracy",
+    split=at_random(0.25),
     promote="always",  # each minute's version goes live, so that there is something to watch
     train=every(seconds=60),
 )

@@ -7,6 +7,7 @@ from flask import Flask
 from modelmill.registry import Registry
 from modelmill.settings import Settings
 from modelmill.web import create_app, redis_answers
+from services.trainer.evaluation.routes import add_evaluation_routes
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.routes import add_job_routes
 from services.trainer.models.alias_routes import add_alias_routes
@@ -29,4 +30,5 @@ def trainer_app(
     add_model_routes(app, overview, Retention(registry, overview.storage), recipes)
     add_alias_routes(app, overview, Moves(registry, overview.storage), recipes)
     add_remark_routes(app, registry)
+    add_evaluation_routes(app, overview)
     return app

@@ -18,6 +18,7 @@ from rq.job import Job
 from sklearn.base import clone
 
 from modelmill import applied, package
+from modelmill.carried import carried
 from modelmill.connections import connect
 from modelmill.declarations import Model
 from modelmill.definitions import Definitions
@@ -26,8 +27,13 @@ from modelmill.errors import InvalidRequest, RunEnded, UnknownName
 from modelmill.events import utc_now
 from modelmill.registry import Registry
 from modelmill.runs import Run, new_run_id
+from modelmill.splits import AtRandom, ByTime
 from modelmill.storage import Storage
-from services.trainer.evaluation.metrics import evaluate, require_metric, task_of
+from services.trainer.evaluation import evaluation as evaluations
+from services.trainer.evaluation.answers import Answers, task_of
+from services.trainer.evaluation.evaluate import Question, brief, evaluate
+from services.trainer.evaluation.metrics import require_metrics
+from services.trainer.evaluation.segments import parts
 from services.trainer.jobs.recovery import LOST
 from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions, parameters
 from services.trainer.models.retention import Retention
@@ -37,7 +43,7 @@ from services.trainer.promotion.registration import HeldOut, register
 from services.trainer.settings import TrainerSettings
 from services.trainer.training import frame as frames
 from services.trainer.training.frame import Frame
-from services.trainer.training.split import Split, at_random, by_time, require_classes
+from services.trainer.training.split import Split, require_classes, split
 
 TLS = httpx.create_ssl_context()
 """Made once, before a worker forks: it takes a tenth of a second."""
@@ -100,36 +106,43 @@ def _train(
         record.note(fields=inputs.fields)
         estimator = make_estimator(recipe)
         task = task_of(estimator)
-        require_metric(recipe.metric)
+        require_metrics(recipe.metrics)
         with (
             httpx.Client(timeout=httpx.Timeout(10.0, read=settings.frame_timeout), verify=TLS) as http,
             frames.fetch(
                 http, settings.feature_url, recipe.name, definitions.fingerprint, start=start, end=end
             ) as file,
         ):
-            frame = frames.read(file, inputs.fed, label)
-        split = _split(definitions, recipe, frame, classes=task == "classification")
+            frame = frames.read(file, inputs.fed, label, carried(definitions, recipe))
+        parted = _split(definitions, recipe, frame, classes=task == "classification")
         record.note(
-            rows_train=len(split.train),
-            rows_test=len(split.held_out),
+            rows_train=len(parted.train),
+            rows_test=len(parted.held_out),
             rows_dropped=frame.dropped,
             data_fingerprint=frame.fingerprint,
             data_start=frame.span[0],
             data_end=frame.span[1],
+            split=parted.how,
         )
     with record.stage("fit"):
-        record.note(
-            estimator=estimator.__repr__(N_CHAR_MAX=10_000), params=parameters(estimator) | {"split": split.how}
-        )
-        estimator.fit(frame.inputs.iloc[split.train], frame.label[split.train])
-    held_out = HeldOut(recipe, frame.inputs.iloc[split.held_out], frame.label[split.held_out])
+        record.note(estimator=estimator.__repr__(N_CHAR_MAX=10_000), params=parameters(estimator))
+        estimator.fit(frame.inputs.iloc[parted.train], frame.label[parted.train])
     with record.stage("evaluate"):
-        metrics = evaluate(estimator, held_out.rows, held_out.label, recipe.metric)
-        record.note(metrics=metrics)
+        held_out = _held_out(recipe, frame, parted)
+        answers = Answers.of(estimator, held_out.rows)
+        question = Question(recipe.metrics, held_out.label, (recipe.label,), held_out.segments, parted.how)
+        found = evaluate(question, answers, frame.label[parted.train])
+        evaluations.write(storage, recipe.name, record.run.id, found)
+        record.note(
+            metric=recipe.metric,
+            metrics=found.metrics,
+            intervals={name: str(interval) for name, interval in found.intervals.items()},
+            segments=brief(found.segments, recipe.metric),
+        )
     with record.stage("package"):
         converted = convert(estimator, inputs.fed, held_out.rows)
         manifest = packaging.manifest(
-            recipe, definitions.fingerprint, record.run.id, inputs, estimator, converted, metrics, held_out.rows
+            recipe, definitions.fingerprint, record.run.id, inputs, estimator, converted, found.metrics, held_out.rows
         )
         folder = package.write(storage, manifest, packaging.files(estimator, converted))
         record.note(package=folder, params=record.run.params | {"graph": str(converted)})
@@ -173,13 +186,17 @@ def make_estimator(recipe: Model) -> Any:
 
 
 def _split(definitions: Definitions, recipe: Model, frame: Frame, *, classes: bool) -> Split:
-    """By time where the label's source has times of its own, otherwise at random."""
-    if definitions.label_source(recipe).event_time:
-        split = by_time(frame.times, recipe.test_share)
-    else:
-        split = at_random(frame.label, recipe.test_share, classes=classes)
+    """As the recipe says; by time where it says nothing and the label's source has times of its own."""
+    by_itself = ByTime() if definitions.label_source(recipe).event_time else AtRandom()
+    parted = split(recipe.split or by_itself, frame, [recipe.label], classes=classes)
     if classes:
-        require_classes(frame.label, split)
+        require_classes(frame.label, parted)
     elif not np.issubdtype(frame.label.dtype, np.number):
         raise InvalidRequest(f"label {recipe.label!r} holds {frame.label.dtype}; a regressor needs numbers")
-    return split
+    return parted
+
+
+def _held_out(recipe: Model, frame: Frame, parted: Split) -> HeldOut:
+    rows = parted.held_out
+    segments = {column: parts(frame.column(column).iloc[rows]) for column in recipe.segments}
+    return HeldOut(recipe, frame.inputs.iloc[rows], frame.label[rows], segments)

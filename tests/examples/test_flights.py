@@ -47,8 +47,8 @@ def test_the_models_differ_by_the_aggregates_alone() -> None:
     assert len(refs) == 7
     assert all(ref.aggregate is not None for ref in refs)
     assert set(plain.features) < set(model.features)
-    assert (model.inputs.keys(), model.label, model.estimator, model.test_share) == (
-        plain.inputs.keys(), plain.label, plain.estimator, plain.test_share,
+    assert (model.inputs.keys(), model.label, model.estimator, model.split) == (
+        plain.inputs.keys(), plain.label, plain.estimator, plain.split,
     )  # fmt: skip
 
 

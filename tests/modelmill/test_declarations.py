@@ -98,7 +98,48 @@ def test_a_model_needs_something_to_predict_from() -> None:
         Model("m", entities=[USER], features=[], label="target", estimator=None)
 
 
-@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5])
-def test_a_model_holds_out_a_share_of_the_rows(share: float) -> None:
-    with pytest.raises(ValueError, match=f"test_share={share}; expected a share between 0 and 1"):
-        Model("m", entities=[USER], features=["a"], label="target", estimator=None, test_share=share)
+def test_the_former_share_of_a_model_is_refused_with_its_new_form() -> None:
+    with pytest.raises(
+        ValueError, match=r"model 'm': test_share=0.1 is not taken any more; write split=by_time\(0.1\)"
+    ):
+        Model("m", entities=[USER], features=["a"], label="target", estimator=None, test_share=0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"metric": 7}, "metric 7: expected the name of a scikit-learn scorer"),
+        ({"metric": lambda truth: 0.0}, "expected the name of a scikit-learn scorer"),
+        ({"metrics": "f1"}, "metrics='f1'; expected a list of metrics"),
+        ({"metrics": [True]}, "metric True: expected"),
+        ({"segments": "origin"}, "segments='origin'; expected a list of columns"),
+        ({"segments": [3]}, "segments: 3 is no column; expected its name"),
+        ({"split": "by_time"}, "split='by_time'; expected by_time(0.25)"),
+    ],
+)
+def test_a_model_says_how_it_is_evaluated_in_words_that_can_be_used(arguments: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        Model("m", entities=[USER], features=["a"], label="target", estimator=None, **arguments)
+
+
+def test_the_metric_that_decides_is_the_first_of_all() -> None:
+    def off_by_one(truth: Any, predicted: Any) -> float:
+        return 0.0
+
+    model = Model(
+        "m", entities=[USER], features=["a"], label="target", estimator=None, metric=off_by_one, metrics=["f1", "f1"]
+    )
+    assert model.metric == "off_by_one"
+    assert [metric.name for metric in model.metrics] == ["off_by_one", "f1"]
+
+
+def test_a_model_predicts_one_label_or_several() -> None:
+    one, two = (Model("m", entities=[USER], features=["a"], label=label, estimator=None) for label in ("x", ["x", "y"]))
+    assert (one.labels, one.label) == (("x",), "x")
+    assert (two.labels, two.label) == (("x", "y"), "x, y")
+
+
+@pytest.mark.parametrize("label", ["", [], None, ["x", "x"], ["x", 1]])
+def test_labels_are_names_of_different_columns(label: Any) -> None:
+    with pytest.raises(ValueError, match="expected the name of a column, or a list of different ones"):
+        Model("m", entities=[USER], features=["a"], label=label, estimator=None)

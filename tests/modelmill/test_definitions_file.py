@@ -232,7 +232,9 @@ MISTAKES = {
     "default of another type": (model(more='defaults={"a": "no"}'), "default of 'a' is 'no'; expected float"),
     "default None": (model(more='defaults={"a": None}'), "default of 'a' is None; expected float"),
     "unknown policy": (model(more='promote="maybe"'), "promote='maybe'; expected one of always, if_better, manual"),
-    "share over one": (model(more="test_share=1.5"), "test_share=1.5; expected a share between 0 and 1"),
+    "share over one": (model(more="split=at_random(1.5)"), "split: share=1.5; expected a share between 0 and 1"),
+    "unknown group": (model(more='split=by_group("shop")'), "'shop' is no feature or input of the model, no join key"),
+    "label as segment": (model(more='segments=["target"]'), "segments: 'target' is no feature or input"),
     "bad schedule": (model(more='train=cron("every day")'), "cron('every day'): expected five fields"),
     "bad interval": (model(more="train=every(seconds=0)"), "every(seconds=0): expected a whole number of at least 1"),
 }

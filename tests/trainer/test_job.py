@@ -16,6 +16,7 @@ from modelmill.errors import DefinitionsError, InvalidRequest, UnknownName
 from modelmill.events import ModelPromoted, ModelTrained, RunStarted
 from modelmill.registry import Registry
 from modelmill.storage import Storage
+from services.trainer.evaluation import evaluation
 from services.trainer.job import make_estimator, train
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.graph import packaged
@@ -101,9 +102,48 @@ def test_a_version_that_is_not_better_is_not_promoted(registry: Registry, mill: 
 
 
 def test_a_source_with_event_times_is_split_by_time(registry: Registry, mill: Path) -> None:
-    mill.write_text(mill.read_text().replace("entity=user, columns", 'entity=user, event_time="at", columns'))
+    declared = mill.read_text().replace("    split=at_random(0.25),\n", "")
+    mill.write_text(declared.replace("entity=user, columns", 'entity=user, event_time="at", columns'))
     run = registry.runs.get(train("user_target")["run"])
-    assert run.params["split"] == "by time: the newest 100 of 400 rows held out"
+    assert run.split == "by time: the newest 100 of 400 rows held out"
+
+
+def test_a_run_says_how_good_its_model_is_and_where(registry: Registry, mill: Path, tmp_path: Path) -> None:
+    declared = mill.read_text().replace(
+        'metric="accuracy"', 'metric="roc_auc", metrics=["f1", hits], segments=["feature_1"]'
+    )
+    mill.write_text(declared.replace("Model(", "def hits(truth, said):\n    return (truth == said).sum()\n\n\nModel("))
+    run = registry.runs.get(train("user_target")["run"])
+    assert (run.metric, set(run.metrics)) == ("roc_auc", {"roc_auc", "f1", "hits", "accuracy", "neg_log_loss"})
+    assert run.metrics["hits"] == 100 * run.metrics["accuracy"]
+    lo, hi = map(float, run.intervals["roc_auc"].split())
+    assert lo < run.metrics["roc_auc"] < hi
+    assert run.split == "at random, seed 0, stratified: 100 of 400 rows held out"
+    assert run.segments["feature_1"].startswith("roc_auc from 0.")
+    found = evaluation.read(Storage(f"file://{tmp_path}/storage"), "user_target", run.id)
+    assert (found.rows, found.split, found.metrics) == (100, run.split, run.metrics)
+    assert sum(one.rows for one in found.segments["feature_1"].values()) == 100
+    assert found.baseline["roc_auc"] == 0.5
+
+
+def test_whole_groups_are_held_out(registry: Registry, mill: Path, feature_stub: FeatureStub) -> None:
+    mill.write_text(
+        mill.read_text().replace("at_random", "by_group").replace("by_group(0.25)", 'by_group("user_id", 0.25)')
+    )
+    users = pa.array([f"u{number % 8}" for number in range(400)])
+    feature_stub.table = users_table().append_column("user_id", users)
+    run = registry.runs.get(train("user_target")["run"])
+    assert run.split == "by group of user_id, seed 0: 100 of 400 rows held out, 2 of 8 groups"
+
+
+def test_a_metric_that_fails_leaves_a_run_that_names_the_users_line(registry: Registry, mill: Path) -> None:
+    declared = mill.read_text().replace('metric="accuracy"', "metric=cost")
+    mill.write_text(declared.replace("Model(", "def cost(truth, said):\n    return 1 / 0\n\n\nModel("))
+    with pytest.raises(ZeroDivisionError):
+        train("user_target")
+    [run] = registry.runs.newest("user_target")
+    assert (run.stage, run.error) == ("evaluate", "ZeroDivisionError: division by zero")
+    assert "return 1 / 0" in run.traceback
 
 
 def test_an_estimator_that_fails_leaves_a_run_that_names_the_users_line(registry: Registry, mill: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from modelmill import bus, durations, keys
+from modelmill import bus, durations, keys, splits
 from modelmill.connections import Redis
 from modelmill.declarations import Source
 from modelmill.definitions import Definitions, FeatureRef
@@ -61,7 +61,9 @@ def describe(definitions: Definitions) -> Hashes:
             "inputs": " ".join(f"{name}:{column}" for name, column in model.inputs.items()),
             "label": model.label,
             "source": definitions.label_source(model).name,
-            "metric": model.metric,
+            "metric": " ".join(metric.name for metric in model.metrics),
+            "segments": " ".join(model.segments),
+            "split": splits.described(model.split),
             "promote": model.promote,
             "keep": str(model.keep),
             "train": "; ".join(str(schedule) for schedule in model.train),

@@ -14,6 +14,7 @@ from typing import Protocol, Self
 
 import pyarrow as pa
 
+from modelmill.carried import carried
 from modelmill.declarations import Model
 from modelmill.definitions import Definitions, FeatureRef
 from modelmill.errors import InvalidRequest
@@ -123,7 +124,7 @@ def model_frame(
     as_of: AsOf = "event",
     detail: bool = False,
 ) -> Frame:
-    """The frame of a model: `_event_time`, its features, its inputs, its label, ordered by event time.
+    """The frame of a model: `_event_time`, its features, its inputs, its labels, what it carries, by event time.
 
     Its spine is the rows of the label's source with start <= event time < end.
 
@@ -132,7 +133,8 @@ def model_frame(
     """
     wanted = Wanted.by(definitions, model, as_of, detail=detail)
     spine = labelled(storage, definitions, model, start=start, end=end)
-    return _joined(storage, definitions, spine, wanted, [EVENT_TIME, *wanted.names, *model.inputs, model.label])
+    names = [EVENT_TIME, *wanted.names, *model.inputs, *model.labels, *carried(definitions, model)]
+    return _joined(storage, definitions, spine, wanted, names)
 
 
 def spine_frame(storage: Storage, definitions: Definitions, spine: Spine, wanted: Wanted) -> Frame:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from modelmill.carried import carried
 from modelmill.declarations import Model
 from modelmill.definitions import Definitions
 from modelmill.errors import Conflict
@@ -81,7 +82,7 @@ def labelled(
 ) -> Spine:
     """The rows of the label's source with start <= event time < end, by event time; ties stay in the order of ingest.
 
-    Columns: `_event_time`, the join keys, the model's inputs, its label.
+    Columns: `_event_time`, the join keys, the model's inputs, its labels, what its frame carries.
 
     Raises:
         Conflict: where there are no such rows.
@@ -90,7 +91,7 @@ def labelled(
     wanted = history.schema(definitions, source)
     snapshot = Snapshot(storage, wanted, source.name)
     keys = [entity.key for entity in model.entities]
-    columns = list(dict.fromkeys([EVENT_TIME, *keys, *model.inputs, model.label]))
+    columns = list(dict.fromkeys([EVENT_TIME, *keys, *model.inputs, *model.labels, *carried(definitions, model)]))
     within = history.within(start, end)
     times = [microseconds(batch[0]) for batch in snapshot.batches([EVENT_TIME], within)]
     ordered = np.sort(np.concatenate([np.empty(0, np.int64), *times]))

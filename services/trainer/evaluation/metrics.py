@@ -1,87 +1,103 @@
-"""How good an estimator is on the held-out rows: scikit-learn's scorers, of which greater is always better."""
+"""How good answers are: scikit-learn's scorers and the user's functions, of which greater is always better.
+
+Where a model has several labels, a metric is the mean of its values for each of them.
+"""
 
 from __future__ import annotations
 
 import math
 import warnings
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import pandas as pd
-from sklearn.base import is_classifier, is_regressor
-from sklearn.metrics import check_scoring, get_scorer_names
+from sklearn.metrics import get_scorer, get_scorer_names
 
 from modelmill.errors import InvalidRequest, did_you_mean
+from modelmill.metrics import Metric
+from services.trainer.evaluation.answers import Answers, Output, Task, truths
 
-Task = Literal["classification", "regression"]
-ALSO: dict[Task, dict[str, tuple[str, ...]]] = {
-    "classification": {
-        "accuracy": ("predict",),
-        "roc_auc": ("predict_proba", "decision_function"),
-        "neg_log_loss": ("predict_proba",),
-    },
-    "regression": {
-        "r2": ("predict",),
-        "neg_mean_absolute_error": ("predict",),
-        "neg_root_mean_squared_error": ("predict",),
-    },
+ALSO: dict[Task, tuple[str, ...]] = {
+    "classification": ("accuracy", "roc_auc", "neg_log_loss"),
+    "regression": ("r2", "neg_mean_absolute_error", "neg_root_mean_squared_error"),
 }
-"""Scorers that a model of a task gets beside its own metric, each with the methods of which it needs one."""
+"""Scorers that a model of a task gets beside its own metrics, as far as they apply."""
 
 
-def task_of(estimator: Any) -> Task:
-    """What `estimator` is for.
-
-    Raises:
-        InvalidRequest: for anything but a classifier or a regressor.
-    """
-    if is_classifier(estimator):
-        return "classification"
-    if is_regressor(estimator):
-        return "regression"
-    raise InvalidRequest(f"estimator {type(estimator).__name__} is neither a classifier nor a regressor")
-
-
-def require_metric(metric: str) -> None:
-    """Refuse a metric that no scorer of scikit-learn is named.
+def require_metrics(metrics: Sequence[Metric]) -> None:
+    """Refuse a metric without a function that no scorer of scikit-learn is named.
 
     Raises:
         InvalidRequest: with the nearest names.
     """
-    if metric not in get_scorer_names():
-        raise InvalidRequest(
-            f"metric {metric!r} is not a scorer of scikit-learn{did_you_mean(metric, get_scorer_names())}",
-            metric=metric,
-        )
+    for metric in metrics:
+        if metric.function is None and metric.name not in get_scorer_names():
+            near = did_you_mean(metric.name, get_scorer_names())
+            raise InvalidRequest(f"metric {metric.name!r} is not a scorer of scikit-learn{near}", metric=metric.name)
 
 
-def evaluate(estimator: Any, rows: pd.DataFrame, label: np.ndarray, metric: str) -> dict[str, float]:
-    """Scorer to its value for `estimator` on the labelled `rows`: `metric` first, then those of its task that apply.
+def scores(metrics: Sequence[Metric], answers: Answers, truth: np.ndarray) -> dict[str, float]:
+    """Metric to its value: `metrics` first, then those of the task that apply.
+
+    Args:
+        truth: [n] or [n, outputs]
 
     Raises:
-        InvalidRequest: where `metric` does not exist, or cannot be computed for this estimator and these rows.
+        InvalidRequest: where one of `metrics` cannot be computed for these answers.
     """
-    require_metric(metric)
-    also = (name for name, methods in ALSO[task_of(estimator)].items() if any(hasattr(estimator, m) for m in methods))
+    found = {metric.name: score(metric, answers, truth) for metric in metrics}
+    for also in ALSO[answers.task]:
+        if also not in found:
+            try:
+                found[also] = score(Metric(also), answers, truth)
+            except InvalidRequest:
+                continue
+    return found
+
+
+def score(metric: Metric, answers: Answers, truth: np.ndarray) -> float:
+    """The value of one metric; an error of the user's function comes as it is, with its traceback.
+
+    Raises:
+        InvalidRequest: where it cannot be computed for these answers.
+    """
+    return float(np.mean([_score(metric, *pair) for pair in zip(answers.outputs, truths(truth), strict=True)]))
+
+
+def _score(metric: Metric, output: Output, truth: np.ndarray) -> float:
+    try:
+        value = raw_score(metric, output, truth)
+    except (ValueError, AttributeError, TypeError) as error:
+        if metric.function is not None:
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise _cannot(metric, truth, lines[0]) from None
+    if not math.isfinite(value):
+        raise _cannot(metric, truth, f"it is {value}")
+    return value
+
+
+def raw_score(metric: Metric, output: Output, truth: np.ndarray) -> float:
+    """The value for one label as its scorer or function gives it, which may be NaN, or any error."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a scorer that does not apply says so by NaN or an error, handled below
-        try:
-            scorer = check_scoring(scoring=list(dict.fromkeys([metric, *also])), raise_exc=False)
-            found = scorer(estimator, rows, label)
-        except AttributeError as error:
-            raise InvalidRequest(f"metric {metric!r} cannot be computed: {error}", metric=metric) from None
-    scores = {name: float(score) for name, score in found.items() if _finite(score)}
-    if metric not in scores:
-        got = found[metric]
-        reason = got.strip().splitlines()[-1] if isinstance(got, str) else f"it is {got}"
-        raise InvalidRequest(
-            f"metric {metric!r} cannot be computed for {type(estimator).__name__} on {len(label)} held-out rows with"
-            f" {len(np.unique(label))} different labels: {reason}",
-            metric=metric,
-        )
-    return scores
+        warnings.simplefilter("ignore")  # a scorer that does not apply says so by NaN or an error
+        if metric.function is not None and not hasattr(metric.function, "_score_func"):
+            value = metric.function(truth, output.predicted)
+        else:
+            scorer = metric.function or get_scorer(metric.name)
+            value = scorer(output.estimator(), np.arange(len(truth)), truth)
+    return _number(metric, value)
 
 
-def _finite(score: Any) -> bool:
-    """Whether it is a score; a scorer that raised left its traceback instead, a text."""
-    return not isinstance(score, str) and math.isfinite(score)
+def _number(metric: Metric, value: Any) -> float:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
+        raise InvalidRequest(f"metric {metric.name!r} returned {value!r}; expected a number", metric=metric.name)
+    return float(value)
+
+
+def _cannot(metric: Metric, truth: np.ndarray, reason: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"metric {metric.name!r} cannot be computed on {len(truth)} rows with {len(np.unique(truth))} different"
+        f" labels: {reason}",
+        metric=metric.name,
+    )

@@ -24,7 +24,7 @@ from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, String
 
 from modelmill.errors import InvalidRequest
 from modelmill.package import Input
-from services.trainer.evaluation.metrics import task_of
+from services.trainer.evaluation.answers import task_of
 from services.trainer.packaging.graph import MATRIX, Graph, Layout
 
 PROBABILITY_TOLERANCE = 1e-5

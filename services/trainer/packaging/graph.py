@@ -58,6 +58,11 @@ class GraphClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """[n] labels."""
         return self.graph.run(rows)[0].astype(self.classes_.dtype)
 
+    def labels_and_probabilities(self, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray | None]:
+        """[n] labels, and [n, classes] probabilities if there are any, from one run of the graph."""
+        labels, *probabilities = self.graph.run(rows)
+        return labels.astype(self.classes_.dtype), probabilities[0] if probabilities else None
+
     @available_if(lambda self: len(self.graph.outputs) > 1)  # type: ignore[untyped-decorator]
     def predict_proba(self, rows: pd.DataFrame) -> np.ndarray:
         """[n, classes] probabilities."""

@@ -13,7 +13,7 @@ from modelmill.declarations import Model
 from modelmill.definitions import Definitions, FeatureRef
 from modelmill.model_features import ComputedRef, model_features
 from modelmill.package import ESTIMATOR, GRAPH, Input, Manifest
-from services.trainer.evaluation.metrics import task_of
+from services.trainer.evaluation.answers import task_of
 from services.trainer.packaging.convert import Converted
 
 

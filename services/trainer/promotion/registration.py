@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,9 @@ from modelmill.package import Manifest
 from modelmill.registry import CHAMPION, Registry, Version
 from modelmill.runs import Run
 from modelmill.storage import Storage
-from services.trainer.evaluation.metrics import evaluate
+from services.trainer.evaluation.answers import Answers
+from services.trainer.evaluation.metrics import score
+from services.trainer.evaluation.segments import Parts
 from services.trainer.jobs.run_record import sentence
 from services.trainer.packaging.graph import packaged
 from services.trainer.promotion.decision import Champion, Decision, decide
@@ -31,10 +34,17 @@ class HeldOut:
     recipe: Model
     rows: pd.DataFrame
     label: np.ndarray
+    """[n] or [n, outputs]"""
+    segments: Mapping[str, Parts] = field(default_factory=dict)
+    """Column to how it parts the rows."""
 
-    def score(self, manifest: Manifest, graph: bytes) -> float:
-        """The score of a packaged model by the recipe's metric, answering as it would be served."""
-        return evaluate(packaged(manifest, graph), self.rows, self.label, self.recipe.metric)[self.recipe.metric]
+    def answers(self, manifest: Manifest, graph: bytes) -> Answers:
+        """What a packaged model says of the rows, answering as it would be served."""
+        return Answers.of(packaged(manifest, graph), self.rows)
+
+    def score(self, answers: Answers) -> float:
+        """The recipe's metric of these answers."""
+        return score(self.recipe.metrics[0], answers, self.label)
 
 
 def register(
@@ -49,7 +59,7 @@ def register(
     recipe = held_out.recipe
     begun = time.perf_counter()
     try:
-        score = held_out.score(*package.read(storage, run.package))
+        score = held_out.score(held_out.answers(*package.read(storage, run.package)))
     except InvalidRequest:  # the graph lacks what the metric needs, such as the distances of a support vector machine
         score = run.metrics[recipe.metric]
     tries = 0
@@ -90,6 +100,6 @@ def standing(registry: Registry, storage: Storage, challenger: Manifest, held_ou
     if (manifest.label, manifest.task) != (challenger.label, challenger.task):
         return Champion(number, None, f"it predicts {manifest.label!r} by {manifest.task}")
     try:
-        return Champion(number, held_out.score(manifest, graph))
+        return Champion(number, held_out.score(held_out.answers(manifest, graph)))
     except Exception as error:
         return Champion(number, None, sentence(error))

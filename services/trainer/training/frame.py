@@ -41,12 +41,24 @@ class Frame:
     """[n, inputs]: a column an input of the model, in its order; float64, or object for text."""
     label: np.ndarray
     """[n]"""
+    carried: pd.DataFrame
+    """[n, carried]: other columns, for the split and the segments, as they are stored."""
     times: np.ndarray
     """[n] event times, datetime64[us] in UTC."""
     dropped: int
     """Rows that were left out for a missing label or a missing value of an input that is not nullable."""
     fingerprint: str
     """SHA-256 of all values, in hexadecimal; the same however Parquet encodes them."""
+
+    def column(self, name: str) -> pd.Series:
+        """[n] values of an input or of a column that is carried."""
+        return self.inputs[name] if name in self.inputs else self.carried[name]
+
+    def pandas(self, labels: Sequence[str]) -> pd.DataFrame:
+        """[n] rows with all that is known of them: event time, inputs, the labels by name, what is carried."""
+        times = pd.Series(self.times, dtype="datetime64[us]", name=EVENT_TIME).dt.tz_localize("UTC")
+        named = pd.DataFrame(self.label.reshape(len(times), -1), columns=list(labels)).infer_objects()
+        return pd.concat([times, self.inputs, named, self.carried], axis=1)
 
     @property
     def span(self) -> tuple[str, str]:
@@ -77,13 +89,13 @@ def fetch(
     raise Unavailable(f"no training frame from {url} in {ATTEMPTS} attempts: {problem or type(problem).__name__}")
 
 
-def read(file: IO[bytes], inputs: Sequence[Input], label: Column) -> Frame:
-    """Read a frame.
+def read(file: IO[bytes], inputs: Sequence[Input], label: Column, carried: Sequence[str] = ()) -> Frame:
+    """Read a frame with the columns that it carries beside.
 
     Raises:
         InvalidRequest: for a column that is missing or of another type than declared, or where no row is left.
     """
-    table = _columns(file, [EVENT_TIME, *(item.name for item in inputs), label.name])
+    table = _columns(file, [EVENT_TIME, *(item.name for item in inputs), label.name, *carried])
     columns, missing = {}, np.zeros(table.num_rows, np.bool_)
     try:
         for item in inputs:
@@ -103,7 +115,14 @@ def read(file: IO[bytes], inputs: Sequence[Input], label: Column) -> Frame:
         )
     times = table[EVENT_TIME].filter(keep).cast(pa.timestamp("us")).to_numpy()
     frame = pd.DataFrame({name: pd.Series(values, dtype=values.dtype) for name, values in columns.items()})
-    return Frame(frame[~missing].reset_index(drop=True), labels, times, int(missing.sum()), fingerprint(table))
+    return Frame(
+        frame[~missing].reset_index(drop=True),
+        labels,
+        table.select(list(carried)).filter(keep).to_pandas(),
+        times,
+        int(missing.sum()),
+        fingerprint(table),
+    )
 
 
 def fingerprint(table: pa.Table) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from modelmill.errors import InvalidRequest
+from modelmill.splits import AtRandom, ByGroup, ByTime, SplitRule
+from services.trainer.training.frame import Frame
 
-SEED = 0
-"""Of random splits, so that the same rows are held out again of the same frame."""
 FEWEST = 5
 """Rows below which neither part says anything."""
 
@@ -22,6 +25,21 @@ class Split:
     held_out: np.ndarray
     how: str
     """In words, for the run's record."""
+
+
+def split(rule: SplitRule, frame: Frame, labels: Sequence[str], *, classes: bool) -> Split:
+    """Split the rows of `frame` as `rule` says.
+
+    Raises:
+        InvalidRequest: where that is not possible, or too few rows are left on a side.
+    """
+    if isinstance(rule, ByTime):
+        return by_time(frame.times, rule.share)
+    if isinstance(rule, ByGroup):
+        return by_group(frame.column(rule.column), rule.share, rule.seed)
+    if isinstance(rule, AtRandom):
+        return at_random(frame.label, rule.share, rule.seed, classes=classes)
+    return by_function(rule, frame.pandas(labels))
 
 
 def by_time(times: np.ndarray, share: float) -> Split:
@@ -40,23 +58,57 @@ def by_time(times: np.ndarray, share: float) -> Split:
     if cut == len(times):
         raise InvalidRequest(
             f"all {len(times)} rows have the same event time, so none can be held out by time; ingest rows of other"
-            " times, or declare the source without event_time"
+            " times, or declare split=at_random(...)"
         )
-    rows = np.arange(len(times))
-    return _checked(rows[:cut], rows[cut:], f"by time: the newest {len(times) - cut} of {len(times)} rows held out")
+    held_out = np.arange(len(times)) >= cut
+    return _checked(held_out, f"by time: the newest {held_out.sum()} of {len(times)} rows held out")
 
 
-def at_random(label: np.ndarray, share: float, *, classes: bool) -> Split:
+def by_group(groups: pd.Series, share: float, seed: int) -> Split:
+    """Hold out all rows of some groups, in random order as many as come to about `share` of the rows.
+
+    Args:
+        groups: [n]; rows without a value are one group.
+
+    Raises:
+        InvalidRequest: where there is but one group, or too few rows are left on a side.
+    """
+    codes, values = pd.factorize(groups, use_na_sentinel=False)
+    if len(values) < 2:
+        raise InvalidRequest(
+            f"all {len(groups)} rows have the same {groups.name!r}, so no group of them can be held out; ingest rows of"
+            " other groups, or declare another split",
+            column=str(groups.name),
+        )
+    sizes = np.bincount(codes)
+    wanted, room = share * len(groups), share * len(groups)
+    chosen = np.zeros(len(values), np.bool_)
+    for group in np.random.default_rng(seed).permutation(len(values)):
+        if sizes[group] <= room + wanted / 10:
+            chosen[group] = True
+            room -= sizes[group]
+    if not chosen.any():
+        chosen[sizes.argmin()] = True
+    held_out = chosen[codes]
+    return _checked(
+        held_out,
+        f"by group of {groups.name}, seed {seed}: {held_out.sum()} of {len(groups)} rows held out, {chosen.sum()} of"
+        f" {len(values)} groups",
+    )
+
+
+def at_random(label: np.ndarray, share: float, seed: int, *, classes: bool) -> Split:
     """Hold out about `share` of the rows at random; with `classes`, that share of each class.
 
     Args:
-        label: [n]
+        label: [n], or [n, outputs], of which no class gets its share.
 
     Raises:
         InvalidRequest: where too few rows are left on a side.
     """
-    order = np.random.default_rng(SEED).permutation(len(label))
-    groups = np.unique(label, return_inverse=True)[1] if classes else np.zeros(len(label), np.int64)
+    order = np.random.default_rng(seed).permutation(len(label))
+    stratified = classes and label.ndim == 1
+    groups = np.unique(label, return_inverse=True)[1] if stratified else np.zeros(len(label), np.int64)
     held_out = [
         members[: round(len(members) * share)]
         for group in range(groups.max(initial=0) + 1)
@@ -64,31 +116,51 @@ def at_random(label: np.ndarray, share: float, *, classes: bool) -> Split:
     ]
     chosen = np.zeros(len(label), np.bool_)
     chosen[np.concatenate(held_out)] = True
-    stratified = ", stratified" if classes else ""
-    how = f"at random, seed {SEED}{stratified}: {chosen.sum()} of {len(label)} rows held out"
-    return _checked(np.flatnonzero(~chosen), np.flatnonzero(chosen), how)
+    how = f"at random, seed {seed}{', stratified' if stratified else ''}"
+    return _checked(chosen, f"{how}: {chosen.sum()} of {len(label)} rows held out")
+
+
+def by_function(function: Callable[[pd.DataFrame], Any], frame: pd.DataFrame) -> Split:
+    """Hold out the rows of which the user's function says so; its errors come as they are.
+
+    Raises:
+        InvalidRequest: where it returns anything but a truth value a row, or too few rows are left on a side.
+    """
+    name = getattr(function, "__name__", type(function).__name__)
+    held_out = np.asarray(function(frame))
+    if held_out.shape != (len(frame),) or held_out.dtype != np.bool_:
+        raise InvalidRequest(
+            f"split function {name} returned {held_out.dtype} of shape {held_out.shape}; expected a truth value for"
+            f" each of {len(frame)} rows, True for held out"
+        )
+    return _checked(held_out, f"by function {name}: {held_out.sum()} of {len(frame)} rows held out")
 
 
 def require_classes(label: np.ndarray, split: Split) -> None:
     """Refuse to train a classifier on one class.
 
+    Args:
+        label: [n] or [n, outputs]
+
     Raises:
         InvalidRequest: naming the class and the number of rows.
     """
-    classes = np.unique(label[split.train])
-    if len(classes) < 2:
-        raise InvalidRequest(
-            f"all {len(split.train)} rows to train on have the label {classes[0]!r} (split {split.how}); a classifier"
-            " needs at least two classes"
-        )
+    for column in label.reshape(len(label), -1).T:
+        classes = np.unique(column[split.train])
+        if len(classes) < 2:
+            raise InvalidRequest(
+                f"all {len(split.train)} rows to train on have the label {classes[0]!r} (split {split.how}); a"
+                " classifier needs at least two classes"
+            )
 
 
-def _checked(train: np.ndarray, held_out: np.ndarray, how: str) -> Split:
-    if min(len(train), len(held_out)) < FEWEST:
+def _checked(held_out: np.ndarray, how: str) -> Split:
+    train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    if min(len(train), len(test)) < FEWEST:
         raise InvalidRequest(
-            f"{len(train)} rows to train on and {len(held_out)} held out; expected at least {FEWEST} of each: ingest"
-            " more rows, or change test_share",
+            f"{len(train)} rows to train on and {len(test)} held out; expected at least {FEWEST} of each: ingest"
+            " more rows, or change split",
             rows_train=len(train),
-            rows_test=len(held_out),
+            rows_test=len(test),
         )
-    return Split(train, held_out, how)
+    return Split(train, test, how)

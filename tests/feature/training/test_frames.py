@@ -11,7 +11,7 @@ from services.feature.training.frames import model_frame
 from tests.feature.conftest import OpenRoom, Room
 
 MILL = """
-from modelmill import Entity, Model, Source, feature
+from modelmill import Entity, Model, Source, by_group, feature
 
 carrier = Entity("carrier", key="carrier_id")
 origin = Entity("origin", key="origin_id")
@@ -26,6 +26,8 @@ def wind_squared(row):
 
 Model("late", entities=[carrier, origin], label="late", estimator=None, inputs={"hour": int},
       features=["fleet", "wind_squared", "wind", "carrier.delay", "origin.delay", "runways"])
+Model("parted", entities=[carrier], label="late", estimator=None, source=flights, features=["fleet"],
+      split=by_group("carrier_id"), segments=["origin_id", "hour"])
 """
 NOON = datetime(2013, 1, 31, 12, tzinfo=UTC)
 
@@ -72,6 +74,21 @@ def test_a_frame_has_time_features_inputs_and_label(room: Room) -> None:
     assert frame(room).column_names == [
         "_event_time", "fleet", "wind_squared", "wind", "carrier.delay", "origin.delay", "runways", "hour", "late",
     ]  # fmt: skip
+
+
+def test_a_frame_carries_join_keys_and_columns_for_the_split_and_the_segments(room: Room) -> None:
+    table = model(room, "parted")
+    assert table.column_names == ["_event_time", "fleet", "late", "carrier_id", "origin_id", "hour"]
+    assert table["origin_id"].to_pylist() == ["JFK", "LGA", "JFK", "JFK", "EWR"]
+    assert table["carrier_id"].to_pylist() == ["AA", "UA", "AA", "AA", "AA"]
+    assert table["hour"].to_pylist() == [13, 13, 14, 15, 18]
+
+
+def test_a_frame_has_every_label_of_its_model(open_room: OpenRoom) -> None:
+    more = 'Model("both", entities=[carrier, origin], label=["late", "hour"], estimator=None, features=["wind"])'
+    room = open_room(MILL + more)
+    room.ingest("flights", [{"carrier_id": "AA", "origin_id": "JFK", "at": at(3), "hour": 15, "late": True}])
+    assert model(room, "both").select(["late", "hour"]).to_pylist() == [{"late": True, "hour": 15}]
 
 
 def test_a_frame_joins_several_entities_and_sources_as_of_each_label(room: Room) -> None:

@@ -20,7 +20,8 @@ from modelmill.package import Input, Manifest
 from modelmill.registry import Registry, Version
 from modelmill.runs import Run
 from modelmill.storage import Storage
-from services.trainer.evaluation.metrics import evaluate
+from services.trainer.evaluation.answers import Answers
+from services.trainer.evaluation.metrics import scores
 from services.trainer.packaging.convert import convert
 from services.trainer.packaging.manifest import Inputs, files, manifest
 from services.trainer.promotion.decision import Decision
@@ -61,7 +62,7 @@ def train(registry: Registry, storage: Storage) -> Train:
 
 def packaged(estimator: Any, recipe: Model, run: str, rows: pd.DataFrame) -> Manifest:
     inputs = Inputs([Input(name, "float", False) for name in recipe.features], [])
-    metrics = evaluate(estimator, rows, LABEL, recipe.metric)
+    metrics = scores(recipe.metrics, Answers.of(estimator, rows), LABEL)
     return manifest(recipe, "", run, inputs, estimator, convert(estimator, inputs.fed, rows), metrics, rows)
 
 
@@ -75,7 +76,7 @@ def test_the_first_version_becomes_champion(train: Train, registry: Registry) ->
 def test_the_champion_is_scored_again_on_the_new_rows(train: Train, registry: Registry) -> None:
     train(POOR, recipe())
     _, decision = train(GOOD, recipe())
-    again = evaluate(POOR, ROWS, LABEL, "accuracy")["accuracy"]
+    again = POOR.score(ROWS, LABEL)
     assert decision.promote
     assert f"champion version 1 {again:.6g} on the same rows" in decision.reason
     assert registry.aliases("m") == {"champion": 2}

@@ -125,6 +125,26 @@ def test_rows_without_label_or_without_a_value_that_must_be_there_are_dropped_an
     assert read.times.tolist() == [datetime(2026, 1, 1, 12)]
 
 
+def test_what_is_carried_beside_comes_with_the_rows_that_are_left() -> None:
+    table = pa.table(
+        {
+            "_event_time": NOON,
+            "x": pa.array([1.0, None, 3.0, 4.0]),
+            "y": [0, 1, 0, 1],
+            "shop": pa.array(["north", "south", None, "south"]).dictionary_encode(),
+        }
+    )
+    read = frame.read(io.BytesIO(parquet(table)), [Input("x", "float", False)], Column("y", "int", False), ["shop"])
+    assert read.carried["shop"].astype(object).where(read.carried["shop"].notna(), None).tolist() == [
+        "north",
+        None,
+        "south",
+    ]
+    assert read.column("x").tolist() == [1.0, 3.0, 4.0]
+    assert list(read.pandas(["y"]).columns) == ["_event_time", "x", "y", "shop"]
+    assert read.pandas(["y"])["_event_time"].iloc[0] == datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
 def test_a_frame_of_which_no_row_is_left_is_refused() -> None:
     table = pa.table({"_event_time": NOON, "x": [1.0] * 4, "y": pa.nulls(4, pa.int64())})
     with pytest.raises(InvalidRequest, match="all 4 rows lack the label 'y'"):

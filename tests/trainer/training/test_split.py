@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modelmill.errors import InvalidRequest
-from services.trainer.training.split import FEWEST, at_random, by_time, require_classes
+from modelmill.splits import AtRandom, ByGroup, ByTime
+from services.trainer.training.frame import Frame
+from services.trainer.training.split import FEWEST, at_random, by_group, by_time, require_classes, split
 
 
 def times(*minutes: int) -> np.ndarray:
@@ -49,28 +52,104 @@ def test_by_time_rows_of_a_single_time_are_refused() -> None:
 
 def test_at_random_the_same_rows_are_held_out_each_time() -> None:
     label = np.arange(100) % 2
-    first, second = (at_random(label, 0.25, classes=True).held_out for _ in range(2))
+    first, second = (at_random(label, 0.25, 0, classes=True).held_out for _ in range(2))
     assert first.tolist() == second.tolist()
 
 
 def test_at_random_each_class_gives_its_share() -> None:
     label = np.array(["rare"] * 20 + ["common"] * 180, dtype=object)
-    held_out = label[at_random(label, 0.25, classes=True).held_out]
+    held_out = label[at_random(label, 0.25, 0, classes=True).held_out]
     assert (held_out == "rare").sum() == 5
     assert (held_out == "common").sum() == 45
 
 
 def test_at_random_a_class_of_one_row_is_trained_on() -> None:
     label = np.array([0] * 50 + [1] * 50 + [2])
-    assert 100 in at_random(label, 0.25, classes=True).train
+    assert 100 in at_random(label, 0.25, 0, classes=True).train
 
 
 def test_too_few_rows_are_refused_with_their_counts() -> None:
     with pytest.raises(InvalidRequest, match="6 rows to train on and 2 held out"):
-        at_random(np.arange(8.0), 0.25, classes=False)
+        at_random(np.arange(8.0), 0.25, 0, classes=False)
 
 
 def test_a_single_class_to_train_on_is_refused_with_its_name() -> None:
     label = np.ones(40, np.int64)
     with pytest.raises(InvalidRequest, match=r"all 30 rows to train on have the label .*1"):
-        require_classes(label, at_random(label, 0.25, classes=True))
+        require_classes(label, at_random(label, 0.25, 0, classes=True))
+
+
+def test_by_group_no_group_is_on_both_sides() -> None:
+    groups = pd.Series(np.random.default_rng(0).integers(0, 40, 1000), name="user_id")
+    split = by_group(groups, 0.25, 0)
+    assert not {*groups[split.train]} & {*groups[split.held_out]}
+    assert 200 <= len(split.held_out) <= 300
+    assert split.how.startswith(f"by group of user_id, seed 0: {len(split.held_out)} of 1000 rows held out, ")
+
+
+def test_by_group_rows_without_a_value_are_one_group() -> None:
+    groups = pd.Series([None] * 30 + ["a"] * 30 + ["b"] * 30, name="shop")
+    split = by_group(groups, 0.3, 0)
+    assert len(split.held_out) == 30
+
+
+def test_by_group_another_seed_holds_out_other_groups() -> None:
+    groups = pd.Series(np.repeat(np.arange(20), 10), name="shop")
+    first, second = (by_group(groups, 0.25, seed).held_out.tolist() for seed in (0, 1))
+    assert first != second
+
+
+def test_by_group_a_group_greater_than_its_share_is_trained_on() -> None:
+    groups = pd.Series(["great"] * 90 + ["small"] * 10, name="shop")
+    assert by_group(groups, 0.2, 0).held_out.tolist() == list(range(90, 100))
+
+
+def test_by_group_a_single_group_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="all 20 rows have the same 'shop'"):
+        by_group(pd.Series(["a"] * 20, name="shop"), 0.25, 0)
+
+
+@given(st.lists(st.integers(0, 8), min_size=2 * FEWEST, max_size=80), st.floats(0.05, 0.95), st.integers(0, 5))
+def test_by_group_every_row_is_on_the_side_of_its_group(groups: list[int], share: float, seed: int) -> None:
+    column = pd.Series(groups, name="g")
+    try:
+        split = by_group(column, share, seed)
+    except InvalidRequest:
+        return
+    assert sorted([*split.train, *split.held_out]) == list(range(len(groups)))
+    assert not {*column[split.train]} & {*column[split.held_out]}
+
+
+def test_several_labels_are_split_without_regard_to_their_classes() -> None:
+    label = np.random.default_rng(0).integers(0, 2, (100, 2))
+    assert at_random(label, 0.25, 7, classes=True).how == "at random, seed 7: 25 of 100 rows held out"
+
+
+def test_a_function_says_which_rows_are_held_out() -> None:
+    def north(frame: pd.DataFrame) -> pd.Series:
+        assert list(frame.columns) == ["_event_time", "x", "y", "region"]
+        return frame["region"] == "north"
+
+    split_up = split(north, whole(), ["y"], classes=False)
+    assert split_up.held_out.tolist() == list(range(10))
+    assert split_up.how == "by function north: 10 of 20 rows held out"
+
+
+@pytest.mark.parametrize("answer", [None, [True] * 3, np.ones(20), pd.Series([True] * 19 + [None])])
+def test_a_function_that_returns_anything_else_is_refused(answer: object) -> None:
+    def odd(_: pd.DataFrame) -> object:
+        return answer
+
+    with pytest.raises(InvalidRequest, match=r"split function odd returned .*a truth value for each of 20 rows"):
+        split(odd, whole(), ["y"], classes=False)
+
+
+def test_a_rule_finds_its_column_among_inputs_and_what_is_carried() -> None:
+    assert split(ByGroup("region", 0.5), whole(), ["y"], classes=False).how.endswith("1 of 2 groups")
+    assert split(ByTime(0.25), whole(), ["y"], classes=False).held_out.tolist() == [15, 16, 17, 18, 19]
+    assert split(AtRandom(0.25, 4), whole(), ["y"], classes=False).how.startswith("at random, seed 4: 5 of 20")
+
+
+def whole() -> Frame:
+    carried = pd.DataFrame({"region": ["north"] * 10 + ["south"] * 10})
+    return Frame(pd.DataFrame({"x": np.arange(20.0)}), np.arange(20.0), carried, times(*range(20)), 0, "")
