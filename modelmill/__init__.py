@@ -3,6 +3,7 @@
 from modelmill.aggregates import Aggregate
 from modelmill.constraints import Expect, column
 from modelmill.declarations import Entity, Model, Source, feature
+from modelmill.gates import at_least, improves, latency_below, no_segment_worse, parity, size_below
 from modelmill.request_features import request_feature
 from modelmill.schedules import cron, every
 from modelmill.splits import at_random, by_group, by_time
@@ -14,6 +15,7 @@ __all__ = [
     "Expect",
     "Model",
     "Source",
+    "at_least",
     "at_random",
     "by_group",
     "by_time",
@@ -21,7 +23,12 @@ __all__ = [
     "cron",
     "every",
     "feature",
+    "improves",
+    "latency_below",
+    "no_segment_worse",
+    "parity",
     "request_feature",
+    "size_below",
 ]
 
 

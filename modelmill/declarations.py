@@ -29,10 +29,10 @@ from typing import Any, Literal, get_args
 
 from modelmill import durations, splits
 from modelmill.constraints import NO_CONSTRAINTS, ColumnSpec, Constraints, Expect
+from modelmill.gates import Gate, Policy, gates_of, policy_of
 from modelmill.metrics import all_of, columns_of
 from modelmill.schedules import Schedule
 
-Policy = Literal["always", "if_better", "manual"]
 Batch = Literal["pandas", "arrow"]
 Scalar = float | int | str | bool | None
 DTYPES: dict[type, str] = {float: "float", int: "int", bool: "bool", str: "str"}
@@ -298,7 +298,9 @@ class Model(Declared):
         split: which rows are held out for evaluation: `by_time(0.25)`, `by_group("user_id", 0.25)`,
             `at_random(0.25, seed=0)`, or a function that gets the frame and returns a truth value a row, True for held
             out. By default the newest quarter where `source` has event times, otherwise a quarter at random.
-        promote: `if_better` (than the champion on the same held-out rows), `always` or `manual`.
+        gates: what a new version must show before it goes live, all of it: `improves("roc_auc", by=0.002)`,
+            `at_least("accuracy", 0.8)`, ..., or a function(candidate, champion). By default `improves(metric)`.
+        promote: what then happens: `auto` makes it the champion, `canary` the challenger, `manual` waits for a person.
         train: when to train without being asked: `every(seconds=60)`, `cron("0 3 * * *")`, or a list of them.
         defaults: values for features of an entity that is not there; without one a request for it is a 404.
         keep: how many of the newest versions stay in the storage, beside those that are needed in any case.
@@ -318,7 +320,8 @@ class Model(Declared):
         split: splits.SplitRule | None = None,
         inputs: Mapping[str, Any] | None = None,
         source: Source | None = None,
-        promote: Policy = "if_better",
+        promote: Policy = "auto",
+        gates: Sequence[Gate | Callable[..., Any]] | None = None,
         train: Schedule | Sequence[Schedule] = (),
         defaults: Mapping[str, Scalar] | None = None,
         keep: int = KEEP,
@@ -330,15 +333,12 @@ class Model(Declared):
         self.estimator = estimator
         self.inputs = {column: Column.of(column, kind) for column, kind in (inputs or {}).items()}
         self.source = source
-        self.promote = promote
         self.train = tuple(train) if isinstance(train, Sequence) else (train,)
         self.defaults = dict(defaults or {})
         self.keep = keep
         super().__init__("model", name)
         if not self.features and not self.inputs:
             raise ValueError(f"model {name!r}: expected at least one feature or input")
-        if promote not in get_args(Policy):
-            raise ValueError(f"model {name!r}: promote={promote!r}; expected one of {', '.join(get_args(Policy))}")
         if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
             raise ValueError(f"model {name!r}: keep={keep!r}; expected a number of versions, at least 1")
         if test_share is not None:
@@ -352,6 +352,8 @@ class Model(Declared):
             """The name of the one that decides."""
             self.segments = columns_of(segments)
             self.split = splits.check(split)
+            self.gates = gates_of(gates, self.metrics[0], self.segments)
+            self.promote = policy_of(promote)
         except ValueError as error:
             raise ValueError(f"model {name!r}: {error}") from None
 

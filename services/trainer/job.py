@@ -25,6 +25,7 @@ from modelmill.definitions import Definitions
 from modelmill.definitions_file import load
 from modelmill.errors import InvalidRequest, RunEnded, UnknownName
 from modelmill.events import utc_now
+from modelmill.gates import metrics_of
 from modelmill.registry import Registry
 from modelmill.runs import Run, new_run_id
 from modelmill.splits import AtRandom, ByTime
@@ -39,7 +40,8 @@ from services.trainer.jobs.run_record import RunRecord, git_commit, package_vers
 from services.trainer.models.retention import Retention
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.convert import convert
-from services.trainer.promotion.registration import HeldOut, register
+from services.trainer.promotion.contender import HeldOut
+from services.trainer.promotion.registration import Candidate, register
 from services.trainer.settings import TrainerSettings
 from services.trainer.training import frame as frames
 from services.trainer.training.frame import Frame
@@ -106,7 +108,7 @@ def _train(
         record.note(fields=inputs.fields)
         estimator = make_estimator(recipe)
         task = task_of(estimator)
-        require_metrics(recipe.metrics)
+        require_metrics([*recipe.metrics, *metrics_of(recipe.gates)])
         with (
             httpx.Client(timeout=httpx.Timeout(10.0, read=settings.frame_timeout), verify=TLS) as http,
             frames.fetch(
@@ -147,7 +149,8 @@ def _train(
         folder = package.write(storage, manifest, packaging.files(estimator, converted))
         record.note(package=folder, params=record.run.params | {"graph": str(converted)})
     with record.stage("register"):
-        version, decision = register(record.registry, storage, record.run, manifest, held_out)
+        candidate = Candidate(record.run, manifest, answers, held_out, found, recipe.gates, recipe.promote)
+        version, decision = register(record.registry, storage, candidate)
     return version.version, decision.promote
 
 
@@ -199,4 +202,4 @@ def _split(definitions: Definitions, recipe: Model, frame: Frame, *, classes: bo
 def _held_out(recipe: Model, frame: Frame, parted: Split) -> HeldOut:
     rows = parted.held_out
     segments = {column: parts(frame.column(column).iloc[rows]) for column in recipe.segments}
-    return HeldOut(recipe, frame.inputs.iloc[rows], frame.label[rows], segments)
+    return HeldOut(recipe.metrics, frame.inputs.iloc[rows], frame.label[rows], segments)

@@ -94,10 +94,13 @@ def test_the_same_data_has_the_same_fingerprint(registry: Registry, feature_stub
 
 
 def test_a_version_that_is_not_better_is_not_promoted(registry: Registry, mill: Path) -> None:
-    mill.write_text(mill.read_text().replace('promote="always"', 'promote="if_better"'))
+    mill.write_text(mill.read_text().replace('gates=[at_least("accuracy", 0.7)],', ""))
     first, second = train("user_target"), train("user_target")
     assert (first["promoted"], second["promoted"]) == (True, False)
-    assert "not promoted, not being better" in registry.runs.get(second["run"]).decision
+    run = registry.runs.get(second["run"])
+    assert run.decision.startswith("not promoted, improves_accuracy failed: equal, and better by any margin in 0.0% of")
+    assert run.gates["improves_accuracy"].startswith("failed: equal")
+    assert registry.version("user_target", 2).gates == run.gates
     assert registry.aliases("user_target") == {"champion": 1}
 
 

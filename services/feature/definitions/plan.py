@@ -65,6 +65,7 @@ def describe(definitions: Definitions) -> Hashes:
             "segments": " ".join(model.segments),
             "split": splits.described(model.split),
             "promote": model.promote,
+            "gates": "; ".join(map(str, model.gates)),
             "keep": str(model.keep),
             "train": "; ".join(str(schedule) for schedule in model.train),
         }

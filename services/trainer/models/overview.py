@@ -60,6 +60,7 @@ class Overview:
             "declared": recipe is not None,
             "metric": recipe.metric if recipe else None,
             "promote": recipe.promote if recipe else None,
+            "gates": [str(gate) for gate in recipe.gates] if recipe else [],
             "train": [str(schedule) for schedule in recipe.train] if recipe else [],
             "aliases": self.registry.aliases(name),
             "latest": newest[0].version if newest else None,

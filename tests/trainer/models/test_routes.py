@@ -23,7 +23,8 @@ def test_models_are_listed_whether_trained_or_only_declared(
     gone, users = http.get("/models").json["models"]
     assert (gone["name"], gone["declared"], gone["latest"]) == ("gone_from_the_file", False, None)
     assert users == {
-        "name": "user_target", "declared": True, "metric": "accuracy", "promote": "always", "train": ["every 60 s"],
+        "name": "user_target", "declared": True, "metric": "accuracy", "promote": "auto",
+        "gates": ["at_least(accuracy, 0.7)"], "train": ["every 60 s"],
         "aliases": {}, "latest": None,
     }  # fmt: skip
     trained()
