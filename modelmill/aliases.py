@@ -252,7 +252,7 @@ def earlier(model: str, alias: str, stack: Sequence[int], to: int | None) -> int
         Conflict: where there is none, or `to` is none of them.
     """
     if len(stack) < 2:
-        raise Conflict(f"alias {alias!r} of {model!r} never named another version; nothing to roll back to")
+        raise Conflict(f"alias {alias!r} of {model!r} named no version before its present one; nothing to roll back to")
     if to is None:
         return stack[-2]
     if to not in stack[:-1]:

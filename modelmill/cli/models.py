@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
 from modelmill import show
@@ -32,12 +34,19 @@ def models(model: str | None, as_json: bool) -> None:
         row["aliases"] = [alias for alias, number in found["aliases"].items() if number == row["version"]]
         row["created"] = show.when(row["created"])
         row["pruned"] = show.when(row["pruned"])
-    columns = ["version", "aliases", "metrics", "tags", "created", "run", "pruned"]
+        row["gates"] = _gates(row["gates"])
+    columns = ["version", "aliases", "metrics", "gates", "tags", "created", "run", "pruned"]
     used = [column for column in columns if column in ALWAYS or any(row[column] for row in found["versions"])]
     show.table(found["versions"], used, empty="No versions yet.")
     if found["history"]:
         show.console.print()
         aliases.show_moves(found["history"][: -MOVES - 1 : -1])
+
+
+def _gates(gates: Mapping[str, str]) -> str:
+    """Which gates failed, or that none did."""
+    failed = [name for name, said in gates.items() if said.startswith("failed")]
+    return f"failed: {', '.join(failed)}" if failed else "passed" if gates else ""
 
 
 @click.command()

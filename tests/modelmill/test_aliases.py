@@ -54,7 +54,7 @@ def test_rollback_walks_back_version_by_version(registry: Registry) -> None:
     for _ in range(3):
         release(registry)
     assert [registry.rollback(MODEL, by="ada").version for _ in range(2)] == [2, 1]
-    with pytest.raises(Conflict, match="never named another version; nothing to roll back to"):
+    with pytest.raises(Conflict, match="named no version before its present one; nothing to roll back to"):
         registry.rollback(MODEL, by="ada")
 
 

@@ -42,7 +42,7 @@ def test_gates_are_called_and_shown_by_what_they_ask_for() -> None:
         "improves_roc_auc": "improves(roc_auc, by=0.002, confidence=0.9)",
         "at_least_gain": "at_least(gain, 3)",
         "no_segment_worse_r2": "no_segment_worse(r2, than=0.05)",
-        "latency_below": "latency_below(ms=2, quantile=0.99)",
+        "latency_below": "latency_below(ms=2, quantile=0.5)",
         "size_below": "size_below(mb=50)",
         "parity": "parity(1e-06)",
         "quick": "quick()",

@@ -86,7 +86,7 @@ def _(gate: Improves, evidence: Evidence) -> Finding:
     margin = f"more than {gate.by:g}" if gate.by else "any margin"
     said = (
         f"{'better' if gap > 0 else 'worse' if gap < 0 else 'equal'}{f' by {abs(gap):.4g}' if gap else ''},"
-        f" and better by {margin} in {share:.1%} of {found.how}; asked for {gate.confidence:.4g}"
+        f" and better by {margin} in {share:.1%} of {found.how}; asked for {100 * gate.confidence:.4g}%"
     )
     figures = {"estimate": gap, "lo": found.lo, "hi": found.hi, "share": share, "by": gate.by}
     return share >= gate.confidence, said, _finite(figures)

@@ -86,7 +86,7 @@ def decide(policy: Policy, compared: Comparison, verdicts: Sequence[Verdict]) ->
         reasons = "; ".join(f"{verdict.gate} failed: {verdict.reason}" for verdict in failed)
         stated = f"not promoted, {reasons} ({compared})"
     elif policy == "manual":
-        stated = f"waits for a person (promote=manual): {compared}{_all_hold(verdicts)}"
+        stated = f"waits for a person (promote=manual): {compared}; {_held(verdicts)}"
     else:
         to = f"to {CHALLENGER} " if canary else ""
         stated = f"promoted {to}({_held(verdicts)}): {compared}"
@@ -94,12 +94,10 @@ def decide(policy: Policy, compared: Comparison, verdicts: Sequence[Verdict]) ->
     return Decision(promote, alias, policy, stated, compared, tuple(verdicts))
 
 
-def _all_hold(verdicts: Sequence[Verdict]) -> str:
-    return f"; {_held(verdicts)}"
-
-
 def _held(verdicts: Sequence[Verdict]) -> str:
-    """`improves_roc_auc: better by 0.01 ...`, so that the sentence says why."""
+    """Why nothing is in the way; what each of many gates says is beside the reason, not in it."""
     if not verdicts:
         return "no gates are declared"
-    return "; ".join(f"{verdict.gate}: {verdict.reason}" for verdict in verdicts)
+    if len(verdicts) == 1:
+        return f"{verdicts[0].gate}: {verdicts[0].reason}"
+    return f"all {len(verdicts)} gates hold"

@@ -16,7 +16,8 @@ MOVE: dict[str, Any] = {
     "by": "ada", "reason": "2 is down", "forced": ["improves"],
 }  # fmt: skip
 VERSION: dict[str, Any] = {
-    "version": 1, "metrics": {"accuracy": 0.9}, "tags": {"stage": "reviewed"}, "pruned": "",
+    "version": 1, "metrics": {"accuracy": 0.9}, "gates": {"improves": "failed: equal", "parity": "passed: equal"},
+    "tags": {"stage": "reviewed"}, "pruned": "",
     "created": "2026-11-25T11:00:00.000000Z", "run": "r1",
 }  # fmt: skip
 
@@ -92,6 +93,7 @@ def test_the_history_says_what_was_forced(trainer: Trainer) -> None:
 def test_a_model_is_shown_with_its_versions_and_newest_moves(trainer: Trainer) -> None:
     printed = modelmill("models", "m").output
     assert "stage reviewed" in printed
+    assert "failed: improves  " in printed
     assert "forced over improves" in printed
     assert "pruned" not in printed, "no version was"
 

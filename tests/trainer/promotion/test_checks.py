@@ -81,7 +81,7 @@ def test_a_clearly_better_candidate_improves_and_the_figures_say_by_how_much() -
     assert verdict.figures["estimate"] == pytest.approx(gap)
     assert verdict.figures["lo"] < gap < verdict.figures["hi"]
     assert verdict.reason.startswith(f"better by {gap:.4g}, and better by more than 0.002 in 100.0% of")
-    assert verdict.reason.endswith("asked for 0.95")
+    assert verdict.reason.endswith("asked for 95%")
 
 
 def test_a_candidate_that_is_better_by_chance_alone_does_not_improve() -> None:

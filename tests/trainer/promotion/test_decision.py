@@ -65,3 +65,9 @@ def test_a_first_version_becomes_champion_although_it_is_a_canary() -> None:
 
 def test_what_cannot_be_compared_is_said() -> None:
     assert "champion version 3 cannot be compared: it takes old_feature" in decided("auto", APART, False).reason
+
+
+def test_what_many_gates_say_is_beside_the_reason() -> None:
+    decision = decided("auto", BESIDE, True, True)
+    assert decision.reason.startswith("promoted (all 2 gates hold): accuracy 0.86125")
+    assert decision.gates == {"gate_0": "passed: better by 0.02", "gate_1": "passed: better by 0.02"}
