@@ -80,7 +80,8 @@ def check(gate: Any, evidence: Evidence) -> Finding:
 def _(gate: Improves, evidence: Evidence) -> Finding:
     candidate, champion = evidence.candidate, evidence.rival
     assert champion is not None
-    found = paired(gate.metric, candidate.answers, champion.answers, candidate.label)
+    known = candidate.score(gate.metric), champion.score(gate.metric)
+    found = paired(gate.metric, candidate.answers, champion.answers, candidate.label, known=known)
     share = found.share_above(gate.by)
     gap = found.estimate
     margin = f"more than {gate.by:g}" if gate.by else "any margin"
