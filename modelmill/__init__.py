@@ -5,8 +5,8 @@ from modelmill.constraints import Expect, column
 from modelmill.declarations import Entity, Model, Source, feature
 from modelmill.gates import at_least, improves, latency_below, no_segment_worse, parity, size_below
 from modelmill.request_features import request_feature
-from modelmill.schedules import cron, every
 from modelmill.splits import at_random, by_group, by_time
+from modelmill.triggers import after, cron, every, on
 
 __all__ = [
     "Aggregate",
@@ -15,6 +15,7 @@ __all__ = [
     "Expect",
     "Model",
     "Source",
+    "after",
     "at_least",
     "at_random",
     "by_group",
@@ -26,6 +27,7 @@ __all__ = [
     "improves",
     "latency_below",
     "no_segment_worse",
+    "on",
     "parity",
     "request_feature",
     "size_below",

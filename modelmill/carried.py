@@ -18,7 +18,7 @@ def carried(definitions: Definitions, model: Model) -> list[str]:
     """
     source = definitions.label_source(model)
     in_frame = {*model.features, *model.inputs}
-    more = [*(entity.key for entity in source.entities), *(name for name in source.columns if name != model.label)]
+    more = [*(entity.key for entity in source.entities), *(name for name in source.columns if name not in model.labels)]
     wanted = {f"segments: {column!r}": column for column in model.segments}
     if isinstance(model.split, ByGroup):
         wanted[f"split: {model.split}: {model.split.column!r}"] = model.split.column

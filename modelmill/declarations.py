@@ -27,11 +27,11 @@ from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args
 
-from modelmill import durations, splits
+from modelmill import durations, splits, triggers, trusted_types
 from modelmill.constraints import NO_CONSTRAINTS, ColumnSpec, Constraints, Expect
 from modelmill.gates import Gate, Policy, gates_of, policy_of
 from modelmill.metrics import all_of, columns_of
-from modelmill.schedules import Schedule
+from modelmill.triggers import Trigger
 
 Batch = Literal["pandas", "arrow"]
 Scalar = float | int | str | bool | None
@@ -301,9 +301,13 @@ class Model(Declared):
         gates: what a new version must show before it goes live, all of it: `improves("roc_auc", by=0.002)`,
             `at_least("accuracy", 0.8)`, ..., or a function(candidate, champion). By default `improves(metric)`.
         promote: what then happens: `auto` makes it the champion, `canary` the challenger, `manual` waits for a person.
-        train: when to train without being asked: `every(seconds=60)`, `cron("0 3 * * *")`, or a list of them.
+        train: when to train without being asked: `every(seconds=60)`, `cron("0 3 * * *")`, `after(rows=1000)`,
+            `on("drift.detected")`, or a list of them.
         defaults: values for features of an entity that is not there; without one a request for it is a 404.
         keep: how many of the newest versions stay in the storage, beside those that are needed in any case.
+        timeout: how long a training may take, such as "2h", before it is stopped and has failed; else the trainer's
+            setting decides.
+        trusted: types, `mymodule.MyTransformer`, that the estimator may be loaded with where it is served itself.
     """
 
     def __init__(
@@ -322,9 +326,11 @@ class Model(Declared):
         source: Source | None = None,
         promote: Policy = "auto",
         gates: Sequence[Gate | Callable[..., Any]] | None = None,
-        train: Schedule | Sequence[Schedule] = (),
+        train: Trigger | Sequence[Trigger] = (),
         defaults: Mapping[str, Scalar] | None = None,
         keep: int = KEEP,
+        timeout: str | None = None,
+        trusted: Sequence[str] = (),
         test_share: float | None = None,
     ) -> None:
         self.entities = _entities(f"model {name!r}", entities)
@@ -333,9 +339,11 @@ class Model(Declared):
         self.estimator = estimator
         self.inputs = {column: Column.of(column, kind) for column, kind in (inputs or {}).items()}
         self.source = source
-        self.train = tuple(train) if isinstance(train, Sequence) else (train,)
+        self.train = triggers.all_of(name, train)
         self.defaults = dict(defaults or {})
         self.keep = keep
+        self.timeout = None if timeout is None else _length(f"model {name!r}: timeout", timeout)
+        self.trusted = trusted_types.checked(f"model {name!r}", trusted)
         super().__init__("model", name)
         if not self.features and not self.inputs:
             raise ValueError(f"model {name!r}: expected at least one feature or input")

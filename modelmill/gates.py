@@ -175,7 +175,7 @@ def parity(tolerance: float) -> Parity:
     """The packaged model answers each held-out row as the fitted estimator does.
 
     Probabilities differ by `tolerance` at most, numbers by `tolerance` of the larger of the number and the spread of
-    all; labels are equal, except where the probabilities are within the tolerance.
+    all; labels are equal. An estimator whose ONNX graph is further off is packaged to be served by scikit-learn.
     """
     _require("parity", "tolerance", tolerance, _is_number(tolerance) and tolerance >= 0, "a number, at least 0")
     return Parity(tolerance)

@@ -11,7 +11,20 @@ from typing import Any
 import click
 
 from modelmill import show
-from modelmill.cli import aliases, events, features, models, predictions, proof, remarks, runs, system, training
+from modelmill.cli import (
+    aliases,
+    evaluation,
+    events,
+    features,
+    models,
+    predictions,
+    proof,
+    remarks,
+    runs,
+    system,
+    training,
+    triggers,
+)
 from modelmill.cli.terminal import EXIT_FAILED, EXIT_UNAVAILABLE
 from modelmill.errors import ModelmillError, RequestFailed, Unavailable
 
@@ -35,6 +48,21 @@ def main() -> None:
     """Keep scikit-learn models on tabular data alive in production."""
 
 
-for module in (system, features, proof, training, models, aliases, remarks, runs, predictions, events):
+MODULES = (
+    system,
+    features,
+    proof,
+    training,
+    triggers,
+    models,
+    aliases,
+    remarks,
+    runs,
+    evaluation,
+    predictions,
+    events,
+)
+
+for module in MODULES:
     for command in module.COMMANDS:
         main.add_command(command)

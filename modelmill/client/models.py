@@ -17,6 +17,10 @@ class ModelCalls(Transport):
         """A run with all its metadata."""
         return self._call("GET", f"{self.settings.trainer_url}/runs/{run_id}")
 
+    def evaluation(self, run_id: str) -> Json:
+        """How good a run's model is on its held-out rows: metrics, 95 % intervals, segments."""
+        return self._call("GET", f"{self.settings.trainer_url}/runs/{run_id}/evaluation")
+
     def models(self) -> list[Json]:
         """Every declared or trained model with its aliases and newest version."""
         return list(self._call("GET", f"{self.settings.trainer_url}/models")["models"])

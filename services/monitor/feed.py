@@ -17,12 +17,14 @@ from modelmill.errors import InvalidRequest, UnknownName
 from modelmill.events import (
     AliasDeleted,
     DefinitionsApplied,
+    DriftDetected,
     EntityForgotten,
     Event,
     ModelPromoted,
     ModelTrained,
     PredictionFailed,
     PredictionServed,
+    QualityDegraded,
     RowsIngested,
     RunFailed,
     RunStarted,
@@ -31,7 +33,7 @@ from modelmill.events import (
 
 STREAMS = {
     stream.removeprefix("events:"): stream
-    for stream in (keys.EVENTS_MODELS, keys.EVENTS_FEATURES, keys.EVENTS_PREDICTIONS)
+    for stream in (keys.EVENTS_MODELS, keys.EVENTS_FEATURES, keys.EVENTS_PREDICTIONS, keys.EVENTS_ALERTS)
 }
 """What callers say to the stream that they mean."""
 MOST_EVENTS = 1000
@@ -140,6 +142,10 @@ def sentence(event: Event) -> str:
             return f"version {event.version} predicted {event.rows} rows in {event.latency_ms:.3g} ms"
         case PredictionFailed():
             return f"version {event.version} answered {event.status}: {event.error}"
+        case DriftDetected():
+            return f"drift of {', '.join(event.features) or 'inputs'}{f': {event.detail}' if event.detail else ''}"
+        case QualityDegraded():
+            return f"{event.metric or 'quality'} has degraded{f': {event.detail}' if event.detail else ''}"
     return ""
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 import numpy as np
+import orjson
+from redis.client import Pipeline
 from rq import get_current_job
 from rq.job import Job
 from sklearn.base import clone
@@ -25,7 +27,7 @@ from modelmill.definitions import Definitions
 from modelmill.definitions_file import load
 from modelmill.errors import InvalidRequest, RunEnded, UnknownName
 from modelmill.events import utc_now
-from modelmill.gates import metrics_of
+from modelmill.gates import Parity, metrics_of
 from modelmill.registry import Registry
 from modelmill.runs import Run, new_run_id
 from modelmill.splits import AtRandom, ByTime
@@ -35,11 +37,14 @@ from services.trainer.evaluation.answers import Answers, task_of
 from services.trainer.evaluation.evaluate import Question, brief, evaluate
 from services.trainer.evaluation.metrics import require_metrics
 from services.trainer.evaluation.segments import parts
+from services.trainer.jobs import snapshot
 from services.trainer.jobs.recovery import LOST
 from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions, parameters
+from services.trainer.jobs.view import attempt_of
 from services.trainer.models.retention import Retention
 from services.trainer.packaging import manifest as packaging
-from services.trainer.packaging.convert import convert
+from services.trainer.packaging.packing import pack
+from services.trainer.packaging.parity import Tolerance
 from services.trainer.promotion.contender import HeldOut
 from services.trainer.promotion.registration import Candidate, register
 from services.trainer.settings import TrainerSettings
@@ -71,12 +76,17 @@ def train(
     job = get_current_job()
     if job and (before := _earlier_attempt(registry, job)):
         return before
+    if job:
+        _agree(registry, job, definitions, recipe)
     run = Run(
-        id=new_run_id(),
+        id=getattr(job, "run", "") or new_run_id(),
         model=model,
+        attempt=max(1, attempt_of(job)) if job else 1,
+        retry_reason=job.meta.get("reason", "") if job else "",
         started=utc_now(),
         trigger=trigger,
         by=by,
+        as_of=end or "",
         job=job.id if job else "",
         lease=getattr(job, "lease", ""),
         features=[*recipe.features, *recipe.inputs],
@@ -115,6 +125,7 @@ def _train(
                 http, settings.feature_url, recipe.name, definitions.fingerprint, start=start, end=end
             ) as file,
         ):
+            record.progress(0.5)
             frame = frames.read(file, inputs.fed, label, carried(definitions, recipe))
         parted = _split(definitions, recipe, frame, classes=task == "classification")
         record.note(
@@ -132,7 +143,7 @@ def _train(
     with record.stage("evaluate"):
         held_out = _held_out(recipe, frame, parted)
         answers = Answers.of(estimator, held_out.rows)
-        question = Question(recipe.metrics, held_out.label, (recipe.label,), held_out.segments, parted.how)
+        question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, parted.how)
         found = evaluate(question, answers, frame.label[parted.train])
         evaluations.write(storage, recipe.name, record.run.id, found)
         record.note(
@@ -142,16 +153,35 @@ def _train(
             segments=brief(found.segments, recipe.metric),
         )
     with record.stage("package"):
-        converted = convert(estimator, inputs.fed, held_out.rows)
-        manifest = packaging.manifest(
-            recipe, definitions.fingerprint, record.run.id, inputs, estimator, converted, found.metrics, held_out.rows
+        packed = pack(
+            estimator, inputs.fed, held_out.rows, answers, trusted=recipe.trusted, tolerance=_tolerance(recipe)
         )
-        folder = package.write(storage, manifest, packaging.files(estimator, converted))
-        record.note(package=folder, params=record.run.params | {"graph": str(converted)})
+        fitted_on = frame.inputs.iloc[parted.train]
+        manifest = packaging.manifest(
+            recipe, record.run, inputs, estimator, packed, fitted_on=fitted_on, held_out=held_out.rows
+        )
+        folder = package.write(storage, manifest, packed.files)
+        record.note(package=folder, **packed.recorded)
     with record.stage("register"):
-        candidate = Candidate(record.run, manifest, answers, held_out, found, recipe.gates, recipe.promote)
+        candidate = Candidate(recipe, record.run, manifest, held_out, found)
         version, decision = register(record.registry, storage, candidate)
     return version.version, decision.promote
+
+
+def _agree(registry: Registry, job: Job, definitions: Definitions, recipe: Model) -> None:
+    """Note which data the job is about to read, so that requests for the same join it, and the model's time limit."""
+    job.meta["data"] = snapshot.position(registry.redis, definitions, recipe.name)
+    noted: dict[str, Any] = {"meta": orjson.dumps(job.meta)}
+    if recipe.timeout:
+        job.timeout = noted["timeout"] = recipe.timeout
+
+    def note(pipe: Pipeline) -> None:
+        if (lease := getattr(job, "lease", "")) and not pipe.exists(lease):
+            raise RunEnded(getattr(job, "run", ""), "lost", "its worker did not renew its lease in time")
+        pipe.multi()
+        pipe.hset(job.key, mapping=noted)
+
+    registry.redis.transaction(note, *filter(None, [getattr(job, "lease", "")]))
 
 
 def _earlier_attempt(registry: Registry, job: Job) -> dict[str, Any] | None:
@@ -159,13 +189,16 @@ def _earlier_attempt(registry: Registry, job: Job) -> dict[str, Any] | None:
 
     A run that was not that far is closed.
     """
+    before = getattr(job, "before", None)
+    if before is None:
+        return None
     try:
-        run = registry.runs.get(job.meta["run"])
-    except (KeyError, UnknownName):  # there was none, or it was killed before it had recorded anything
+        run = registry.runs.get(before)
+    except UnknownName:  # it was killed before it had recorded anything
         return None
     if run.version is None:
         with suppress(RunEnded):
-            registry.runs.fail(run, LOST, "")
+            registry.runs.lose(run, LOST)
         return None
     promoted = any(m.version == run.version and m.by == "trainer" for m in registry.history(run.model))
     return {"run": run.id, "version": run.version, "promoted": promoted, "metrics": run.metrics}
@@ -188,10 +221,16 @@ def make_estimator(recipe: Model) -> Any:
     return clone(made)
 
 
+def _tolerance(recipe: Model) -> Tolerance:
+    """How far a graph may be off: as a gate asks, so that what it would not let pass is served by scikit-learn."""
+    strict = [Tolerance.strict(gate.tolerance) for gate in recipe.gates if isinstance(gate, Parity)]
+    return strict[0] if strict else Tolerance()
+
+
 def _split(definitions: Definitions, recipe: Model, frame: Frame, *, classes: bool) -> Split:
     """As the recipe says; by time where it says nothing and the label's source has times of its own."""
     by_itself = ByTime() if definitions.label_source(recipe).event_time else AtRandom()
-    parted = split(recipe.split or by_itself, frame, [recipe.label], classes=classes)
+    parted = split(recipe.split or by_itself, frame, recipe.labels, classes=classes)
     if classes:
         require_classes(frame.label, parted)
     elif not np.issubdtype(frame.label.dtype, np.number):

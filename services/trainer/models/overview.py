@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from modelmill import splits
 from modelmill.definitions import Definitions
 from modelmill.errors import UnknownName
 from modelmill.registry import Registry
@@ -39,6 +40,9 @@ class Overview:
             "entities": [entity.name for entity in recipe.entities] if recipe else [],
             "features": list(recipe.features) if recipe else [],
             "inputs": list(recipe.inputs) if recipe else [],
+            "metrics": [metric.name for metric in recipe.metrics] if recipe else [],
+            "segments": list(recipe.segments) if recipe else [],
+            "split": splits.described(recipe.split) if recipe else "",
             "versions": [asdict(version) for version in self.registry.versions(name)],
             "history": [asdict(move) for move in self.registry.history(name)[-MOST_MOVES:]],
         }

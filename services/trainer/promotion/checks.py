@@ -11,15 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from modelmill import package
 from modelmill.errors import InvalidRequest
 from modelmill.gates import AtLeast, Gate, Improves, Judged, LatencyBelow, NoSegmentWorse, Parity, SizeBelow
-from services.trainer.evaluation.answers import Answers
 from services.trainer.evaluation.bootstrap import paired
 from services.trainer.evaluation.evaluate import FEWEST
 from services.trainer.evaluation.metrics import score
 from services.trainer.promotion.contender import Contender, Obstacle
 from services.trainer.promotion.decision import Verdict
-from services.trainer.promotion.difference import difference
 from services.trainer.promotion.latency import measure
 
 
@@ -30,8 +29,8 @@ class Evidence:
     candidate: Contender
     champion: Contender | Obstacle | None
     """None where there is none yet."""
-    estimator: Answers
-    """What the fitted estimator says of the held-out rows."""
+    parity: package.Parity | None
+    """How far the candidate is from the estimator that it was made of, where there was one to compare with."""
 
     @property
     def rival(self) -> Contender | None:
@@ -144,10 +143,13 @@ def _(gate: SizeBelow, evidence: Evidence) -> Finding:
 
 @check.register
 def _(gate: Parity, evidence: Evidence) -> Finding:
-    found = difference(evidence.estimator, evidence.candidate.answers)
-    held = found.largest <= gate.tolerance and not found.labels
-    figures = {"largest": found.largest, "labels": float(found.labels)}
-    return held, f"{found}; asked for {gate.tolerance:g} at most", figures
+    found = evidence.parity
+    if found is None:
+        return False, "the package does not say how far its answers are from an estimator's", {}
+    largest, other = found.max_relative_difference, found.labels_differing
+    labels = f", {other:.3%} of the labels are others" if other else ""
+    said = f"answers to {found.rows} rows differ by at most {largest:.3g}{labels}; asked for {gate.tolerance:g}"
+    return largest <= gate.tolerance and not other, said, {"largest": largest, "labels_differing": other}
 
 
 @check.register

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from modelmill import package
+from modelmill.declarations import Model
 from modelmill.errors import Conflict, RunEnded
-from modelmill.gates import Gate, Policy
 from modelmill.metrics import Metric
 from modelmill.package import Manifest
 from modelmill.registry import CHAMPION, Registry, Version
@@ -32,14 +32,11 @@ TRIES = 5
 class Candidate:
     """A packaged model that waits for its number, and what is asked of it."""
 
+    recipe: Model
     run: Run
     manifest: Manifest
-    answers: Answers
-    """What the fitted estimator says of the held-out rows."""
     held_out: HeldOut
     evaluation: Evaluation
-    gates: tuple[Gate, ...]
-    policy: Policy
 
     @property
     def metric(self) -> Metric:
@@ -58,7 +55,7 @@ def register(registry: Registry, storage: Storage, candidate: Candidate) -> tupl
     """
     begun = time.perf_counter()
     run = candidate.run
-    model = packaged(*package.read(storage, run.package))
+    model = packaged(*package.read(storage, run.package), candidate.recipe.trusted)
     own = contender(storage, candidate.held_out, None, run.package, model, stand_in=candidate.evaluation.metrics)
     champion: Contender | Obstacle | None = None
     tries = 0
@@ -92,8 +89,8 @@ def judge(candidate: Candidate, own: Contender, champion: Contender | Obstacle |
         compared = replace(compared, champion=champion.version, obstacle=champion.reason)
     elif champion is not None:
         compared = replace(compared, champion=champion.version, champion_score=champion.score(candidate.metric))
-    found = verdicts(candidate.gates, Evidence(own, champion, candidate.answers))
-    return decide(candidate.policy, compared, found)
+    found = verdicts(candidate.recipe.gates, Evidence(own, champion, candidate.manifest.parity))
+    return decide(candidate.recipe.promote, compared, found)
 
 
 def contender(
@@ -121,8 +118,8 @@ def standing(
         return before
     folder = registry.version(name, number).package
     try:
-        manifest, graph = package.read(storage, folder)
-        model = packaged(manifest, graph)
+        manifest, content = package.read(storage, folder)
+        model = packaged(manifest, content, candidate.recipe.trusted)
     except Exception as error:  # ONNX Runtime's errors have no common root
         return Obstacle(number, sentence(error), broken=True)
     gone = {item.name for item in manifest.inputs} - set(held_out.rows.columns)

@@ -35,6 +35,7 @@ def test_a_model_is_shown_with_its_versions_and_history(http: FlaskClient, train
     for _ in range(2):
         trained()
     found = http.get("/models/user_target").json
+    assert (found["metrics"], found["segments"], found["split"]) == (["accuracy"], [], "at_random(0.25, seed=0)")
     assert [version["version"] for version in found["versions"]] == [2, 1]
     assert [(move["alias"], move["version"], move["previous"]) for move in found["history"]] == [
         ("champion", 1, None),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from modelmill import at_least, improves, latency_below, no_segment_worse, parity, size_below
 from modelmill.gates import Gate, Judged
 from modelmill.metrics import Metric
+from modelmill.package import Parity
 from services.trainer.evaluation.answers import Answers, Output
 from services.trainer.evaluation.segments import parts
 from services.trainer.promotion.checks import Evidence, verdicts
@@ -54,6 +56,7 @@ def contender(found: Answers, version: int | None = None, model: Any = None, siz
     return Contender(version, model, HELD_OUT, found, size)
 
 
+EQUAL = Parity(rows=400, labels_differing=0, max_difference=0, max_relative_difference=0)
 GOOD, POOR = contender(answers(0.1)), contender(answers(3.0), version=3)
 
 
@@ -61,9 +64,9 @@ def said(
     gate: Gate,
     candidate: Contender = GOOD,
     champion: Contender | Obstacle | None = POOR,
-    estimator: Answers | None = None,
+    parity_found: Parity | None = None,
 ) -> Verdict:
-    [verdict] = verdicts([gate], Evidence(candidate, champion, estimator or candidate.answers))
+    [verdict] = verdicts([gate], Evidence(candidate, champion, parity_found or EQUAL))
     assert (verdict.gate, verdict.declared) == (gate.name, str(gate))
     return verdict
 
@@ -198,34 +201,25 @@ def test_size_is_that_of_the_package() -> None:
     assert said(size_below(mb=2)).figures == {"mb": 1.5}
 
 
-def test_parity_is_with_the_estimator_on_every_row() -> None:
-    own = GOOD.answers.outputs[0]
-    assert own.probabilities is not None
-    off = own.probabilities + np.where(np.arange(400) == 17, 1e-4, 0)[:, None] * [1, -1]
-    candidate = contender(Answers("classification", (Output(own.predicted, own.classes, off),)))
+def test_parity_is_that_which_the_package_was_found_to_have() -> None:
+    near = replace(EQUAL, max_difference=50.0, max_relative_difference=1e-7)
     assert said(parity(0.0)).held
-    assert not said(parity(1e-6), candidate, estimator=GOOD.answers).held
-    verdict = said(parity(1e-3), candidate, estimator=GOOD.answers)
-    assert verdict.held
-    assert verdict.figures["largest"] == pytest.approx(1e-4)
-
-
-def test_parity_allows_another_label_only_on_the_edge_of_a_decision() -> None:
-    own = GOOD.answers.outputs[0]
-    flipped = own.predicted.copy()
-    assert own.probabilities is not None
-    flipped[np.abs(own.probabilities[:, 0] - 0.5).argmax()] ^= 1
-    candidate = contender(Answers("classification", (Output(flipped, own.classes, own.probabilities),)))
-    verdict = said(parity(1e-3), candidate, estimator=GOOD.answers)
+    assert said(parity(1e-6), parity_found=near).held
+    verdict = said(parity(1e-8), parity_found=near)
     assert not verdict.held
-    assert "1 of 400 rows with another label" in verdict.reason
+    assert verdict.reason == "answers to 400 rows differ by at most 1e-07; asked for 1e-08"
 
 
-def test_parity_of_numbers_is_relative() -> None:
-    numbers = np.array([1e6, 0.0, -1e6])
-    two = [Answers("regression", (Output(found, np.empty(0)),)) for found in (numbers, numbers * (1 + 1e-7))]
-    assert said(parity(1e-6), contender(two[1]), estimator=two[0]).held
-    assert not said(parity(1e-8), contender(two[1]), estimator=two[0]).held
+def test_parity_that_was_never_measured_is_none() -> None:
+    [verdict] = verdicts([parity(1.0)], Evidence(GOOD, POOR, None))
+    assert not verdict.held
+    assert "does not say how far" in verdict.reason
+
+
+def test_parity_allows_no_other_label() -> None:
+    verdict = said(parity(1e-3), parity_found=replace(EQUAL, labels_differing=0.0025))
+    assert not verdict.held
+    assert "0.250% of the labels are others" in verdict.reason
 
 
 # --- a function of the user

@@ -16,7 +16,7 @@ from modelmill.connections import Redis
 from modelmill.declarations import Entity, Model
 from modelmill.errors import Conflict, RunEnded
 from modelmill.events import ModelPromoted, ModelTrained, utc_now
-from modelmill.package import Input, Manifest
+from modelmill.package import Input
 from modelmill.registry import Registry, Version
 from modelmill.runs import Run
 from modelmill.storage import Storage
@@ -24,8 +24,8 @@ from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers
 from services.trainer.evaluation.evaluation import Evaluation
 from services.trainer.evaluation.metrics import scores
-from services.trainer.packaging.convert import convert
-from services.trainer.packaging.manifest import Inputs, files, manifest
+from services.trainer.packaging.manifest import Inputs, manifest
+from services.trainer.packaging.packing import pack
 from services.trainer.promotion.contender import HeldOut
 from services.trainer.promotion.decision import Decision
 from services.trainer.promotion.registration import TRIES, Candidate, register
@@ -55,22 +55,17 @@ def train(registry: Registry, storage: Storage) -> Train:
     def train(estimator: Any, recipe: Model, rows: pd.DataFrame = ROWS) -> tuple[Version, Decision]:
         run = Run(id=f"run-{len(registry.runs.newest('m', limit=100)) + 1}", model="m", started=utc_now())
         registry.runs.start(run)
-        made = packaged(estimator, recipe, run.id, rows)
-        folder = package.write(storage, made, files(estimator, convert(estimator, made.inputs, rows)))
-        run = replace(run, package=folder, metrics=made.metrics)
         answers = Answers.of(estimator, rows)
-        evaluation = Evaluation(len(rows), "by hand", made.metrics)
+        run = replace(run, metrics=scores(recipe.metrics, answers, LABEL))
+        inputs = Inputs([Input(name, "float", False) for name in recipe.features], [])
+        packed = pack(estimator, inputs.fed, rows, answers)
+        made = manifest(recipe, run, inputs, estimator, packed, fitted_on=rows, held_out=rows)
+        run = replace(run, package=package.write(storage, made, packed.files))
+        evaluation = Evaluation(len(rows), "by hand", run.metrics)
         held_out = HeldOut(recipe.metrics, rows, LABEL)
-        candidate = Candidate(run, made, answers, held_out, evaluation, recipe.gates, recipe.promote)
-        return register(registry, storage, candidate)
+        return register(registry, storage, Candidate(recipe, run, made, held_out, evaluation))
 
     return train
-
-
-def packaged(estimator: Any, recipe: Model, run: str, rows: pd.DataFrame) -> Manifest:
-    inputs = Inputs([Input(name, "float", False) for name in recipe.features], [])
-    metrics = scores(recipe.metrics, Answers.of(estimator, rows), LABEL)
-    return manifest(recipe, "", run, inputs, estimator, convert(estimator, inputs.fed, rows), metrics, rows)
 
 
 def test_the_first_version_becomes_champion(train: Train, registry: Registry) -> None:
@@ -176,8 +171,7 @@ def test_the_champion_is_asked_once_however_often_the_decision_is_made(
     monkeypatch.setattr("services.trainer.promotion.registration.Answers.of", counted)
     train(GOOD, recipe())
     assert len(tries) == 2
-    # for the metrics and for the answers of the estimator, which the test itself asks for; candidate; champion
-    assert len(asked) == 2 + 2
+    assert len(asked) == 3, "the estimator, by the test; the candidate; the champion"
 
 
 def test_the_decision_is_made_again_when_another_version_became_champion(
