@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from redis.client import Pipeline
 
 from modelmill import bus, keys, retention
-from modelmill.aliases import CHAMPION, Aliases, AliasMove, move_alias, number, promoted
+from modelmill.aliases import CHAMPION, Aliases, AliasMove, move_alias, number
 from modelmill.connections import Redis
 from modelmill.errors import Conflict, UnknownName
 from modelmill.events import ModelTrained, VersionsPruned, utc_now
@@ -21,7 +21,7 @@ from modelmill.remarks import Remarks
 from modelmill.retention import Held, Plan
 from modelmill.runs import Run, Runs, lease_of, require_lease, require_running
 
-__all__ = ["CHAMPION", "AliasMove", "Registry", "Version", "promoted"]
+__all__ = ["CHAMPION", "AliasMove", "Registry", "Version"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +158,7 @@ class Registry(Aliases):
         def change(pipe: Pipeline) -> Plan:
             stored = [int(one) for one in pipe.zrange(keys.stored_versions(model), 0, -1)]
             marked = self._pruned(model, stored)
-            held = Held([one for one in stored if one not in marked], self.aliases(model), self.history(model), needed)
+            held = Held([one for one in stored if one not in marked], self.aliases(model), self.stacks(model), needed)
             plan = retention.plan(held, keep)
             pipe.multi()
             if plan.pruned and not dry_run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from modelmill.aliases import ROLLBACKS, AliasMove, live, stacks
+from modelmill.aliases import ROLLBACKS, live
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class Held:
     stored: Sequence[int]
     """Versions whose packages are in the storage, in order."""
     aliases: Mapping[str, int]
-    moves: Sequence[AliasMove]
+    stacks: Mapping[str, Sequence[int]]
+    """Alias to the versions that it was promoted to and not rolled back from, the present one last."""
     needed: Mapping[int, str]
     """Further versions that are not to go, and why."""
 
@@ -32,9 +33,8 @@ class Plan:
 
 def plan(held: Held, keep: int) -> Plan:
     """Keep the newest `keep` versions, what an alias names, what rolling one back returns to, and what is needed."""
-    history = stacks((move.alias, move.kind, move.version) for move in held.moves)
     reasons = dict(held.needed)
-    reasons |= dict.fromkeys(live(held.aliases, history), f"one of {ROLLBACKS} rollbacks returns to it")
+    reasons |= dict.fromkeys(live(held.aliases, held.stacks), f"one of {ROLLBACKS} rollbacks returns to it")
     reasons |= dict.fromkeys(held.stored[max(0, len(held.stored) - keep) :], f"one of the newest {keep}")
     reasons |= {version: f"alias {alias} names it" for alias, version in held.aliases.items()}
     stored = set(held.stored)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelmill.aliases import NONE, ROLLBACKS, AliasMove, promoted, stacks
+from modelmill.aliases import NONE, ROLLBACKS, AliasMove, stacks
 from modelmill.connections import Redis
 from modelmill.errors import AliasMoved, Conflict, UnknownName
 from modelmill.events import AliasDeleted, ModelPromoted
@@ -199,7 +199,7 @@ def test_of_many_who_expect_the_same_version_one_moves_the_alias(real_redis: Red
 
 
 class Aliases:
-    """What promote and rollback mean, written as an editor's undo: the oracle of `promoted`."""
+    """What promote and rollback mean, written as an editor's undo: the oracle of `stacks`."""
 
     def __init__(self) -> None:
         self.moves: list[AliasMove] = []
@@ -229,7 +229,8 @@ def test_the_present_version_is_the_last_promoted_and_not_rolled_back(steps: Seq
             aliases.rollback()
         else:
             aliases.promote(version)
-    assert promoted(aliases.moves, "champion") == aliases.stack
+    steps_taken = [(move.alias, move.kind, move.version) for move in aliases.moves]
+    assert stacks(steps_taken).get("champion", []) == aliases.stack
     assert [move.version for move in aliases.moves[-1:]] == aliases.stack[-1:]
 
 

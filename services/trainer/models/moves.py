@@ -5,7 +5,7 @@ from __future__ import annotations
 from modelmill import package
 from modelmill.definitions import Definitions
 from modelmill.errors import Conflict, GatesFailed, InvalidRequest, Pruned
-from modelmill.registry import CHAMPION, AliasMove, Registry, Version, promoted
+from modelmill.registry import CHAMPION, AliasMove, Registry, Version
 from modelmill.storage import Storage
 
 
@@ -58,7 +58,7 @@ class Moves:
             Pruned, PackageError: where its package is gone or broken.
             AliasMoved: where the alias names another version than the expected one.
         """
-        stack = promoted(self.registry.history(model, alias), alias)
+        stack = self.registry.stacks(model).get(alias, [])
         target = to if to is not None else stack[-2] if len(stack) > 1 else None
         if target in stack[:-1]:
             assert target is not None
