@@ -121,8 +121,8 @@ def _(gate: NoSegmentWorse, evidence: Evidence) -> Finding:
     if not gaps:
         return False, f"no segment can be compared{beside}", {}
     gap, where = min(gaps)
-    what = "worst" if gap < 0 else "none worse, least better"
-    said = f"{what} by {abs(gap):.4g} in {where} of {len(gaps)} segments{beside}; asked for {gate.than:g} at most"
+    what = f"worse by up to {-gap:.4g}" if gap < 0 else f"better by at least {gap:.4g}" if gap else "equal at worst"
+    said = f"{what} in {where} of {len(gaps)} segments{beside}; asked for {gate.than:g} at most"
     return gap >= -gate.than, said, {"gap": gap, "than": gate.than, "segments": float(len(gaps))}
 
 
