@@ -109,7 +109,11 @@ def contender(
 def standing(
     registry: Registry, storage: Storage, candidate: Candidate, before: Contender | Obstacle | None
 ) -> Contender | Obstacle | None:
-    """The present champion, ready to be compared, or why it cannot be; `before` where it is still the same one."""
+    """The present champion, ready to be compared, or why it cannot be; `before` where it is still the same one.
+
+    Raises:
+        OSError: where the storage cannot be read for now.
+    """
     name, held_out = candidate.run.model, candidate.held_out
     number = registry.aliases(name).get(CHAMPION)
     if number is None:
@@ -120,6 +124,8 @@ def standing(
     try:
         manifest, content = package.read(storage, folder)
         model = packaged(manifest, content, candidate.recipe.trusted)
+    except OSError:  # the storage is away, which says nothing of the champion
+        raise
     except Exception as error:  # ONNX Runtime's errors have no common root
         return Obstacle(number, sentence(error), broken=True)
     gone = {item.name for item in manifest.inputs} - set(held_out.rows.columns)

@@ -111,6 +111,23 @@ def test_a_champion_with_a_broken_package_is_replaced(train: Train, registry: Re
     assert "differs from its SHA-256" in decision.reason
 
 
+def test_a_storage_that_is_away_is_no_broken_champion(
+    train: Train, registry: Registry, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = train(GOOD, recipe())
+    read = storage.read
+
+    def away(name: str) -> bytes:
+        if name.startswith(first.package):
+            raise TimeoutError("the storage does not answer")
+        return read(name)
+
+    monkeypatch.setattr(storage, "read", away)
+    with pytest.raises(TimeoutError):
+        train(POOR, recipe())
+    assert registry.aliases("m") == {"champion": 1}
+
+
 def test_a_metric_that_graphs_cannot_give_is_taken_from_the_estimator(train: Train) -> None:
     _, decision = train(RidgeClassifier().fit(ROWS, LABEL), recipe(metric="roc_auc"))
     assert "there is no champion yet to compare with): roc_auc 0.9" in decision.reason
