@@ -153,7 +153,7 @@ def features(entity: str) -> str:
 
 
 def model(name: str) -> str:
-    """Hash: a model as declared: its features, inputs, label, metric, policy and schedules."""
+    """Hash: a model as declared: its features, inputs, label, metric, gates, policy and schedules."""
     return f"model:{name}"
 
 
