@@ -160,6 +160,9 @@ def model(name: str) -> str:
 RUNNING = "running"
 """Set: ids of the runs that have begun and not ended."""
 
+RUN_CHANGES = "run_changes"
+"""Sorted set: ids of all runs by their last change (microseconds since 1970, each change later than the one before)."""
+
 
 def run(run_id: str) -> str:
     """Hash: one training attempt, whatever became of it."""
@@ -177,6 +180,11 @@ def job_events(job_id: str) -> str:
 def runs(model: str) -> str:
     """Sorted set: ids of a model's runs by start time (seconds since 1970)."""
     return f"runs:{model}"
+
+
+def run_lease(run_id: str) -> str:
+    """String: while it is there the program that logs a run by hand lives; expires by itself."""
+    return f"run:{run_id}:lease"
 
 
 def version(model: str, number: int) -> str:

@@ -19,7 +19,7 @@ from modelmill.events import ModelTrained, VersionsPruned, utc_now
 from modelmill.records import from_hash, to_hash
 from modelmill.remarks import Remarks
 from modelmill.retention import Held, Plan
-from modelmill.runs import Run, Runs, lease_of, require_lease, require_running
+from modelmill.runs import Run, Runs, lease_of, require_lease, require_running, write
 
 __all__ = ["CHAMPION", "AliasMove", "Registry", "Version"]
 
@@ -101,7 +101,7 @@ class Registry(Aliases):
             pipe.set(keys.versions(run.model), next_one)
             pipe.hset(keys.version(run.model, next_one), mapping=to_hash(version))
             pipe.zadd(keys.stored_versions(run.model), {str(next_one): next_one})
-            pipe.hset(keys.run(run.id), mapping=to_hash(done))
+            write(pipe, done)
             pipe.srem(keys.RUNNING, run.id)
             bus.append(
                 pipe,

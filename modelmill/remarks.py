@@ -7,7 +7,8 @@ They are fields beside those that were recorded, `tags.stage` and `notes.2026-11
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 from redis.client import Pipeline
 
@@ -15,6 +16,7 @@ from modelmill import keys
 from modelmill.connections import Redis
 from modelmill.errors import InvalidRequest, NotFound
 from modelmill.events import utc_now
+from modelmill.runs import write_fields
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 MOST = 100
@@ -34,7 +36,7 @@ class Remarks:
             NotFound: for a version that does not exist.
             InvalidRequest: for a name that cannot be one, or more than `MOST` tags.
         """
-        self._tag(keys.version(model, version), "version", f"{model}@{version}", tags)
+        self._tag(_version(model, version), tags)
 
     def tag_run(self, run: str, tags: Mapping[str, str]) -> None:
         """Give a run these tags; an empty value takes the tag away.
@@ -42,7 +44,7 @@ class Remarks:
         Raises:
             NotFound, InvalidRequest: as `tag_version` does.
         """
-        self._tag(keys.run(run), "run", run, tags)
+        self._tag(_run(run), tags)
 
     def note_version(self, model: str, version: int, text: str, *, by: str) -> None:
         """Add a note to a version.
@@ -51,7 +53,7 @@ class Remarks:
             NotFound: for a version that does not exist.
             InvalidRequest: where it has `MOST` notes.
         """
-        self._note(keys.version(model, version), "version", f"{model}@{version}", text, by)
+        self._note(_version(model, version), text, by)
 
     def note_run(self, run: str, text: str, *, by: str) -> None:
         """Add a note to a run.
@@ -59,9 +61,9 @@ class Remarks:
         Raises:
             NotFound, InvalidRequest: as `note_version` does.
         """
-        self._note(keys.run(run), "run", run, text, by)
+        self._note(_run(run), text, by)
 
-    def _tag(self, key: str, kind: str, name: str, tags: Mapping[str, str]) -> None:
+    def _tag(self, of: _Subject, tags: Mapping[str, str]) -> None:
         for tag in tags:
             if not NAME.fullmatch(tag):
                 raise InvalidRequest(
@@ -69,36 +71,60 @@ class Remarks:
                 )
 
         def change(pipe: Pipeline) -> None:
-            present = {field for field in _known(pipe, key, kind, name) if field.startswith("tags.")}
+            present = {field for field in _known(pipe, of) if field.startswith("tags.")}
             given = {f"tags.{tag}": value for tag, value in tags.items() if value}
             gone = [f"tags.{tag}" for tag, value in tags.items() if not value]
-            _require_room(f"{kind} {name}", "tags", len((present | given.keys()) - set(gone)))
+            _require_room(of, "tags", len((present | given.keys()) - set(gone)))
             pipe.multi()
-            if given:
-                pipe.hset(key, mapping=given)
-            if gone:
-                pipe.hdel(key, *gone)
+            of.write(pipe, given, gone)
 
-        self.redis.transaction(change, key)
+        self.redis.transaction(change, of.key)
 
-    def _note(self, key: str, kind: str, name: str, text: str, by: str) -> None:
+    def _note(self, of: _Subject, text: str, by: str) -> None:
         def change(pipe: Pipeline) -> None:
-            present = [field for field in _known(pipe, key, kind, name) if field.startswith("notes.")]
-            _require_room(f"{kind} {name}", "notes", len(present) + 1)
+            present = [field for field in _known(pipe, of) if field.startswith("notes.")]
+            _require_room(of, "notes", len(present) + 1)
             pipe.multi()
-            pipe.hset(key, f"notes.{utc_now()}", f"{by}: {text}" if by else text)
+            of.write(pipe, {f"notes.{utc_now()}": f"{by}: {text}" if by else text}, ())
 
-        self.redis.transaction(change, key)
+        self.redis.transaction(change, of.key)
 
 
-def _known(pipe: Pipeline, key: str, kind: str, name: str) -> list[str]:
+@dataclass(frozen=True)
+class _Subject:
+    """What is remarked on."""
+
+    kind: str
+    name: str
+    key: str
+    write: Callable[[Pipeline, Mapping[str, str], Collection[str]], None]
+    """Writes fields and takes others away, on a pipeline that is in MULTI."""
+
+
+def _version(model: str, version: int) -> _Subject:
+    key = keys.version(model, version)
+
+    def write(pipe: Pipeline, fields: Mapping[str, str], gone: Collection[str]) -> None:
+        if fields:
+            pipe.hset(key, mapping=fields)
+        if gone:
+            pipe.hdel(key, *gone)
+
+    return _Subject("version", f"{model}@{version}", key, write)
+
+
+def _run(run: str) -> _Subject:
+    return _Subject("run", run, keys.run(run), lambda pipe, fields, gone: write_fields(pipe, run, fields, gone))
+
+
+def _known(pipe: Pipeline, of: _Subject) -> list[str]:
     """The fields of the version or run; `pipe` watches its key."""
-    fields: list[str] = pipe.hkeys(key)
+    fields: list[str] = pipe.hkeys(of.key)
     if not fields:
-        raise NotFound(f"{kind} {name!r} is not known", **{kind: name})
+        raise NotFound(f"{of.kind} {of.name!r} is not known", **{of.kind: of.name})
     return fields
 
 
-def _require_room(what: str, kind: str, count: int) -> None:
+def _require_room(of: _Subject, what: str, count: int) -> None:
     if count > MOST:
-        raise InvalidRequest(f"{what} would have {count} {kind}; at most {MOST} are kept")
+        raise InvalidRequest(f"{of.kind} {of.name} would have {count} {what}; at most {MOST} are kept")

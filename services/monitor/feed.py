@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -27,6 +27,7 @@ from modelmill.events import (
     QualityDegraded,
     RowsIngested,
     RunFailed,
+    RunLogged,
     RunStarted,
     VersionsPruned,
 )
@@ -120,9 +121,10 @@ def sentence(event: Event) -> str:
             return f"training began ({event.trigger})"
         case RunFailed():
             return f"training failed: {event.error}"
+        case RunLogged():
+            return f"run logged by hand: {_metrics(event.metrics)}"
         case ModelTrained():
-            metrics = ", ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())
-            return f"version {event.version} trained: {metrics}"
+            return f"version {event.version} trained: {_metrics(event.metrics)}"
         case AliasDeleted():
             return f"{event.alias} names no version any more, before it {event.version}: {event.reason or event.by}"
         case VersionsPruned():
@@ -147,6 +149,10 @@ def sentence(event: Event) -> str:
         case QualityDegraded():
             return f"{event.metric or 'quality'} has degraded{f': {event.detail}' if event.detail else ''}"
     return ""
+
+
+def _metrics(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
 
 
 def _newest(redis: Redis, stream: str, count: int) -> list[Entry]:

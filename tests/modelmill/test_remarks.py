@@ -71,3 +71,16 @@ def test_tags_are_bounded(registry: Registry) -> None:
     with pytest.raises(InvalidRequest, match="would have 101 tags; at most 100 are kept"):
         registry.remarks.tag_version(MODEL, 1, {"one_more": "x"})
     registry.remarks.tag_version(MODEL, 1, {"t0": "", "one_more": "x"})
+
+
+def test_a_remark_on_a_run_is_a_change_of_it(registry: Registry) -> None:
+    run = begin(registry)
+    for remark in (
+        lambda: registry.remarks.tag_run(run.id, {"stage": "reviewed"}),
+        lambda: registry.remarks.tag_run(run.id, {"stage": ""}),
+        lambda: registry.remarks.note_run(run.id, "good", by="ada"),
+    ):
+        [(_, before)], _ = registry.runs.changes(0)
+        remark()
+        [(changed, _)], _ = registry.runs.changes(before)
+        assert changed == run.id

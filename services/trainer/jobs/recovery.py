@@ -157,7 +157,8 @@ def close_lost_runs(registry: Registry, storage: Storage) -> int:
             except RunEnded:
                 continue  # it has just ended by itself
             closed += 1
-            archive(storage, Journal(registry.redis, run.job), run.model, run.id)
+            if run.job:  # one that was logged by hand has none, and no log
+                archive(storage, Journal(registry.redis, run.job), run.model, run.id)
     return closed
 
 
