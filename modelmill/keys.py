@@ -25,7 +25,7 @@ QUEUE = "train"
 TRAININGS = "trainings"
 """Hash: what a training was asked for (`model|start|end`) to the job that further requests for the same join."""
 STORAGE_SWEPT = "storage:swept"
-"""String: there for a minute after the storage was looked through for what ended runs have left."""
+"""String: there for ten minutes, or until a run fails, after the storage was looked through for what is left over."""
 JOB_PRIORITY = "priority"
 """Field of an RQ job's hash: 2 high, 1 normal, 0 low. Where it lacks, it is 1."""
 

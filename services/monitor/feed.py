@@ -120,7 +120,8 @@ def sentence(event: Event) -> str:
         case RunStarted():
             return f"training began ({event.trigger})"
         case RunFailed():
-            return f"training failed: {event.error}"
+            said = event.error if event.status == "cancelled" else f"{event.status}: {event.error}"
+            return f"training {said}"
         case RunLogged():
             return f"run logged by hand: {_metrics(event.metrics)}"
         case ModelTrained():

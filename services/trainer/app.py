@@ -33,7 +33,7 @@ def trainer_app(
 ) -> Flask:
     """The trainer's app."""
     app = create_app("trainer", settings, {"redis": redis_answers(registry.redis)})
-    add_job_routes(app, queue, registry, recipes, overview.storage, settings.threads)
+    add_job_routes(app, queue, registry, recipes, overview.storage, settings)
     add_run_routes(app, runs, overview, recipes)
     add_model_routes(app, overview, Retention(registry, overview.storage), recipes)
     add_alias_routes(app, overview, Moves(registry, overview.storage), recipes)
