@@ -5,11 +5,13 @@ from modelmill.constraints import Expect, column
 from modelmill.declarations import Entity, Model, Source, feature
 from modelmill.gates import at_least, improves, latency_below, no_segment_worse, parity, size_below
 from modelmill.request_features import request_feature
+from modelmill.search import Candidate
 from modelmill.splits import at_random, by_group, by_time
 from modelmill.triggers import after, cron, every, on
 
 __all__ = [
     "Aggregate",
+    "Candidate",
     "Client",
     "Entity",
     "Expect",

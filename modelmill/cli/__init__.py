@@ -23,6 +23,7 @@ from modelmill.cli import (
     runs,
     system,
     training,
+    trials,
     triggers,
 )
 from modelmill.cli.terminal import EXIT_FAILED, EXIT_UNAVAILABLE
@@ -58,6 +59,7 @@ MODULES = (
     aliases,
     remarks,
     runs,
+    trials,
     evaluation,
     predictions,
     events,

@@ -19,6 +19,7 @@ from services.trainer.models.routes import add_model_routes
 from services.trainer.recipes import Recipes
 from services.trainer.runs.index import RunIndex
 from services.trainer.runs.routes import add_run_routes
+from services.trainer.training.routes import add_search_routes
 from services.trainer.triggers.backfill import Backfills
 from services.trainer.triggers.routes import add_trigger_routes
 
@@ -39,5 +40,6 @@ def trainer_app(
     add_alias_routes(app, overview, Moves(registry, overview.storage), recipes)
     add_remark_routes(app, registry)
     add_evaluation_routes(app, overview)
+    add_search_routes(app, registry)
     add_trigger_routes(app, recipes, Backfills(queue, registry))
     return app

@@ -43,6 +43,7 @@ class Overview:
             "metrics": [metric.name for metric in recipe.metrics] if recipe else [],
             "segments": list(recipe.segments) if recipe else [],
             "split": splits.described(recipe.split) if recipe else "",
+            "search": str(recipe.search) if recipe else "",
             "versions": [asdict(version) for version in self.registry.versions(name)],
             "history": [asdict(move) for move in self.registry.history(name)[-MOST_MOVES:]],
         }
