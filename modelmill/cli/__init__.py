@@ -15,6 +15,7 @@ from modelmill.cli import (
     aliases,
     evaluation,
     events,
+    exchange,
     features,
     models,
     predictions,
@@ -49,7 +50,7 @@ def main() -> None:
     """Keep scikit-learn models on tabular data alive in production."""
 
 
-MODULES = (
+for module in (
     system,
     features,
     proof,
@@ -61,10 +62,9 @@ MODULES = (
     runs,
     trials,
     evaluation,
+    exchange,
     predictions,
     events,
-)
-
-for module in MODULES:
+):
     for command in module.COMMANDS:
         main.add_command(command)

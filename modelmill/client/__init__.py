@@ -14,6 +14,7 @@ import httpx
 
 from modelmill.client.aliases import AliasCalls
 from modelmill.client.events import EventCalls
+from modelmill.client.exchange import ExchangeCalls
 from modelmill.client.features import FeatureCalls
 from modelmill.client.logged_run import LoggedRun
 from modelmill.client.models import ModelCalls
@@ -35,6 +36,7 @@ class Client(
     RunCalls,
     ModelCalls,
     AliasCalls,
+    ExchangeCalls,
     PredictionCalls,
     EventCalls,
 ):

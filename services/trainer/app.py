@@ -8,6 +8,8 @@ from modelmill.registry import Registry
 from modelmill.settings import Settings
 from modelmill.web import create_app, redis_answers
 from services.trainer.evaluation.routes import add_evaluation_routes
+from services.trainer.exchange.routes import add_exchange_routes
+from services.trainer.exchange.uploads import Uploads
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.routes import add_job_routes
 from services.trainer.models.alias_routes import add_alias_routes
@@ -41,5 +43,6 @@ def trainer_app(
     add_remark_routes(app, registry)
     add_evaluation_routes(app, overview)
     add_search_routes(app, registry)
+    add_exchange_routes(app, Uploads(queue, overview.storage), registry, recipes)
     add_trigger_routes(app, recipes, Backfills(queue, registry))
     return app
