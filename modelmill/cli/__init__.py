@@ -12,6 +12,7 @@ import click
 
 from modelmill import show
 from modelmill.cli import (
+    aliases,
     evaluation,
     events,
     exchange,
@@ -19,6 +20,7 @@ from modelmill.cli import (
     models,
     predictions,
     proof,
+    remarks,
     runs,
     system,
     training,
@@ -55,6 +57,8 @@ for module in (
     training,
     triggers,
     models,
+    aliases,
+    remarks,
     runs,
     trials,
     evaluation,

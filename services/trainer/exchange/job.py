@@ -27,6 +27,7 @@ from modelmill.storage import Storage
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers, Task, task_of
 from services.trainer.evaluation.evaluate import Question, brief, evaluate
+from services.trainer.evaluation.evaluation import Evaluation
 from services.trainer.exchange import judging
 from services.trainer.exchange.agreement import require_task, require_types
 from services.trainer.exchange.candidate import answers_of, candidate, task_in
@@ -35,9 +36,10 @@ from services.trainer.exchange.graphs import ForeignGraph, read_graph
 from services.trainer.job import _earlier_attempt, _study
 from services.trainer.jobs.run_record import RunRecord, package_versions, parameters
 from services.trainer.jobs.view import attempt_of
+from services.trainer.models.retention import Retention
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.packing import pack
-from services.trainer.promotion.registration import register
+from services.trainer.promotion.registration import Candidate, register
 from services.trainer.settings import TrainerSettings
 
 TRIGGER = "registered"
@@ -98,8 +100,10 @@ def register_upload(
         done = {"run": run.id, "version": version, "promoted": promoted, "metrics": record.run.metrics}
     if promote and registry.aliases(model).get(CHAMPION) != done["version"]:
         asked = reason or f"asked for when it was registered, run {done['run']}"
-        registry.promote(model, done["version"], by=by, reason=asked)
+        overruled = list(registry.version(model, done["version"]).failed)
+        registry.promote(model, done["version"], by=by, reason=asked, forced=overruled)
         done["promoted"] = True
+    Retention(registry, storage).after_registration(model, definitions.model(model).keep)
     storage.remove(upload)
     return done
 
@@ -153,8 +157,7 @@ def _register(task: Registration, upload: str) -> tuple[int, bool]:
             own = parameters(found.estimator)
             printed = found.estimator.__repr__(N_CHAR_MAX=10_000)
             record.note(params=record.run.params | own, estimator=printed)
-        if not isinstance(court, str):
-            _evaluate(task, court, answers)
+        evaluation = None if isinstance(court, str) else _evaluate(task, court, answers)
     with record.stage("package"):
         packed = found.packed(rows, answers) or pack(found.estimator, inputs.fed, rows, answers, trusted=recipe.trusted)
         manifest = packaging.manifest(
@@ -164,7 +167,11 @@ def _register(task: Registration, upload: str) -> tuple[int, bool]:
         folder = package.write(task.storage, replace(manifest, ranges={}), packed.files)
         record.note(package=folder, **packed.recorded)
     with record.stage("register"):
-        return _number(task, court)
+        if isinstance(court, str) or evaluation is None:
+            return _unjudged(task, str(court))
+        judged = Candidate(recipe, record.run, manifest, court.held_out, evaluation)
+        version, decision = register(record.registry, task.storage, judged)
+        return version.version, decision.promote
 
 
 def _checked(task: Registration, content: bytes) -> tuple[ForeignGraph | Any, Task]:
@@ -185,8 +192,8 @@ def _checked(task: Registration, content: bytes) -> tuple[ForeignGraph | Any, Ta
     return offered, declared
 
 
-def _evaluate(task: Registration, court: judging.Court, answers: Answers) -> None:
-    """Record how good it is on the held-out rows."""
+def _evaluate(task: Registration, court: judging.Court, answers: Answers) -> Evaluation:
+    """How good it is on the held-out rows, which is recorded too."""
     record, recipe, held_out = task.record, task.recipe, court.held_out
     question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, court.parted.how, recipe.seed)
     found = evaluate(question, answers, court.frame.label[court.parted.train])
@@ -197,15 +204,12 @@ def _evaluate(task: Registration, court: judging.Court, answers: Answers) -> Non
         intervals={name: str(interval) for name, interval in found.intervals.items()},
         segments=brief(found.segments, recipe.metric),
     )
+    return found
 
 
-def _number(task: Registration, court: judging.Court | str) -> tuple[int, bool]:
-    """Register the package: judged as any other where there are rows, otherwise waiting for a person."""
-    record = task.record
-    if isinstance(court, str):
-        run = replace(record.run, decision=f"not promoted: there are no rows to judge it on: {court}")
-        champion = record.registry.aliases(run.model).get(CHAMPION)
-        return record.registry.register(run, run.package, promote=False, champion=champion).version, False
-    manifest, _ = package.read(task.storage, record.run.package)
-    version, decision = register(record.registry, task.storage, record.run, manifest, court.held_out)
-    return version.version, decision.promote
+def _unjudged(task: Registration, why: str) -> tuple[int, bool]:
+    """Register the package without rows that it could be judged on: it waits for a person."""
+    registry = task.record.registry
+    run = replace(task.record.run, decision=f"not promoted: there are no rows to judge it on: {why}")
+    champion = registry.aliases(run.model).get(CHAMPION)
+    return registry.register(run, run.package, promote=False, champion=champion).version, False
