@@ -45,6 +45,4 @@ for name, recipe, features in (
     ("four_columns", boosted, FEATURES[:4]),
     ("four_aggregates", boosted, AGGREGATES),
 ):
-    Model(
-        name, entities=[user], features=features, label="target", estimator=recipe, metric="accuracy", promote="always"
-    )
+    Model(name, entities=[user], features=features, label="target", estimator=recipe, metric="accuracy", gates=[])

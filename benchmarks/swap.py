@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import orjson
 
-from benchmarks import data, wrk
+from benchmarks import data, told, wrk
 from benchmarks.effort import Effort
 from benchmarks.report import Table
 from benchmarks.system import MODELS, WAIT, System, running
@@ -32,8 +32,9 @@ def measure(effort: Effort) -> list[Table]:
         bodies, _ = data.write_bodies(Path(folder))
         versions = {model: [system.train(model), system.train(model)] for model in MODELS}
         times = {model: list(_times(system, model, versions[model], effort.timed_swaps)) for model in MODELS}
+        hearing = told.table(system, MODELS[0], versions[MODELS[0]], effort.timed_swaps)
         loads = [_load(system, bodies, versions, effort) for _ in range(effort.repeats)]
-    return [_time_table(times), _load_table(loads)]
+    return [_time_table(times), hearing, _load_table(loads)]
 
 
 def _times(system: System, model: str, versions: list[int], swaps: int) -> Iterator[float]:

@@ -3,6 +3,7 @@
 from modelmill.aggregates import Aggregate
 from modelmill.constraints import Expect, column
 from modelmill.declarations import Entity, Model, Source, feature
+from modelmill.gates import at_least, improves, latency_below, no_segment_worse, parity, size_below
 from modelmill.request_features import request_feature
 from modelmill.search import Candidate
 from modelmill.splits import at_random, by_group, by_time
@@ -17,6 +18,7 @@ __all__ = [
     "Model",
     "Source",
     "after",
+    "at_least",
     "at_random",
     "by_group",
     "by_time",
@@ -24,8 +26,13 @@ __all__ = [
     "cron",
     "every",
     "feature",
+    "improves",
+    "latency_below",
+    "no_segment_worse",
     "on",
+    "parity",
     "request_feature",
+    "size_below",
 ]
 
 

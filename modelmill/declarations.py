@@ -29,16 +29,18 @@ from typing import Any, Literal, get_args
 
 from modelmill import durations, splits, triggers, trusted_types
 from modelmill.constraints import NO_CONSTRAINTS, ColumnSpec, Constraints, Expect
+from modelmill.gates import Gate, Policy, gates_of, policy_of
 from modelmill.metrics import all_of, columns_of
 from modelmill.search import NOT_GIVEN, Search
 from modelmill.triggers import Trigger
 from modelmill.weighting import Weighting
 
-Policy = Literal["always", "if_better", "manual"]
 Batch = Literal["pandas", "arrow"]
 Scalar = float | int | str | bool | None
 DTYPES: dict[type, str] = {float: "float", int: "int", bool: "bool", str: "str"}
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+KEEP = 20
+"""How many of its newest versions a model keeps in the storage where it does not say."""
 MAX_FUTURE = "5m"
 """How much later than now an event time may be where its source does not say."""
 
@@ -302,13 +304,16 @@ class Model(Declared):
         split: which rows are held out for evaluation: `by_time(0.25)`, `by_group("user_id", 0.25)`,
             `at_random(0.25, seed=0)`, or a function that gets the frame and returns a truth value a row, True for held
             out. By default the newest quarter where `source` has event times, otherwise a quarter at random.
-        promote: `if_better` (than the champion on the same held-out rows), `always` or `manual`.
+        gates: what a new version must show before it goes live, all of it: `improves("roc_auc", by=0.002)`,
+            `at_least("accuracy", 0.8)`, ..., or a function(candidate, champion). By default `improves(metric)`.
+        promote: what then happens: `auto` makes it the champion, `canary` the challenger, `manual` waits for a person.
         train: when to train without being asked: `every(seconds=60)`, `cron("0 3 * * *")`, `after(rows=1000)`,
             `on("drift.detected")`, or a list of them.
         sample_weight: a column of `source`: how much each row counts in a fit.
         class_weight: how much rows count by their class: `"balanced"`, or a dict of class to weight.
         seed: of everything that is drawn: each `random_state` that the estimator leaves open, folds, intervals.
         defaults: values for features of an entity that is not there; without one a request for it is a 404.
+        keep: how many of the newest versions stay in the storage, beside those that are needed in any case.
         timeout: how long a training may take, such as "2h", before it is stopped and has failed; else the trainer's
             setting decides.
         trusted: types, `mymodule.MyTransformer`, that the estimator may be loaded with where it is served itself.
@@ -328,9 +333,11 @@ class Model(Declared):
         split: splits.SplitRule | None = None,
         inputs: Mapping[str, Any] | None = None,
         source: Source | None = None,
-        promote: Policy = "if_better",
+        promote: Policy = "auto",
+        gates: Sequence[Gate | Callable[..., Any]] | None = None,
         train: Trigger | Sequence[Trigger] = (),
         defaults: Mapping[str, Scalar] | None = None,
+        keep: int = KEEP,
         sample_weight: str | None = None,
         class_weight: str | Mapping[Any, float] | None = None,
         seed: int = 0,
@@ -348,17 +355,17 @@ class Model(Declared):
         self.estimator = estimator
         self.inputs = {column: Column.of(column, kind) for column, kind in (inputs or {}).items()}
         self.source = source
-        self.promote = promote
         self.train = triggers.all_of(name, train)
         self.defaults = dict(defaults or {})
+        self.keep = keep
         self.timeout = None if timeout is None else _length(f"model {name!r}: timeout", timeout)
         self.seed = _seed(f"model {name!r}", seed)
         self.trusted = trusted_types.checked(f"model {name!r}", trusted)
         super().__init__("model", name)
         if not self.features and not self.inputs:
             raise ValueError(f"model {name!r}: expected at least one feature or input")
-        if promote not in get_args(Policy):
-            raise ValueError(f"model {name!r}: promote={promote!r}; expected one of {', '.join(get_args(Policy))}")
+        if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
+            raise ValueError(f"model {name!r}: keep={keep!r}; expected a number of versions, at least 1")
         if test_share is not None:
             raise ValueError(
                 f"model {name!r}: test_share={test_share!r} is not taken any more; write split=by_time({test_share})"
@@ -370,6 +377,8 @@ class Model(Declared):
             """The name of the one that decides."""
             self.segments = columns_of(segments)
             self.split = splits.check(split)
+            self.gates = gates_of(gates, self.metrics[0], self.segments)
+            self.promote = policy_of(promote)
             self.weighting = Weighting.of(sample_weight, class_weight)
             self.search = Search.of(estimator, search, trials, cv, candidates)
         except ValueError as error:

@@ -15,6 +15,9 @@ ModelmillError
 ├── UnsupportedContent       415
 ├── TooLarge                 413
 ├── Conflict                 409: true now, may be false later
+│   ├── AliasMoved               an alias that names another version than the one that its move was to replace
+│   ├── Pruned                   a version whose package was removed
+│   ├── GatesFailed              a version that did not pass its gates and is not to be champion
 │   └── RunEnded                 a run that another process has closed, such as one whose worker was lost
 ├── CorruptFeature           500: a stored feature that is no value of its type
 ├── InvalidAnswer            500: a model answered with what is not a finite number
@@ -29,7 +32,7 @@ ModelmillError
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from http import HTTPStatus
@@ -222,6 +225,48 @@ class Conflict(ModelmillError):
     """The state at this moment does not allow the request."""
 
     status = HTTPStatus.CONFLICT
+
+
+class AliasMoved(Conflict):
+    """An alias names another version than the one that its move was to replace; `present` is what it names."""
+
+    def __init__(self, model: str, alias: str, present: int | None, expected: int) -> None:
+        named = f"version {present}" if present else "no version"
+        wanted = f"version {expected}" if expected else "none"
+        super().__init__(
+            f"alias {alias!r} of {model!r} names {named}, not {wanted} as expected; look again, and decide again",
+            model=model,
+            alias=alias,
+            present=present,
+            expected=expected,
+        )
+
+
+class Pruned(Conflict):
+    """A version whose package was removed; its record stays."""
+
+    def __init__(self, model: str, version: int, when: str, because: str) -> None:
+        super().__init__(
+            f"{model!r} version {version} was pruned at {when} ({because}): its package is gone. Take another version,"
+            " or train again",
+            model=model,
+            version=version,
+            pruned=when,
+        )
+
+
+class GatesFailed(Conflict):
+    """A version that must not become champion by its gates, unless someone says why it should."""
+
+    def __init__(self, model: str, version: int, failed: Mapping[str, str]) -> None:
+        listed = "; ".join(f"{gate}: {said}" for gate, said in failed.items())
+        super().__init__(
+            f"{model!r} version {version} did not pass its gates ({listed}); to promote it nevertheless, force it and"
+            " give the reason",
+            model=model,
+            version=version,
+            failed=list(failed),
+        )
 
 
 class RunEnded(Conflict):

@@ -125,6 +125,10 @@ class ModelTrained(Event):
     run: str
     metrics: dict[str, float]
     """Metric name to its value on the held-out rows."""
+    decision: str = ""
+    """Whether it was promoted, and why or why not."""
+    gates: dict[str, str] = field(default_factory=dict)
+    """Gate to whether it held, with its figures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +144,42 @@ class ModelPromoted(Event):
     version: int
     previous: int | None
     """The version that the alias named before; absent at the first promotion."""
+    by: str
+    reason: str
+    kind: str = "promote"
+    """`promote` or `rollback`."""
+    gates: dict[str, str] = field(default_factory=dict)
+    """Of a version that was promoted when it was registered: gate to whether it held, with its figures."""
+    forced: list[str] = field(default_factory=list)
+    """The gates that the version had failed and that were overruled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AliasDeleted(Event):
+    """An alias names nothing any more; without `champion`, a model is not served."""
+
+    type: ClassVar[str] = "alias.deleted"
+    stream: ClassVar[str] = keys.EVENTS_MODELS
+    subject: ClassVar[str] = "model"
+
+    model: str
+    alias: str
+    version: int
+    """The version that it named."""
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionsPruned(Event):
+    """Packages and run files of old versions are being removed; their records stay, their numbers are never reused."""
+
+    type: ClassVar[str] = "versions.pruned"
+    stream: ClassVar[str] = keys.EVENTS_MODELS
+    subject: ClassVar[str] = "model"
+
+    model: str
+    versions: list[int]
     by: str
     reason: str
 
@@ -281,6 +321,8 @@ EVENTS: dict[str, type[Event]] = {
         RunLogged,
         ModelTrained,
         ModelPromoted,
+        AliasDeleted,
+        VersionsPruned,
         DefinitionsApplied,
         RowsIngested,
         EntityForgotten,

@@ -154,7 +154,7 @@ def features(entity: str) -> str:
 
 
 def model(name: str) -> str:
-    """Hash: a model as declared: its features, inputs, label, metric, policy and schedules."""
+    """Hash: a model as declared: its features, inputs, label, metric, gates, policy and schedules."""
     return f"model:{name}"
 
 
@@ -211,7 +211,8 @@ def run_lease(run_id: str) -> str:
 
 
 def version(model: str, number: int) -> str:
-    """Hash: one immutable registered version."""
+    """Hash: one registered version. Nothing of it ever changes but what is added to it: tags, notes, and that its
+    package was pruned."""
     return f"model:{model}:{number}"
 
 
@@ -220,13 +221,18 @@ def versions(model: str) -> str:
     return f"model:{model}:versions"
 
 
+def stored_versions(model: str) -> str:
+    """Sorted set: numbers of the versions whose packages are in the storage, scored by themselves."""
+    return f"model:{model}:stored"
+
+
 def aliases(model: str) -> str:
     """Hash: alias to version number."""
     return f"model:{model}:aliases"
 
 
 def alias_history(model: str) -> str:
-    """Stream: every move of every alias of a model, oldest first."""
+    """Stream: every move of every alias of a model, oldest first; the newest 10,000."""
     return f"model:{model}:history"
 
 

@@ -1,33 +1,32 @@
-"""Versions and aliases in Redis. Whatever changes, changes in one transaction with the event that tells of it.
+"""Versions in Redis. Whatever changes, changes in one transaction with the event that tells of it.
 
-The registry is plain text: `redis-cli HGETALL model:user_target:7`, `HGETALL model:user_target:aliases`. Dictionaries
-become fields with dotted names, such as `metrics.accuracy`.
+The registry is plain text: `redis-cli HGETALL model:user_target:7`. Dictionaries become fields with dotted names, such
+as `metrics.accuracy`. Aliases are in `modelmill.aliases`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from redis.client import Pipeline
 
-from modelmill import bus, keys
+from modelmill import bus, keys, retention
+from modelmill.aliases import CHAMPION, Aliases, AliasMove, move_alias, number
 from modelmill.connections import Redis
 from modelmill.errors import Conflict, UnknownName
-from modelmill.events import ModelPromoted, ModelTrained, utc_now
+from modelmill.events import ModelTrained, VersionsPruned, utc_now
 from modelmill.records import from_hash, to_hash
+from modelmill.remarks import Remarks
+from modelmill.retention import Held, Plan
 from modelmill.runs import Run, Runs, lease_of, require_lease, require_running, write
 
-CHAMPION = "champion"
-"""The alias that predictors serve."""
-HISTORY_LENGTH = 10_000
-"""Alias moves kept per model."""
+__all__ = ["CHAMPION", "AliasMove", "Registry", "Version"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """An immutable, numbered model package."""
+    """An immutable, numbered model package, and what was said of it since."""
 
     model: str
     version: int
@@ -40,42 +39,36 @@ class Version:
     definitions: str = ""
     """SHA-256 of the definitions file that it was trained with."""
     metrics: dict[str, float] = field(default_factory=dict)
+    gates: dict[str, str] = field(default_factory=dict)
+    """Gate to whether it held, with its figures: `passed: ...` or `failed: ...`."""
+    tags: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    """Time to who said what."""
+    pruned: str = ""
+    """When it was pruned; its package is gone since, or being removed."""
+    pruned_because: str = ""
+    freed: int | None = None
+    """Bytes that were removed, once all are."""
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The gates that did not hold, and what they said."""
+        return {name: said for name, said in self.gates.items() if said.startswith("failed")}
 
 
-@dataclass(frozen=True, kw_only=True)
-class AliasMove:
-    """One move of an alias. `kind` is `promote` or `rollback`; `previous` is absent at the first."""
-
-    time: str
-    alias: str
-    version: int
-    previous: int | None
-    kind: str
-    by: str
-    reason: str
-
-
-class Registry:
+class Registry(Aliases):
     """Reads and changes the registry in `redis` (a client that decodes to text)."""
 
     def __init__(self, redis: Redis) -> None:
-        self.redis = redis
+        super().__init__(redis)
         self.runs = Runs(redis)
+        self.remarks = Remarks(redis)
 
-    # --- versions
-
-    def models(self) -> list[str]:
-        """Names of all models that were declared or trained."""
-        return sorted(self.redis.smembers(keys.MODELS))
-
-    def require_model(self, model: str) -> None:
-        """Raise `UnknownName` for a model that is neither declared nor trained."""
-        if not self.redis.sismember(keys.MODELS, model):
-            raise UnknownName("model", model, self.models())
-
-    def register(self, run: Run, package: str, *, promote: bool, champion: int | None) -> Version:
+    def register(
+        self, run: Run, package: str, *, promote: bool, champion: int | None, alias: str = CHAMPION
+    ) -> Version:
         """Number the run's package as the model's next version, record that the run succeeded and, if `promote`,
-        let the alias `champion` name it: all in one transaction with the events.
+        let `alias` name it: all in one transaction with the events.
 
         `champion` is the version that the decision to promote was made against (None: there was none).
 
@@ -87,158 +80,126 @@ class Registry:
         def change(pipe: Pipeline) -> Version:
             require_running(pipe, run)
             require_lease(pipe, run)
-            number = int(pipe.get(keys.versions(run.model)) or 0) + 1
-            now = _number(pipe.hget(keys.aliases(run.model), CHAMPION))
+            next_one = int(pipe.get(keys.versions(run.model)) or 0) + 1
+            now, named = map(number, pipe.hmget(keys.aliases(run.model), CHAMPION, alias))
             if promote and now != champion:
                 raise Conflict(f"champion of {run.model!r} is version {now} by now, not {champion}; decide again")
             created = utc_now()
             version = Version(
                 model=run.model,
-                version=number,
+                version=next_one,
                 run=run.id,
                 created=created,
                 package=package,
                 fields=run.fields,
                 definitions=run.definitions,
                 metrics=run.metrics,
+                gates=run.gates,
             )
-            done = replace(run, status="succeeded", stage="done", finished=created, version=number, package=package)
+            done = replace(run, status="succeeded", stage="done", finished=created, version=next_one, package=package)
             pipe.multi()
-            pipe.set(keys.versions(run.model), number)
-            pipe.hset(keys.version(run.model, number), mapping=to_hash(version))
+            pipe.set(keys.versions(run.model), next_one)
+            pipe.hset(keys.version(run.model, next_one), mapping=to_hash(version))
+            pipe.zadd(keys.stored_versions(run.model), {str(next_one): next_one})
             write(pipe, done)
             pipe.srem(keys.RUNNING, run.id)
             bus.append(
                 pipe,
-                ModelTrained(source="trainer", model=run.model, version=number, run=run.id, metrics=run.metrics),
-            )
+                ModelTrained(
+                    source="trainer", model=run.model, version=next_one, run=run.id, metrics=run.metrics,
+                    decision=run.decision, gates=run.gates,
+                ),
+            )  # fmt: skip
             if promote:
-                _move(pipe, run.model, AliasMove(
-                    time=created, alias=CHAMPION, version=number, previous=champion, kind="promote", by="trainer",
+                move_alias(pipe, run.model, AliasMove(
+                    time=created, alias=alias, version=next_one, previous=named, kind="promote", by="trainer",
                     reason=run.decision,
-                ))  # fmt: skip
+                ), run.gates)  # fmt: skip
             return version
 
         watched = (keys.run(run.id), *lease_of(run), keys.versions(run.model), keys.aliases(run.model))
         version: Version = self.redis.transaction(change, *watched, value_from_callable=True)
         return version
 
-    def version(self, model: str, number: int) -> Version:
+    def version(self, model: str, version: int) -> Version:
         """A version of a model, or `UnknownName`."""
-        found = self.redis.hgetall(keys.version(model, number))
+        found = self.redis.hgetall(keys.version(model, version))
         if not found:
             self.require_model(model)
-            raise UnknownName("version", str(number), [str(v.version) for v in self.versions(model, limit=10)])
+            raise UnknownName("version", str(version), [str(v.version) for v in self.versions(model, limit=10)])
         return from_hash(Version, found)
 
     def versions(self, model: str, limit: int = 50) -> list[Version]:
         """The newest versions of a model, newest first."""
         newest = int(self.redis.get(keys.versions(model)) or 0)
-        with self.redis.pipeline(transaction=False) as pipe:
-            for number in range(newest, max(0, newest - limit), -1):
-                pipe.hgetall(keys.version(model, number))
-            return [from_hash(Version, found) for found in pipe.execute() if found]
+        return self._versions(model, range(newest, max(0, newest - limit), -1))
 
     def live_versions(self) -> list[Version]:
-        """Every version that an alias names, and those that rolling one back would return to."""
-        return [self.version(model, number) for model in self.models() for number in sorted(self._live(model))]
+        """Every version that an alias names, and those that `ROLLBACKS` rollbacks of one would return to."""
+        return [version for model in self.models() for version in self._versions(model, sorted(self.live(model)))]
 
-    def _live(self, model: str) -> set[int]:
-        aliases = self.aliases(model)
-        moves = self.history(model) if aliases else []
-        return {*aliases.values(), *(number for alias in aliases for number in promoted(moves, alias)[-2:])}
+    def prune(self, model: str, keep: int, needed: Mapping[int, str], *, by: str, dry_run: bool = False) -> Plan:
+        """Mark the versions as pruned that `modelmill.retention` does not keep, with the event that tells of it; from
+        then on no alias can name them. Their files are the caller's to remove.
 
-    # --- aliases
+        Args:
+            keep: how many of the newest versions stay in any case.
+            needed: further versions that are not to go, and why.
 
-    def aliases(self, model: str) -> dict[str, int]:
-        """Alias to version number."""
-        return {alias: int(number) for alias, number in self.redis.hgetall(keys.aliases(model)).items()}
-
-    def champions(self) -> dict[str, int]:
-        """Model to the version that its alias `champion` names, of all models that have one."""
-        models = self.models()
-        with self.redis.pipeline(transaction=False) as pipe:
-            for model in models:
-                pipe.hget(keys.aliases(model), CHAMPION)
-            return {model: int(number) for model, number in zip(models, pipe.execute(), strict=True) if number}
-
-    def promote(self, model: str, version: int, *, alias: str = CHAMPION, by: str, reason: str = "") -> AliasMove:
-        """Let `alias` name `version`, in one transaction with its history and its event.
-
-        Raises:
-            UnknownName: for a model or version that does not exist.
-        """
-        self.version(model, version)
-
-        def change(pipe: Pipeline) -> AliasMove:
-            previous = _number(pipe.hget(keys.aliases(model), alias))
-            pipe.multi()
-            return _move(pipe, model, AliasMove(
-                time=utc_now(), alias=alias, version=version, previous=previous, kind="promote", by=by, reason=reason
-            ))  # fmt: skip
-
-        return self._transaction(change, model)
-
-    def rollback(self, model: str, *, alias: str = CHAMPION, by: str, reason: str = "") -> AliasMove:
-        """Let `alias` name the version that it named before its present one was promoted.
+        Returns:
+            What stays and why, and what goes; with `dry_run` nothing was changed.
 
         Raises:
             UnknownName: for an unknown model.
-            Conflict: where there is no earlier version to go back to.
         """
         self.require_model(model)
+        because = f"keep={keep}"
 
-        def change(pipe: Pipeline) -> AliasMove:
-            stack = promoted(_moves(pipe.xrange(keys.alias_history(model))), alias)
-            if len(stack) < 2:
-                raise Conflict(f"alias {alias!r} of {model!r} never named another version; nothing to roll back to")
+        def change(pipe: Pipeline) -> Plan:
+            stored = [int(one) for one in pipe.zrange(keys.stored_versions(model), 0, -1)]
+            marked = self._pruned(model, stored)
+            held = Held([one for one in stored if one not in marked], self.aliases(model), self.stacks(model), needed)
+            plan = retention.plan(held, keep)
             pipe.multi()
-            return _move(pipe, model, AliasMove(
-                time=utc_now(), alias=alias, version=stack[-2], previous=stack[-1], kind="rollback", by=by,
-                reason=reason,
-            ))  # fmt: skip
+            if plan.pruned and not dry_run:
+                now = utc_now()
+                for one in plan.pruned:
+                    pipe.hset(keys.version(model, one), mapping={"pruned": now, "pruned_because": because})
+                bus.append(
+                    pipe,
+                    VersionsPruned(source="registry", model=model, versions=list(plan.pruned), by=by, reason=because),
+                )
+            return plan
 
-        return self._transaction(change, model)
+        watched = (keys.stored_versions(model), keys.aliases(model), keys.alias_history(model))
+        plan: Plan = self.redis.transaction(change, *watched, value_from_callable=True)
+        return plan
 
-    def history(self, model: str) -> list[AliasMove]:
-        """Every move of every alias of a model, oldest first."""
-        return _moves(self.redis.xrange(keys.alias_history(model)))
+    def stored(self, model: str) -> int:
+        """How many versions have their packages in the storage."""
+        return int(self.redis.zcard(keys.stored_versions(model)))
 
-    def _transaction(self, change: Any, model: str) -> AliasMove:
-        """Run `change` until nobody else moved an alias of the model meanwhile."""
-        watched = (keys.aliases(model), keys.alias_history(model))
-        move: AliasMove = self.redis.transaction(change, *watched, value_from_callable=True)
-        return move
+    def leaving(self, model: str) -> list[Version]:
+        """The versions that were pruned and whose files have not all been removed yet."""
+        stored = [int(one) for one in self.redis.zrange(keys.stored_versions(model), 0, -1)]
+        return self._versions(model, sorted(self._pruned(model, stored)))
 
+    def left(self, version: Version, freed: int) -> None:
+        """Record that the files of a pruned version, so many bytes, are gone."""
+        with self.redis.pipeline() as pipe:
+            pipe.hset(keys.version(version.model, version.version), "freed", str(freed))
+            pipe.zrem(keys.stored_versions(version.model), str(version.version))
+            pipe.execute()
 
-def promoted(moves: Sequence[AliasMove], alias: str) -> list[int]:
-    """The versions that `alias` was promoted to and not rolled back from, oldest first; the last is the present one."""
-    stack: list[int] = []
-    for move in moves:
-        if move.alias != alias:
-            continue
-        if move.kind == "rollback":
-            del stack[-1:]
-        elif not stack or stack[-1] != move.version:
-            stack.append(move.version)
-    return stack
+    def _versions(self, model: str, numbers: Iterable[int]) -> list[Version]:
+        with self.redis.pipeline(transaction=False) as pipe:
+            for one in numbers:
+                pipe.hgetall(keys.version(model, one))
+            return [from_hash(Version, found) for found in pipe.execute() if found]
 
-
-def _move(pipe: Pipeline, model: str, move: AliasMove) -> AliasMove:
-    """Queue the commands of an alias move on a pipeline that is in MULTI."""
-    pipe.hset(keys.aliases(model), move.alias, str(move.version))
-    pipe.xadd(keys.alias_history(model), to_hash(move), maxlen=HISTORY_LENGTH)
-    event = ModelPromoted(
-        source="registry", model=model, alias=move.alias, version=move.version, previous=move.previous,
-        by=move.by, reason=move.reason,
-    )  # fmt: skip
-    bus.append(pipe, event)
-    return move
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text else None
-
-
-def _moves(entries: Sequence[tuple[str, Mapping[str, str]]]) -> list[AliasMove]:
-    return [from_hash(AliasMove, fields) for _, fields in entries]
+    def _pruned(self, model: str, numbers: Sequence[int]) -> set[int]:
+        """Those of the versions that were pruned."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for one in numbers:
+                pipe.hget(keys.version(model, one), "pruned")
+            return {one for one, pruned in zip(numbers, pipe.execute(), strict=True) if pruned}

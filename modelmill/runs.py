@@ -9,7 +9,7 @@ All runs are in one sorted set by their last change, so that whoever keeps a cop
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -67,6 +67,11 @@ class Run:
     trials_failed: int = 0
     decision: str = ""
     """Whether the version was promoted, and why or why not."""
+    gates: dict[str, str] = field(default_factory=dict)
+    """Gate to whether it held, with its figures: `passed: ...` or `failed: ...`."""
+    tags: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    """Time to who said what."""
     estimator: str = ""
     """The estimator as scikit-learn prints it."""
     features: list[str] = field(default_factory=list)
@@ -162,9 +167,15 @@ def write(pipe: Pipeline, run: Run) -> None:
     write_fields(pipe, run.id, to_hash(run))
 
 
-def write_fields(pipe: Pipeline, run_id: str, fields: Mapping[str, str]) -> None:
-    """Write fields of a run and mark it as changed, on a pipeline that is in MULTI. Nothing else writes to runs."""
-    pipe.hset(keys.run(run_id), mapping=fields)
+def write_fields(pipe: Pipeline, run_id: str, fields: Mapping[str, str], gone: Collection[str] = ()) -> None:
+    """Write fields of a run, and take others away, and mark it as changed, on a pipeline that is in MULTI.
+
+    Nothing else writes to runs.
+    """
+    if fields:
+        pipe.hset(keys.run(run_id), mapping=fields)
+    if gone:
+        pipe.hdel(keys.run(run_id), *gone)
     pipe.eval(MARK_CHANGED, 1, keys.RUN_CHANGES, run_id)
 
 

@@ -114,6 +114,25 @@ class Storage:
         with suppress(FileNotFoundError):
             self.files.rm_file(self.path(name))
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of each file below `folder`, by name; none where there is no such folder."""
+        if not self.files.exists(self.path(folder)):
+            return {}
+        self.files.invalidate_cache(self.path(folder))
+        found = self.files.find(self.path(folder), detail=True)
+        return {str(path)[len(self.root) + 1 :]: int(about["size"]) for path, about in found.items()}
+
+    def remove_folder(self, name: str) -> None:
+        """Remove a folder with all that is in it; it is all the same if it is not there.
+
+        Raises:
+            ValueError: for the storage itself.
+        """
+        if not name.strip("/."):
+            raise ValueError(f"folder {name!r}: expected one below the storage {self.url}")
+        with suppress(FileNotFoundError):
+            self.files.rm(self.path(name), recursive=True)
+
     def remove_temporary(self, folder: str, before: datetime) -> int:
         """Remove the unfinished files below `folder` that were last written to before then; return how many."""
         if not self.files.exists(self.path(folder)):

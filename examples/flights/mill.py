@@ -4,7 +4,7 @@ Origins and carriers are described by how late their flights landed in the last 
 often their flights were late in a week, origins also by the hour's weather.
 """
 
-from modelmill import Aggregate, Entity, Model, Source, by_time
+from modelmill import Aggregate, Entity, Model, Source, at_least, by_time, size_below
 
 carrier = Entity("carrier", key="carrier")
 origin = Entity("origin", key="origin")
@@ -49,7 +49,8 @@ for name, features in {"flight_late": WEATHER + DELAYS, "flight_late_plain": WEA
         source=flights,
         estimator=classifier,
         metric="roc_auc",
-        promote="always",  # each month's model replaces the last one; the table shows whether that was right
+        # Each month's model replaces the last one if it is better than a coin; the table shows whether that was right.
+        gates=[at_least("roc_auc", 0.5), size_below(mb=50)],
         segments=["origin"],
         split=by_time(0.1),
         defaults=dict.fromkeys(features),

@@ -1,6 +1,6 @@
 """The article's example: two numbers about a user, a third derived from the first, and a yes-or-no target."""
 
-from modelmill import Entity, Model, Source, at_random, every, feature
+from modelmill import Entity, Model, Source, at_least, at_random, every, feature
 
 user = Entity("user", key="user_id")
 users = Source("users", entity=user, columns={"feature_1": float, "feature_2": float, "target": int})
@@ -27,6 +27,6 @@ Model(
     estimator=classifier,
     metric="accuracy",
     split=at_random(0.25),
-    promote="always",  # each minute's version goes live, so that there is something to watch
+    gates=[at_least("accuracy", 0.7)],  # each minute's version goes live, so that there is something to watch
     train=every(seconds=60),
 )

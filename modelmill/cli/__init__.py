@@ -12,6 +12,7 @@ import click
 
 from modelmill import show
 from modelmill.cli import (
+    aliases,
     evaluation,
     events,
     exchange,
@@ -20,6 +21,7 @@ from modelmill.cli import (
     models,
     predictions,
     proof,
+    remarks,
     reproduce,
     runs,
     system,
@@ -57,6 +59,8 @@ for module in (
     training,
     triggers,
     models,
+    aliases,
+    remarks,
     runs,
     trials,
     evaluation,

@@ -19,7 +19,7 @@ from modelmill.cli.terminal import EXIT_FAILED, json_option
 @click.command()
 @click.argument("model")
 @click.argument("file", type=click.Path(path_type=Path, exists=True))
-@click.option("--promote", is_flag=True, help="Let it serve at once, whatever the model's policy says.")
+@click.option("--promote", is_flag=True, help="Let it serve at once, over gates and policy.")
 @click.option("--reason", default="", help="Kept in the alias's history, with --promote.")
 @click.option(
     "--classes", help="The labels in the order of the probabilities, such as 0,1, where the file does not tell."

@@ -59,6 +59,8 @@ def _run(tree: Tree, found: Mapping[str, Any]) -> None:
     run, trigger, code = found["run"], found["trigger"], found["code"]
     facts = {name: run[name] for name in ("parent", "decision", "metrics", "error")}
     _facts(tree, {"started": show.when(run["started"]), **facts})
+    for gate, outcome in run["gates"].items():
+        tree.add(escape(f"gate {gate} {outcome}"))
     tree.add(escape(f"trigger {trigger['kind']}" + (f": {trigger['by']}" if trigger["by"] else "")))
     frame = found["frame"]
     branch = tree.add(f"[bold]frame[/] {frame['data_fingerprint'][:DIGITS]}")

@@ -1,21 +1,26 @@
-"""The commands of the registry: versions of models, and which of them serves."""
+"""The commands of the registry: models, their versions, and which of these stay."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 
 import click
 
 from modelmill import show
-from modelmill.cli import terminal
+from modelmill.cli import aliases, terminal
 from modelmill.cli.terminal import json_option
+
+ALWAYS = ("version", "aliases", "metrics", "created", "run")
+"""Columns of versions that are shown even if they are empty."""
+MOVES = 5
+"""Moves of aliases that are shown with a model."""
 
 
 @click.command()
 @click.argument("model", required=False)
 @json_option
 def models(model: str | None, as_json: bool) -> None:
-    """List all models, or the versions of one MODEL with its aliases."""
+    """List all models, or the versions of one MODEL with its aliases and their newest moves."""
     if model is None:
         rows = terminal.client().models()
         columns = ["name", "aliases", "latest", "metric", "promote", "train"]
@@ -28,29 +33,42 @@ def models(model: str | None, as_json: bool) -> None:
     for row in found["versions"]:
         row["aliases"] = [alias for alias, number in found["aliases"].items() if number == row["version"]]
         row["created"] = show.when(row["created"])
-    show.table(found["versions"], ["version", "aliases", "metrics", "created", "run"], empty="No versions yet.")
+        row["pruned"] = show.when(row["pruned"])
+        row["gates"] = _gates(row["gates"])
+    columns = ["version", "aliases", "metrics", "gates", "tags", "created", "run", "pruned"]
+    used = [column for column in columns if column in ALWAYS or any(row[column] for row in found["versions"])]
+    show.table(found["versions"], used, empty="No versions yet.")
+    if found["history"]:
+        show.console.print()
+        aliases.show_moves(found["history"][: -MOVES - 1 : -1])
+
+
+def _gates(gates: Mapping[str, str]) -> str:
+    """Which gates failed, or that none did."""
+    failed = [name for name, said in gates.items() if said.startswith("failed")]
+    return f"failed: {', '.join(failed)}" if failed else "passed" if gates else ""
 
 
 @click.command()
-@click.argument("model")
-@click.argument("version", type=int)
-@click.option("--alias", default="champion", show_default=True)
-@click.option("--reason", default="", help="Kept in the alias's history.")
+@click.argument("model", required=False)
+@click.option("--dry-run", is_flag=True, help="Print what would go, and remove nothing.")
 @json_option
-def promote(model: str, version: int, alias: str, reason: str, as_json: bool) -> None:
-    """Let the alias of MODEL name VERSION; predictors serve the alias `champion`."""
-    done = terminal.client().promote(model, version, alias=alias, by=os.environ.get("USER", "cli"), reason=reason)
-    show.as_json(done) if as_json else show.facts(done)
+def prune(model: str | None, dry_run: bool, as_json: bool) -> None:
+    """Remove packages and run files of old versions of MODEL, or of all models, as their `keep` says.
+
+    Never what an alias names, what five rollbacks return to, or what the monitor counts predictions of.
+    """
+    client = terminal.client()
+    names = [model] if model else [found["name"] for found in client.models() if found["latest"]]
+    done = [client.prune(name, dry_run=dry_run, by=terminal.user()) for name in names]
+    if as_json:
+        show.as_json(done)
+        return
+    rows = [{"model": one["model"], **removed} for one in done for removed in one["removed"]]
+    show.table(rows, ["model", "version", "run", "bytes"], empty="Nothing to prune.")
+    if rows:
+        does = "would free" if dry_run else "freed"
+        show.console.print(f"{does} {sum(one['bytes'] for one in done):,} bytes of {len(rows)} versions")
 
 
-@click.command()
-@click.argument("model")
-@click.option("--reason", default="", help="Kept in the alias's history.")
-@json_option
-def rollback(model: str, reason: str, as_json: bool) -> None:
-    """Let the champion of MODEL be the version that it was before."""
-    done = terminal.client().rollback(model, by=os.environ.get("USER", "cli"), reason=reason)
-    show.as_json(done) if as_json else show.facts(done)
-
-
-COMMANDS = (models, promote, rollback)
+COMMANDS = (models, prune)

@@ -27,6 +27,11 @@ def client() -> Client:
     return Client(local.reached() if local.running() else Settings.read())
 
 
+def user() -> str:
+    """Who gives the command, for what is kept of it."""
+    return os.environ.get("USER", "cli")
+
+
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")(command)

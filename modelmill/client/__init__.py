@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import httpx
 
+from modelmill.client.aliases import AliasCalls
 from modelmill.client.events import EventCalls
 from modelmill.client.exchange import ExchangeCalls
 from modelmill.client.features import FeatureCalls
@@ -36,6 +37,7 @@ class Client(
     TriggerCalls,
     RunCalls,
     ModelCalls,
+    AliasCalls,
     ExchangeCalls,
     PredictionCalls,
     EventCalls,

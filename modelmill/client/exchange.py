@@ -47,7 +47,7 @@ class ExchangeCalls(Transport):
 
         Args:
             path: an ONNX file, a skops file, or an MLflow model folder of the flavour scikit-learn or ONNX.
-            promote: let it serve at once, whatever the model's policy says.
+            promote: let it serve at once, over the model's gates and policy.
             trust_pickle: load a pickled model here, which runs the code in it, and send it as skops.
             classes: the labels in the order of the probabilities' columns, where an ONNX file does not tell.
             example: a row of inputs to try it on, where there are no labelled rows.

@@ -15,6 +15,7 @@ from modelmill.bus import Entry
 from modelmill.connections import AWAY, Redis
 from modelmill.errors import InvalidRequest, UnknownName
 from modelmill.events import (
+    AliasDeleted,
     DefinitionsApplied,
     DriftDetected,
     EntityForgotten,
@@ -28,6 +29,7 @@ from modelmill.events import (
     RunFailed,
     RunLogged,
     RunStarted,
+    VersionsPruned,
 )
 
 STREAMS = {
@@ -124,6 +126,10 @@ def sentence(event: Event) -> str:
             return f"run logged by hand: {_metrics(event.metrics)}"
         case ModelTrained():
             return f"version {event.version} trained: {_metrics(event.metrics)}"
+        case AliasDeleted():
+            return f"{event.alias} names no version any more, before it {event.version}: {event.reason or event.by}"
+        case VersionsPruned():
+            return f"versions {', '.join(map(str, event.versions))} pruned ({event.reason})"
         case ModelPromoted():
             before = "" if event.previous is None else f", before it version {event.previous}"
             return f"version {event.version} is {event.alias}{before}: {event.reason or f'by {event.by}'}"

@@ -12,7 +12,11 @@ from services.trainer.exchange.routes import add_exchange_routes
 from services.trainer.exchange.uploads import Uploads
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.routes import add_job_routes
+from services.trainer.models.alias_routes import add_alias_routes
+from services.trainer.models.moves import Moves
 from services.trainer.models.overview import Overview
+from services.trainer.models.remark_routes import add_remark_routes
+from services.trainer.models.retention import Retention
 from services.trainer.models.routes import add_model_routes
 from services.trainer.recipes import Recipes
 from services.trainer.runs.index import RunIndex
@@ -35,9 +39,11 @@ def trainer_app(
     app = create_app("trainer", settings, {"redis": redis_answers(registry.redis)})
     add_job_routes(app, queue, registry, recipes, overview.storage, settings)
     add_run_routes(app, runs, overview, recipes)
+    add_model_routes(app, overview, Retention(registry, overview.storage), recipes)
+    add_alias_routes(app, overview, Moves(registry, overview.storage), recipes)
+    add_remark_routes(app, registry)
     add_evaluation_routes(app, overview)
     add_search_routes(app, registry)
-    add_model_routes(app, overview, recipes)
     add_exchange_routes(app, Uploads(queue, overview.storage), registry, recipes)
     add_trigger_routes(app, recipes, Backfills(queue, registry))
     add_trace_routes(app, queue, overview, recipes)

@@ -27,6 +27,7 @@ from modelmill.definitions import Definitions
 from modelmill.definitions_file import load
 from modelmill.errors import InvalidRequest, RunEnded, UnknownName
 from modelmill.events import utc_now
+from modelmill.gates import Parity, metrics_of
 from modelmill.registry import Registry
 from modelmill.runs import Run, new_run_id
 from modelmill.splits import AtRandom, ByGroup, ByTime, SplitRule
@@ -41,9 +42,12 @@ from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.recovery import LOST
 from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions
 from services.trainer.jobs.view import attempt_of
+from services.trainer.models.retention import Retention
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.packing import pack
-from services.trainer.promotion.registration import HeldOut, register
+from services.trainer.packaging.parity import Tolerance
+from services.trainer.promotion.contender import HeldOut
+from services.trainer.promotion.registration import Candidate, register
 from services.trainer.settings import TrainerSettings
 from services.trainer.trace import code
 from services.trainer.training import frame as frames
@@ -105,6 +109,7 @@ def train(
     record = RunRecord(registry, run, job)
     with record.recording():
         version, promoted = _train(record, definitions, recipe, storage, settings, start=start, end=end)
+    Retention(registry, storage).after_registration(model, recipe.keep)
     record.done()
     return {"run": run.id, "version": version, "promoted": promoted, "metrics": record.run.metrics}
 
@@ -167,7 +172,9 @@ def _train(
             segments=brief(found.segments, recipe.metric),
         )
     with record.stage("package"):
-        packed = pack(estimator, inputs.fed, held_out.rows, answers, trusted=recipe.trusted)
+        packed = pack(
+            estimator, inputs.fed, held_out.rows, answers, trusted=recipe.trusted, tolerance=tolerance_of(recipe)
+        )
         fitted_on = frame.inputs.iloc[parted.train]
         manifest = packaging.manifest(
             recipe, record.run, inputs, estimator, packed, fitted_on=fitted_on, held_out=held_out.rows
@@ -175,7 +182,8 @@ def _train(
         folder = package.write(storage, manifest, packed.files)
         record.note(package=folder, **packed.recorded)
     with record.stage("register"):
-        version, decision = register(record.registry, storage, record.run, manifest, held_out)
+        candidate = Candidate(recipe, record.run, manifest, held_out, found)
+        version, decision = register(record.registry, storage, candidate)
     return version.version, decision.promote
 
 
@@ -282,7 +290,7 @@ def rows_of(recipe: Model, frame: Frame) -> Rows:
 
 def study_of(recipe: Model) -> Study:
     """What a recipe fits or tries."""
-    require_metrics(recipe.metrics)
+    require_metrics([*recipe.metrics, *metrics_of(recipe.gates)])
 
     def judge(fitted: Any, rows: Rows) -> float:
         return score(recipe.metrics[0], Answers.of(fitted, rows.inputs), rows.label)
@@ -320,6 +328,12 @@ def make_estimator(recipe: Model, made: Any) -> Any:
     return seeded(clone(made), recipe.seed)
 
 
+def tolerance_of(recipe: Model) -> Tolerance:
+    """How far a graph may be off: as a gate asks, so that what it would not let pass is served by scikit-learn."""
+    strict = [Tolerance.strict(gate.tolerance) for gate in recipe.gates if isinstance(gate, Parity)]
+    return strict[0] if strict else Tolerance()
+
+
 def split_frame(definitions: Definitions, recipe: Model, frame: Frame, *, classes: bool) -> Split:
     """Which rows of a frame to train on, as the recipe says.
 
@@ -338,4 +352,4 @@ def hold_out(recipe: Model, frame: Frame, parted: Split) -> HeldOut:
     """The rows that the model is evaluated on."""
     rows = parted.held_out
     segments = {column: parts(frame.column(column).iloc[rows]) for column in recipe.segments}
-    return HeldOut(recipe, frame.inputs.iloc[rows], frame.label[rows], segments)
+    return HeldOut(recipe.metrics, frame.inputs.iloc[rows], frame.label[rows], segments)

@@ -66,6 +66,36 @@ def version(body: Mapping[str, Any]) -> int:
     return value
 
 
+def expected(value: Any) -> int | None:
+    """The field `expected`, which may be left out: the version that an alias must name by now, 0 for none."""
+    if value is None:
+        return None
+    given = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if not isinstance(given, int) or isinstance(given, bool) or given < 0:
+        raise InvalidRequest(f"field 'expected' is {_shown(value)}; expected a version number, or 0 for none")
+    return given
+
+
+def switch(body: Mapping[str, Any], name: str) -> bool:
+    """A field that is true or false, false where it is left out."""
+    value = body.get(name, False)
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"field {name!r} is {_shown(value)}; expected true or false")
+    return value
+
+
+def tags(body: Mapping[str, Any]) -> dict[str, str]:
+    """A body of tags: name to value, or to null where the tag is to be taken away."""
+    if not body:
+        raise InvalidRequest('the body is empty; expected tags such as {"stage": "reviewed"}')
+    for name, value in body.items():
+        if value is not None and (not isinstance(value, str) or len(value) > LONGEST_TEXT):
+            raise InvalidRequest(
+                f"tag {name!r} is {_shown(value)}; expected a text of at most {LONGEST_TEXT} letters, or null"
+            )
+    return {name: value or "" for name, value in body.items()}
+
+
 def alias(name: str) -> str:
     """The name of an alias."""
     if not NAME.fullmatch(name):

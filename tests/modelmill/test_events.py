@@ -19,6 +19,8 @@ VALUES: dict[object, st.SearchStrategy[Any]] = {
     float: st.floats(allow_nan=False),
     int | None: st.none() | st.integers(),
     list[str]: st.lists(TEXT),
+    list[int]: st.lists(st.integers(-(2**53), 2**53)),
+    dict[str, str]: st.dictionaries(TEXT, TEXT),
     list[list[str]]: st.lists(st.lists(TEXT)),
     dict[str, list[str | None]]: st.dictionaries(TEXT, st.lists(st.none() | TEXT)),
     list[Any]: st.lists(st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | TEXT),

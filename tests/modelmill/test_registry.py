@@ -1,44 +1,24 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from redis.exceptions import NoPermissionError
 
-from modelmill import bus, keys
+from modelmill import keys
 from modelmill.connections import Redis
-from modelmill.errors import Conflict, RunEnded, UnknownName
-from modelmill.events import ModelPromoted, ModelTrained, RunFailed, RunStarted, utc_now
-from modelmill.registry import AliasMove, Registry, Version, promoted
-from modelmill.runs import Run, new_run_id
+from modelmill.errors import Conflict, Pruned, RunEnded, UnknownName
+from modelmill.events import ModelPromoted, ModelTrained, RunFailed, RunStarted, VersionsPruned
+from modelmill.registry import Registry
+from modelmill.runs import Run
 from tests.conftest import RedisServer
-
-MODEL = "user_target"
+from tests.modelmill.releases import MODEL, begin, events, release
 
 
 @pytest.fixture
 def registry(fake_redis: Redis) -> Registry:
     return Registry(fake_redis)
-
-
-def begin(registry: Registry, model: str = MODEL, **known: object) -> Run:
-    run = Run(id=new_run_id(), model=model, started=utc_now(), **known)  # type: ignore[arg-type]
-    registry.runs.start(run)
-    return run
-
-
-def release(registry: Registry, model: str = MODEL) -> Version:
-    """A new version of the model, promoted."""
-    champion = registry.aliases(model).get("champion")
-    return registry.register(begin(registry, model), "packages/p", promote=True, champion=champion)
-
-
-def events(redis: Redis) -> list[object]:
-    return [event for _, event in bus.newest(redis, keys.EVENTS_MODELS, 100)]
 
 
 def contents(server: RedisServer) -> dict[bytes, bytes]:
@@ -180,6 +160,7 @@ def test_no_state_changes_whose_event_cannot_be_appended(real_redis: RedisServer
         lambda: registry.register(run, "p", promote=True, champion=2),
         lambda: registry.promote(MODEL, 1, by="ada"),
         lambda: registry.rollback(MODEL, by="ada"),
+        lambda: registry.delete_alias(MODEL, "champion", by="ada"),
     ):
         with pytest.raises(NoPermissionError):
             write()
@@ -279,107 +260,77 @@ def test_versions_come_newest_first(registry: Registry) -> None:
     assert [v.version for v in registry.versions(MODEL, limit=2)] == [3, 2]
 
 
-# --- aliases
+def test_a_version_knows_what_its_gates_said(registry: Registry, fake_redis: Redis) -> None:
+    gates = {"improves": "passed: better by 0.01", "latency_below": "failed: 3 ms"}
+    version = registry.register(begin(registry, gates=gates), "p", promote=False, champion=None)
+    assert (version.gates, version.failed) == (gates, {"latency_below": "failed: 3 ms"})
+    assert registry.version(MODEL, 1) == version
+    [trained] = [event for event in events(fake_redis) if isinstance(event, ModelTrained)]
+    assert trained.gates == gates
 
 
-def test_champions_are_of_all_models_that_have_one(registry: Registry) -> None:
-    release(registry, "a")
-    release(registry, "b")
-    release(registry, "b")
-    begin(registry, "without")
-    assert registry.champions() == {"a": 1, "b": 2}
-
-
-def test_a_promotion_moves_the_alias_with_its_history_and_its_event(registry: Registry, fake_redis: Redis) -> None:
+def test_a_registration_may_move_another_alias(registry: Registry) -> None:
     release(registry)
-    release(registry)
-    move = registry.promote(MODEL, 1, by="ada", reason="the newer one drifts")
-    assert registry.aliases(MODEL) == {"champion": 1}
-    assert registry.history(MODEL)[-1] == move
-    event = events(fake_redis)[-1]
-    assert isinstance(event, ModelPromoted)
-    assert (event.version, event.previous, event.by, event.reason) == (1, 2, "ada", "the newer one drifts")
+    registry.register(begin(registry), "p", promote=True, champion=1, alias="challenger")
+    registry.register(begin(registry), "p", promote=True, champion=1, alias="challenger")
+    assert registry.aliases(MODEL) == {"champion": 1, "challenger": 3}
+    assert registry.history(MODEL, "challenger")[-1].previous == 2
 
 
-def test_promoting_an_unknown_version_changes_nothing(registry: Registry) -> None:
-    release(registry)
-    with pytest.raises(UnknownName, match="version '2'"):
-        registry.promote(MODEL, 2, by="ada")
-    assert registry.aliases(MODEL) == {"champion": 1}
-    assert len(registry.history(MODEL)) == 1
+# --- pruning
 
 
-def test_rollback_walks_back_version_by_version(registry: Registry) -> None:
-    for _ in range(3):
+def test_pruned_versions_stay_as_records_and_are_told_of(registry: Registry, fake_redis: Redis) -> None:
+    for _ in range(9):
         release(registry)
-    assert [registry.rollback(MODEL, by="ada").version for _ in range(2)] == [2, 1]
-    with pytest.raises(Conflict, match="never named another version; nothing to roll back to"):
-        registry.rollback(MODEL, by="ada")
+    plan = registry.prune(MODEL, 2, {1: "asked about"}, by="ada")
+    assert plan.pruned == [2, 3]
+    assert plan.kept[1] == "asked about"
+    pruned = registry.version(MODEL, 2)
+    assert (pruned.version, pruned.pruned_because, bool(pruned.pruned), pruned.freed) == (2, "keep=2", True, None)
+    [event] = [event for event in events(fake_redis) if isinstance(event, VersionsPruned)]
+    assert (event.versions, event.by, event.reason) == ([2, 3], "ada", "keep=2")
 
 
-def test_rollback_after_a_new_promotion_returns_to_where_it_was_made(registry: Registry) -> None:
-    for _ in range(3):
+def test_a_dry_run_prunes_nothing(registry: Registry) -> None:
+    for _ in range(9):
         release(registry)
-    registry.rollback(MODEL, by="ada")
-    release(registry)
-    assert registry.rollback(MODEL, by="ada").version == 2
+    assert registry.prune(MODEL, 1, {}, by="ada", dry_run=True).pruned == [1, 2, 3]
+    assert registry.leaving(MODEL) == []
+    assert not registry.version(MODEL, 1).pruned
 
 
-def test_rollback_of_an_unknown_model_names_it(registry: Registry) -> None:
+def test_a_pruned_version_is_leaving_until_its_files_are_gone(registry: Registry) -> None:
+    for _ in range(7):
+        release(registry)
+    registry.prune(MODEL, 1, {}, by="ada")
+    [leaving] = registry.leaving(MODEL)
+    assert registry.prune(MODEL, 1, {}, by="ada").pruned == [], "it is pruned already"
+    registry.left(leaving, 12_345)
+    assert registry.leaving(MODEL) == []
+    assert (registry.version(MODEL, 1).freed, registry.stored(MODEL)) == (12_345, 6)
+
+
+def test_the_number_of_a_pruned_version_is_never_used_again(registry: Registry) -> None:
+    for _ in range(7):
+        release(registry)
+    registry.prune(MODEL, 1, {}, by="ada")
+    assert release(registry).version == 8
+
+
+def test_no_alias_can_name_a_pruned_version(registry: Registry) -> None:
+    for _ in range(7):
+        release(registry)
+    registry.prune(MODEL, 1, {}, by="ada")
+    for move in (
+        lambda: registry.promote(MODEL, 1, alias="challenger", by="ada"),
+        lambda: registry.rollback(MODEL, to=1, by="ada"),
+    ):
+        with pytest.raises(Pruned, match=r"'user_target' version 1 was pruned at .* \(keep=1\): its package is gone"):
+            move()
+    assert registry.aliases(MODEL) == {"champion": 7}
+
+
+def test_pruning_an_unknown_model_names_it(registry: Registry) -> None:
     with pytest.raises(UnknownName, match="model 'nope' is not known"):
-        registry.rollback("nope", by="ada")
-
-
-def test_aliases_move_apart(registry: Registry) -> None:
-    release(registry)
-    release(registry)
-    registry.promote(MODEL, 1, alias="challenger", by="ada")
-    registry.rollback(MODEL, by="ada")
-    assert registry.aliases(MODEL) == {"champion": 1, "challenger": 1}
-
-
-@pytest.mark.redis
-def test_moves_at_once_leave_one_history(real_redis: RedisServer) -> None:
-    registry = Registry(real_redis.client())
-    for _ in range(4):
-        release(registry)
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda number: registry.promote(MODEL, number, by="ada"), [1, 2, 3, 4] * 5))
-    moves = registry.history(MODEL)
-    assert [move.previous for move in moves[1:]] == [move.version for move in moves[:-1]]
-    assert registry.aliases(MODEL)["champion"] == moves[-1].version
-
-
-class Aliases:
-    """What promote and rollback mean, written as an editor's undo: the oracle of `promoted`."""
-
-    def __init__(self) -> None:
-        self.moves: list[AliasMove] = []
-        self.stack: list[int] = []
-
-    def promote(self, version: int) -> None:
-        if self.stack[-1:] != [version]:
-            self.stack.append(version)
-        self._note(version, "promote")
-
-    def rollback(self) -> None:
-        if len(self.stack) > 1:
-            self.stack.pop()
-            self._note(self.stack[-1], "rollback")
-
-    def _note(self, version: int, kind: str) -> None:
-        self.moves.append(
-            AliasMove(time="", alias="champion", version=version, previous=None, kind=kind, by="", reason="")
-        )
-
-
-@given(st.lists(st.none() | st.integers(1, 4)))
-def test_the_present_version_is_the_last_promoted_and_not_rolled_back(steps: Sequence[int | None]) -> None:
-    aliases = Aliases()
-    for version in steps:
-        if version is None:
-            aliases.rollback()
-        else:
-            aliases.promote(version)
-    assert promoted(aliases.moves, "champion") == aliases.stack
-    assert [move.version for move in aliases.moves[-1:]] == aliases.stack[-1:]
+        registry.prune("nope", 1, {}, by="ada")

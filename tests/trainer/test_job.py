@@ -135,10 +135,13 @@ def test_the_same_data_has_the_same_fingerprint(registry: Registry, feature_stub
 
 
 def test_a_version_that_is_not_better_is_not_promoted(registry: Registry, mill: Path) -> None:
-    mill.write_text(mill.read_text().replace('promote="always"', 'promote="if_better"'))
+    mill.write_text(mill.read_text().replace('gates=[at_least("accuracy", 0.7)],', ""))
     first, second = train("user_target"), train("user_target")
     assert (first["promoted"], second["promoted"]) == (True, False)
-    assert "not promoted, not being better" in registry.runs.get(second["run"]).decision
+    run = registry.runs.get(second["run"])
+    assert run.decision.startswith("not promoted, improves_accuracy failed: equal, and better by any margin in 0.0% of")
+    assert run.gates["improves_accuracy"].startswith("failed: equal")
+    assert registry.version("user_target", 2).gates == run.gates
     assert registry.aliases("user_target") == {"champion": 1}
 
 
@@ -299,3 +302,11 @@ def test_a_seed_makes_a_training_repeatable(registry: Registry, mill: Path) -> N
     assert same == again != other
     assert runs[0].seed == 1
     assert runs[0].params["randomforestclassifier__random_state"] == "1"
+
+
+def test_a_gate_on_a_metric_that_does_not_exist_fails_before_anything_is_fitted(registry: Registry, mill: Path) -> None:
+    mill.write_text(mill.read_text().replace('at_least("accuracy", 0.7)', 'at_least("acuracy", 0.7)'))
+    with pytest.raises(InvalidRequest, match="metric 'acuracy' is not a scorer of scikit-learn; did you mean 'acc"):
+        train("user_target")
+    [run] = registry.runs.newest("user_target")
+    assert (run.stage, run.status) == ("frame", "failed")

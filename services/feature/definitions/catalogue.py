@@ -25,7 +25,7 @@ from modelmill.connections import AWAY, Redis
 from modelmill.definitions import Definitions
 from modelmill.definitions_file import load
 from modelmill.errors import Conflict, DefinitionsError, ModelmillError
-from modelmill.events import DefinitionsApplied, ModelPromoted
+from modelmill.events import AliasDeleted, DefinitionsApplied, ModelPromoted
 from modelmill.model_features import model_features
 from modelmill.registry import Registry
 from modelmill.storage import Storage
@@ -174,7 +174,7 @@ class Catalogue:
     def follow_versions(self, stop: Flag, position: str) -> None:
         """Compute what a version needs that has just become live again, and drop what none needs any more."""
         for entries in bus.follow(self.redis, keys.EVENTS_MODELS, position, stop):
-            if any(isinstance(event, ModelPromoted) for _, event in entries):
+            if any(isinstance(event, ModelPromoted | AliasDeleted) for _, event in entries):
                 try:
                     self.serve_live_versions()
                 except (*AWAY, ModelmillError) as error:

@@ -66,6 +66,8 @@ def describe(definitions: Definitions) -> Hashes:
             "split": splits.described(model.split),
             "search": str(model.search),
             "promote": model.promote,
+            "gates": "; ".join(map(str, model.gates)),
+            "keep": str(model.keep),
             "train": "; ".join(str(schedule) for schedule in model.train),
         }
     return hashes

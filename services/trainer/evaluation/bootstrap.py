@@ -90,16 +90,25 @@ def interval(metric: Metric, answers: Answers, truth: np.ndarray, *, seed: int =
     return Interval(float(lo), float(hi), found.how)
 
 
-def paired(metric: Metric, challenger: Answers, champion: Answers, truth: np.ndarray, *, seed: int = 0) -> Paired:
+def paired(
+    metric: Metric,
+    challenger: Answers,
+    champion: Answers,
+    truth: np.ndarray,
+    *,
+    seed: int = 0,
+    known: tuple[float, float] | None = None,
+) -> Paired:
     """Compare two models on the same rows.
 
     Args:
         truth: [n] or [n, outputs]
+        known: the metric of both on all rows, where it has been computed before.
 
     Raises:
         InvalidRequest: where the metric cannot be computed for one of them.
     """
-    own, other = (score(metric, answers, truth) for answers in (challenger, champion))
+    own, other = known or (score(metric, challenger, truth), score(metric, champion, truth))
     found = resampled(metric, [challenger, champion], truth, seed=seed)
     return Paired(metric.name, len(truth), own, other, found.values[0] - found.values[1], found.how)
 

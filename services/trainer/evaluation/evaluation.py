@@ -58,6 +58,8 @@ class Evaluation:
     """Column to what is to be known of its segments, such as that rare values are together."""
     figures: dict[str, Any] = field(default_factory=dict)
     """Name to the data of a figure."""
+    decision: dict[str, Any] = field(default_factory=dict)
+    """Whether the version was promoted and what each gate said, once that is decided."""
 
     def to_json(self) -> bytes:
         """The evaluation as it is stored."""

@@ -20,6 +20,7 @@ from modelmill.definitions import Definitions
 from modelmill.definitions_file import load
 from modelmill.errors import InvalidRequest
 from modelmill.events import utc_now
+from modelmill.gates import metrics_of
 from modelmill.offers import Offer
 from modelmill.registry import CHAMPION, Registry
 from modelmill.runs import Run, new_run_id
@@ -27,17 +28,21 @@ from modelmill.storage import Storage
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers, Task, task_of
 from services.trainer.evaluation.evaluate import Question, brief, evaluate
+from services.trainer.evaluation.evaluation import Evaluation
+from services.trainer.evaluation.metrics import require_metrics
 from services.trainer.exchange import judging
 from services.trainer.exchange.agreement import require_task, require_types
 from services.trainer.exchange.candidate import answers_of, candidate, task_in
 from services.trainer.exchange.estimators import read_estimator
 from services.trainer.exchange.graphs import ForeignGraph, read_graph
-from services.trainer.job import _earlier_attempt, study_of
+from services.trainer.job import _earlier_attempt, study_of, tolerance_of
 from services.trainer.jobs.run_record import RunRecord, package_versions, parameters
 from services.trainer.jobs.view import attempt_of
+from services.trainer.models.moves import Moves
+from services.trainer.models.retention import Retention
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.packing import pack
-from services.trainer.promotion.registration import register
+from services.trainer.promotion.registration import Candidate, register
 from services.trainer.settings import TrainerSettings
 
 TRIGGER = "registered"
@@ -68,7 +73,7 @@ def register_upload(
 ) -> dict[str, Any]:
     """Make the file `upload` of the storage the next version of `model`.
 
-    With `promote` it becomes the champion whatever the model's policy says of it.
+    With `promote` it becomes the champion whatever the model's gates and policy say of it.
 
     Returns:
         The run's id, the version, whether it was promoted, and the metrics.
@@ -98,8 +103,11 @@ def register_upload(
         done = {"run": run.id, "version": version, "promoted": promoted, "metrics": record.run.metrics}
     if promote and registry.aliases(model).get(CHAMPION) != done["version"]:
         asked = reason or f"asked for when it was registered, run {done['run']}"
-        registry.promote(model, done["version"], by=by, reason=asked)
+        Moves(registry, storage).promote(
+            model, done["version"], alias=CHAMPION, by=by, reason=asked, expected=None, force=True
+        )
         done["promoted"] = True
+    Retention(registry, storage).after_registration(model, definitions.model(model).keep)
     storage.remove(upload)
     return done
 
@@ -153,10 +161,11 @@ def _register(task: Registration, upload: str) -> tuple[int, bool]:
             own = parameters(found.estimator)
             printed = found.estimator.__repr__(N_CHAR_MAX=10_000)
             record.note(params=record.run.params | own, estimator=printed)
-        if not isinstance(court, str):
-            _evaluate(task, court, answers)
+        judged = None if isinstance(court, str) else _evaluate(task, court, answers)
     with record.stage("package"):
-        packed = found.packed(rows, answers) or pack(found.estimator, inputs.fed, rows, answers, trusted=recipe.trusted)
+        packed = found.packed(rows, answers) or pack(
+            found.estimator, inputs.fed, rows, answers, trusted=recipe.trusted, tolerance=tolerance_of(recipe)
+        )
         manifest = packaging.manifest(
             recipe, record.run, inputs, found.estimator, packed, fitted_on=rows, held_out=rows
         )
@@ -164,7 +173,11 @@ def _register(task: Registration, upload: str) -> tuple[int, bool]:
         folder = package.write(task.storage, replace(manifest, ranges={}), packed.files)
         record.note(package=folder, **packed.recorded)
     with record.stage("register"):
-        return _number(task, court)
+        if isinstance(court, str) or judged is None:
+            return _unjudged(task, str(court)), False
+        waiting = Candidate(recipe, record.run, manifest, court.held_out, judged)
+        version, decision = register(record.registry, task.storage, waiting)
+        return version.version, decision.promote
 
 
 def _checked(task: Registration, content: bytes) -> tuple[ForeignGraph | Any, Task]:
@@ -174,6 +187,7 @@ def _checked(task: Registration, content: bytes) -> tuple[ForeignGraph | Any, Ta
         raise InvalidRequest(
             f"model {recipe.name!r} has {len(recipe.labels)} labels; models with one can be registered"
         )
+    require_metrics([*recipe.metrics, *metrics_of(recipe.gates)])
     if task.offer.columns is not None:
         require_types(task.offer.columns, recipe.name, fed)
     if task.offer.format == "onnx":
@@ -185,8 +199,8 @@ def _checked(task: Registration, content: bytes) -> tuple[ForeignGraph | Any, Ta
     return offered, declared
 
 
-def _evaluate(task: Registration, court: judging.Court, answers: Answers) -> None:
-    """Record how good it is on the held-out rows."""
+def _evaluate(task: Registration, court: judging.Court, answers: Answers) -> Evaluation:
+    """How good it is on the held-out rows, recorded."""
     record, recipe, held_out = task.record, task.recipe, court.held_out
     question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, court.parted.how, recipe.seed)
     found = evaluate(question, answers, court.frame.label[court.parted.train])
@@ -197,15 +211,12 @@ def _evaluate(task: Registration, court: judging.Court, answers: Answers) -> Non
         intervals={name: str(interval) for name, interval in found.intervals.items()},
         segments=brief(found.segments, recipe.metric),
     )
+    return found
 
 
-def _number(task: Registration, court: judging.Court | str) -> tuple[int, bool]:
-    """Register the package: judged as any other where there are rows, otherwise waiting for a person."""
+def _unjudged(task: Registration, why: str) -> int:
+    """Register the package without promoting it; a person may."""
     record = task.record
-    if isinstance(court, str):
-        run = replace(record.run, decision=f"not promoted: there are no rows to judge it on: {court}")
-        champion = record.registry.aliases(run.model).get(CHAMPION)
-        return record.registry.register(run, run.package, promote=False, champion=champion).version, False
-    manifest, _ = package.read(task.storage, record.run.package)
-    version, decision = register(record.registry, task.storage, record.run, manifest, court.held_out)
-    return version.version, decision.promote
+    run = replace(record.run, decision=f"not promoted: there are no rows to judge it on: {why}")
+    champion = record.registry.aliases(run.model).get(CHAMPION)
+    return record.registry.register(run, run.package, promote=False, champion=champion).version

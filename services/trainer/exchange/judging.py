@@ -19,7 +19,7 @@ from modelmill.errors import InvalidRequest, RequestFailed, Unavailable
 from modelmill.package import Input
 from services.trainer.evaluation.answers import Task
 from services.trainer.job import TLS, hold_out, read_frame, split_frame
-from services.trainer.promotion.registration import HeldOut
+from services.trainer.promotion.contender import HeldOut
 from services.trainer.settings import TrainerSettings
 from services.trainer.training import frame as frames
 from services.trainer.training.frame import Frame

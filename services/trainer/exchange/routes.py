@@ -28,7 +28,7 @@ def add_exchange_routes(app: Flask, uploads: Uploads, registry: Registry, recipe
         """Register a model that was trained elsewhere; answers 202 with the job that checks it.
 
         The body is multipart/form-data: the file `model`, and `offer`, JSON such as `{"format": "onnx"}`, `onnx` or
-        `skops`. `by` and `reason` may be given; with `promote=true` it serves at once, whatever the policy says.
+        `skops`. `by` and `reason` may be given; with `promote=true` it serves at once, whatever gates and policy say.
         """
         recipes.definitions.model(model)
         unknown = {*request.form, *request.files} - {"model", "offer", "by", "reason", "promote"}

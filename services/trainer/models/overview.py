@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from modelmill import package, splits
+from modelmill import splits
 from modelmill.definitions import Definitions
 from modelmill.errors import UnknownName
-from modelmill.registry import AliasMove, Registry, promoted
+from modelmill.registry import Registry
 from modelmill.storage import Storage
+
+MOST_MOVES = 100
+"""Moves of aliases that are shown with a model."""
 
 
 class Overview:
@@ -24,7 +27,7 @@ class Overview:
         return [self._brief(definitions, name) for name in self._names(definitions)]
 
     def model(self, definitions: Definitions, name: str) -> dict[str, Any]:
-        """All about a model: its recipe, its newest versions, aliases and their history.
+        """All about a model: its recipe, its newest versions, aliases and their newest moves.
 
         Raises:
             UnknownName: for a model that is neither declared nor trained.
@@ -42,30 +45,8 @@ class Overview:
             "split": splits.described(recipe.split) if recipe else "",
             "search": str(recipe.search) if recipe else "",
             "versions": [asdict(version) for version in self.registry.versions(name)],
-            "history": [asdict(move) for move in self.registry.history(name)],
+            "history": [asdict(move) for move in self.registry.history(name)[-MOST_MOVES:]],
         }
-
-    def promote(self, model: str, version: int, *, alias: str, by: str, reason: str) -> AliasMove:
-        """Let `alias` name a version, whose package is read first, so that no broken one is ever served.
-
-        Raises:
-            UnknownName: for a version that does not exist.
-            PackageError: for one whose package is broken.
-        """
-        package.read(self.storage, self.registry.version(model, version).package)
-        return self.registry.promote(model, version, alias=alias, by=by, reason=reason)
-
-    def rollback(self, model: str, *, alias: str, by: str, reason: str) -> AliasMove:
-        """Let `alias` name the version before, whose package is read first.
-
-        Raises:
-            Conflict: where there is none.
-            PackageError: where its package is broken.
-        """
-        stack = promoted(self.registry.history(model), alias)
-        if len(stack) > 1:
-            package.read(self.storage, self.registry.version(model, stack[-2]).package)
-        return self.registry.rollback(model, alias=alias, by=by, reason=reason)
 
     def require(self, definitions: Definitions, name: str) -> None:
         """Raise `UnknownName` for a model that is neither declared nor trained."""
@@ -84,6 +65,7 @@ class Overview:
             "declared": recipe is not None,
             "metric": recipe.metric if recipe else None,
             "promote": recipe.promote if recipe else None,
+            "gates": [str(gate) for gate in recipe.gates] if recipe else [],
             "train": [str(schedule) for schedule in recipe.train] if recipe else [],
             "aliases": self.registry.aliases(name),
             "latest": newest[0].version if newest else None,

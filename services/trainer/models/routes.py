@@ -1,4 +1,4 @@
-"""The HTTP calls about models, their versions and aliases."""
+"""The HTTP calls about models and their versions."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from dataclasses import asdict
 
 from flask import Flask, Response
 
-from modelmill.registry import CHAMPION
+from modelmill.declarations import KEEP
 from modelmill.web import json_object, reply
 from services.trainer import requests
 from services.trainer.models.overview import Overview
+from services.trainer.models.retention import Retention
 from services.trainer.recipes import Recipes
 
 
-def add_model_routes(app: Flask, overview: Overview, recipes: Recipes) -> None:
+def add_model_routes(app: Flask, overview: Overview, retention: Retention, recipes: Recipes) -> None:
     """Add them to the trainer."""
 
     @app.get("/models")
@@ -23,31 +24,29 @@ def add_model_routes(app: Flask, overview: Overview, recipes: Recipes) -> None:
 
     @app.get("/models/<model>")
     def model(model: str) -> Response:
-        """A model: recipe, newest versions, aliases and their history."""
+        """A model: recipe, newest versions, aliases and their newest moves."""
         return reply(overview.model(recipes.definitions, model))
 
-    @app.put("/models/<model>/aliases/<alias>")
-    def promote(model: str, alias: str) -> Response:
-        """Let an alias name a version: `{"version": 3, "by": ..., "reason": ...}`; predictors serve `champion`.
+    @app.get("/models/<model>/versions/<int:version>")
+    def version(model: str, version: int) -> Response:
+        """A version with all that is recorded of it: metrics, gates, tags, notes, and whether it was pruned."""
+        return reply(asdict(overview.registry.version(model, version)))
 
-        The version's package is checked first; a broken one is never promoted.
+    @app.post("/models/<model>/prune")
+    def prune(model: str) -> Response:
+        """Remove packages and run files of old versions, as the model's `keep` says: `{"dry_run": true, "by": ...}`.
+
+        Never what an alias names, what five rollbacks return to, or what the monitor counts predictions of. With
+        `dry_run` the answer says what would go and how many bytes. The records of versions and runs stay.
         """
         body = json_object()
-        requests.require_fields(body, ("version", "by", "reason"))
-        number = requests.version(body)
-        by, reason = requests.text(body, "by"), requests.text(body, "reason")
+        requests.require_fields(body, ("dry_run", "by"))
         overview.require(recipes.definitions, model)
-        return reply(asdict(overview.promote(model, number, alias=requests.alias(alias), by=by, reason=reason)))
-
-    @app.post("/models/<model>/rollback")
-    def rollback(model: str) -> Response:
-        """Let the champion be the version that it was before: `{"by": ..., "reason": ...}`.
-
-        `{"alias": ...}` rolls another alias back. 409 where there is no earlier version.
-        """
-        body = json_object()
-        requests.require_fields(body, ("alias", "by", "reason"))
-        alias = requests.alias(requests.text(body, "alias") or CHAMPION)
-        by, reason = requests.text(body, "by"), requests.text(body, "reason")
-        overview.require(recipes.definitions, model)
-        return reply(asdict(overview.rollback(model, alias=alias, by=by, reason=reason)))
+        recipe = recipes.definitions.models.get(model)
+        done = retention.prune(
+            model,
+            recipe.keep if recipe else KEEP,
+            by=requests.text(body, "by"),
+            dry_run=requests.switch(body, "dry_run"),
+        )
+        return reply({**asdict(done), "bytes": done.bytes})

@@ -1,55 +1,103 @@
-"""Whether a new version becomes champion: the model's policy, and both scores on the same held-out rows."""
+"""Whether a new version goes live: what each gate says, and the policy of the model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from modelmill.declarations import Policy
+from modelmill.aliases import CHALLENGER, CHAMPION
+from modelmill.gates import Policy
 
 
 @dataclass(frozen=True)
-class Champion:
-    """The version that serves now, as far as it can be compared."""
+class Verdict:
+    """What one gate says."""
 
-    version: int
-    score: float | None
-    """By the model's metric, on the new version's held-out rows; None where it cannot be scored on them."""
+    gate: str
+    """Its name, such as `improves_roc_auc`."""
+    declared: str
+    """What it asks for, such as `improves(roc_auc, by=0.002, confidence=0.95)`."""
+    held: bool
+    reason: str
+    figures: dict[str, float] = field(default_factory=dict)
+    """Name to figure, such as `estimate`, `lo` and `hi`."""
+
+    def __str__(self) -> str:
+        return f"{'passed' if self.held else 'failed'}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Candidate and champion by the deciding metric on the same held-out rows."""
+
+    metric: str
+    rows: int
+    score: float
+    """The candidate's, as it would be served; greater is better."""
+    champion: int | None = None
+    """Version of the champion; None where there is none yet."""
+    champion_score: float | None = None
+    """None where it cannot be compared."""
     obstacle: str = ""
     """Why it cannot be."""
-    broken: bool = False
-    """Whether its package cannot be loaded at all."""
+
+    def __str__(self) -> str:
+        figure = f"{self.metric} {self.score:.6g} on {self.rows} held-out rows"
+        if self.champion is None:
+            return f"{figure}; there is no champion yet"
+        if self.champion_score is None:
+            return f"{figure}; champion version {self.champion} cannot be compared: {self.obstacle}"
+        return f"{figure}, champion version {self.champion} {self.champion_score:.6g} on the same rows"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether to promote, and why, in words and figures."""
+    """Whether a version is promoted, to what, and why, in words and figures."""
 
     promote: bool
+    """Whether `alias` names the version from its registration on."""
+    alias: str
+    """`champion`, or `challenger`."""
+    policy: str
     reason: str
+    compared: Comparison
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def gates(self) -> dict[str, str]:
+        """Gate to what it says, as it is kept with the run and the version."""
+        return {verdict.gate: str(verdict) for verdict in self.verdicts}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The decision as it is kept with the evaluation."""
+        return asdict(self)
 
 
-def decide(policy: Policy, metric: str, score: float, rows: int, champion: Champion | None) -> Decision:
-    """Decide about a version with this `score` (greater is better) on so many held-out `rows`.
+def decide(policy: Policy, compared: Comparison, verdicts: Sequence[Verdict]) -> Decision:
+    """Decide about a version of which the gates say this.
 
-    `if_better` promotes only what is shown to be better: not an equal score, and not where the champion cannot be
-    scored on the same rows, for instance because it takes inputs that the model no longer declares; then a person has
-    to promote. A champion whose package cannot be loaded is no champion to keep.
+    A first version becomes champion where it passes, also with `canary`: there is none that it could be tried beside.
     """
-    figure = f"{metric} {score:.6g} on {rows} held-out rows"
-    if champion is None:
-        compared = f"{figure}; there is no champion yet"
-    elif champion.score is None:
-        compared = f"{figure}; champion version {champion.version} cannot be compared: {champion.obstacle}"
+    failed = [verdict for verdict in verdicts if not verdict.held]
+    canary = policy == "canary" and compared.champion is not None
+    alias = CHALLENGER if canary else CHAMPION
+    if failed:
+        reasons = "; ".join(f"{verdict.gate} failed: {verdict.reason}" for verdict in failed)
+        stated = f"not promoted, {reasons} ({compared})"
+    elif policy == "manual":
+        stated = f"waits for a person (promote=manual): {compared}; {_held(verdicts)}"
     else:
-        compared = f"{figure}, champion version {champion.version} {champion.score:.6g} on the same rows"
-    if policy == "manual":
-        return Decision(False, f"waits for a person (policy manual): {compared}")
-    if policy == "always":
-        return Decision(True, f"promoted (policy always): {compared}")
-    if champion is None or champion.broken:
-        return Decision(True, f"promoted: {compared}")
-    if champion.score is None:
-        return Decision(False, f"not promoted: {compared}; promote it by hand if it is good")
-    if score > champion.score:
-        return Decision(True, f"promoted, being better: {compared}")
-    return Decision(False, f"not promoted, not being better: {compared}")
+        to = f"to {CHALLENGER} " if canary else ""
+        stated = f"promoted {to}({_held(verdicts)}): {compared}"
+    promote = not failed and policy != "manual"
+    return Decision(promote, alias, policy, stated, compared, tuple(verdicts))
+
+
+def _held(verdicts: Sequence[Verdict]) -> str:
+    """Why nothing is in the way; what each of many gates says is beside the reason, not in it."""
+    if not verdicts:
+        return "no gates are declared"
+    if len(verdicts) == 1:
+        return f"{verdicts[0].gate}: {verdicts[0].reason}"
+    return f"all {len(verdicts)} gates hold"

@@ -4,76 +4,74 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-
-import numpy as np
-import pandas as pd
+from dataclasses import dataclass, replace
+from typing import Any
 
 from modelmill import package
 from modelmill.declarations import Model
-from modelmill.errors import Conflict, InvalidRequest, RunEnded
+from modelmill.errors import Conflict, RunEnded
+from modelmill.metrics import Metric
 from modelmill.package import Manifest
 from modelmill.registry import CHAMPION, Registry, Version
 from modelmill.runs import Run
 from modelmill.storage import Storage
+from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers
-from services.trainer.evaluation.metrics import score
-from services.trainer.evaluation.segments import Parts
+from services.trainer.evaluation.evaluation import Evaluation
 from services.trainer.jobs.run_record import sentence
 from services.trainer.packaging.graph import packaged
-from services.trainer.promotion.decision import Champion, Decision, decide
+from services.trainer.promotion.checks import Evidence, verdicts
+from services.trainer.promotion.contender import Contender, HeldOut, Obstacle
+from services.trainer.promotion.decision import Comparison, Decision, decide
 
 TRIES = 5
 """How often a decision is made again because the champion changed meanwhile."""
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """The rows on which challenger and champion are compared, and the recipe that says how."""
+class Candidate:
+    """A packaged model that waits for its number, and what is asked of it."""
 
     recipe: Model
-    rows: pd.DataFrame
-    label: np.ndarray
-    """[n] or [n, outputs]"""
-    segments: Mapping[str, Parts] = field(default_factory=dict)
-    """Column to how it parts the rows."""
+    run: Run
+    manifest: Manifest
+    held_out: HeldOut
+    evaluation: Evaluation
 
-    def answers(self, manifest: Manifest, content: bytes) -> Answers:
-        """What a packaged model says of the rows, answering as it would be served."""
-        return Answers.of(packaged(manifest, content, self.recipe.trusted), self.rows)
-
-    def score(self, answers: Answers) -> float:
-        """The recipe's metric of these answers."""
-        return score(self.recipe.metrics[0], answers, self.label)
+    @property
+    def metric(self) -> Metric:
+        """The one that decides."""
+        return self.held_out.metrics[0]
 
 
-def register(
-    registry: Registry, storage: Storage, run: Run, manifest: Manifest, held_out: HeldOut
-) -> tuple[Version, Decision]:
-    """Register the package of `run` and promote it if the recipe's policy says so, in one transaction.
+def register(registry: Registry, storage: Storage, candidate: Candidate) -> tuple[Version, Decision]:
+    """Register the candidate's package and promote it if its gates and its policy say so, in one transaction.
+
+    The decision is kept with the run, the version, the event, and the run's evaluation in the storage.
 
     Raises:
         RunEnded: where the run was closed meanwhile.
         Conflict: where the champion changed at each of `TRIES` tries.
     """
-    recipe = held_out.recipe
     begun = time.perf_counter()
-    try:
-        score = held_out.score(held_out.answers(*package.read(storage, run.package)))
-    except InvalidRequest:  # the graph lacks what the metric needs, such as the distances of a support vector machine
-        score = run.metrics[recipe.metric]
+    run = candidate.run
+    model = packaged(*package.read(storage, run.package), candidate.recipe.trusted)
+    own = contender(storage, candidate.held_out, None, run.package, model, stand_in=candidate.evaluation.metrics)
+    champion: Contender | Obstacle | None = None
     tries = 0
     while True:
-        champion = standing(registry, storage, manifest, held_out)
-        decision = decide(recipe.promote, recipe.metric, score, len(held_out.rows), champion)
+        champion = standing(registry, storage, candidate, champion)
+        decision = judge(candidate, own, champion)
+        decided = replace(candidate.evaluation, decision=decision.to_dict())
+        evaluations.write(storage, run.model, run.id, decided)
+        seconds = {**run.seconds, "register": time.perf_counter() - begun}
         try:
             version = registry.register(
-                replace(
-                    run, decision=decision.reason, seconds={**run.seconds, "register": time.perf_counter() - begun}
-                ),
+                replace(run, decision=decision.reason, gates=decision.gates, seconds=seconds),
                 run.package,
                 promote=decision.promote,
                 champion=champion.version if champion else None,
+                alias=decision.alias,
             )
             return version, decision
         except RunEnded:
@@ -84,22 +82,60 @@ def register(
                 raise
 
 
-def standing(registry: Registry, storage: Storage, challenger: Manifest, held_out: HeldOut) -> Champion | None:
-    """The present champion and its score on the held-out rows, or why it has none."""
-    number = registry.aliases(challenger.model).get(CHAMPION)
+def judge(candidate: Candidate, own: Contender, champion: Contender | Obstacle | None) -> Decision:
+    """Ask the gates about the candidate beside the champion, and decide."""
+    compared = Comparison(candidate.metric.name, len(own.rows), own.score(candidate.metric))
+    if isinstance(champion, Obstacle):
+        compared = replace(compared, champion=champion.version, obstacle=champion.reason)
+    elif champion is not None:
+        compared = replace(compared, champion=champion.version, champion_score=champion.score(candidate.metric))
+    found = verdicts(candidate.recipe.gates, Evidence(own, champion, candidate.manifest.parity))
+    return decide(candidate.recipe.promote, compared, found)
+
+
+def contender(
+    storage: Storage,
+    held_out: HeldOut,
+    version: int | None,
+    folder: str,
+    model: Any,
+    stand_in: Mapping[str, float] | None = None,
+) -> Contender:
+    """The packaged `model` in `folder` with its answers to the held-out rows."""
+    size = sum(storage.sizes(folder).values())
+    return Contender(version, model, held_out, Answers.of(model, held_out.rows), size, stand_in or {})
+
+
+def standing(
+    registry: Registry, storage: Storage, candidate: Candidate, before: Contender | Obstacle | None
+) -> Contender | Obstacle | None:
+    """The present champion, ready to be compared, or why it cannot be; `before` where it is still the same one.
+
+    Raises:
+        OSError: where the storage cannot be read for now.
+    """
+    name, held_out = candidate.run.model, candidate.held_out
+    number = registry.aliases(name).get(CHAMPION)
     if number is None:
         return None
+    if before is not None and before.version == number:
+        return before
+    folder = registry.version(name, number).package
     try:
-        manifest, content = package.read(storage, registry.version(challenger.model, number).package)
-        packaged(manifest, content, held_out.recipe.trusted)
+        manifest, content = package.read(storage, folder)
+        model = packaged(manifest, content, candidate.recipe.trusted)
+    except OSError:  # the storage is away, which says nothing of the champion
+        raise
     except Exception as error:  # ONNX Runtime's errors have no common root
-        return Champion(number, None, sentence(error), broken=True)
+        return Obstacle(number, sentence(error), broken=True)
     gone = {item.name for item in manifest.inputs} - set(held_out.rows.columns)
     if gone:
-        return Champion(number, None, f"it takes {', '.join(sorted(gone))}, which the model no longer declares")
-    if (manifest.label, manifest.task) != (challenger.label, challenger.task):
-        return Champion(number, None, f"it predicts {manifest.label!r} by {manifest.task}")
+        return Obstacle(number, f"it takes {', '.join(sorted(gone))}, which the model no longer declares")
+    if (manifest.label, manifest.task) != (candidate.manifest.label, candidate.manifest.task):
+        return Obstacle(number, f"it predicts {manifest.label!r} by {manifest.task}")
     try:
-        return Champion(number, held_out.score(held_out.answers(manifest, content)))
+        found = contender(storage, held_out, number, folder, model)
+        found.score(candidate.metric)
     except Exception as error:
-        return Champion(number, None, sentence(error))
+        return Obstacle(number, sentence(error))
+    return found

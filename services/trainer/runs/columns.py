@@ -50,7 +50,7 @@ class Block:
             if name not in found:
                 column[row] = absent(name)
         for name, text in found.items():
-            if text and name not in UNSEARCHED:
+            if text and name.partition(".")[0] not in UNSEARCHED:
                 if name not in self.columns:
                     self.columns[name] = _empty(name, self.room)
                 self.columns[name][row] = as_value(name, text)

@@ -12,8 +12,8 @@ Kind = Literal["number", "time", "list", "text"]
 FORMS = {item.name: str(item.type) for item in fields(Run)}
 """Field of a run to its type."""
 TIMES = {"started", "finished", "data_start", "data_end"}
-UNSEARCHED = {"traceback", "lease"}
-"""Fields that nobody looks for: too long, or of use to the machinery alone."""
+UNSEARCHED = {"traceback", "lease", "notes"}
+"""Fields, and groups of them, that nobody looks for: too long, of use to the machinery alone, or named by a time."""
 GROUPS = {name for name, form in FORMS.items() if form.startswith("dict")}
 """Fields that hold others: `params`, `metrics`, ..."""
 SINGLE = FORMS.keys() - GROUPS

@@ -145,7 +145,7 @@ class Lineage:
             "run": {
                 name: getattr(run, name)
                 for name in ("id", "model", "status", "started", "finished", "attempt", "job", "estimator", "params",
-                             "metric", "metrics", "decision", "error",
+                             "metric", "metrics", "decision", "gates", "error",
                              "parent", "trial", "trials")
             },
             "trigger": {"kind": run.trigger, "by": run.by},

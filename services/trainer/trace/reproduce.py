@@ -23,7 +23,7 @@ from modelmill.runs import Run
 from modelmill.storage import Storage
 from services.trainer.evaluation.answers import Answers, task_of
 from services.trainer.evaluation.evaluate import Question, evaluate
-from services.trainer.job import TLS, hold_out, read_frame, rows_of, split_frame, study_of
+from services.trainer.job import TLS, hold_out, read_frame, rows_of, split_frame, study_of, tolerance_of
 from services.trainer.jobs.run_record import RunRecord, git_commit
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.graph import packaged
@@ -127,7 +127,8 @@ def _repeat(
         record.note(metrics=dict(evaluate(question, answers, frame.label[parted.train]).metrics))
     with record.stage("package"):
         inputs = packaging.signature(definitions, recipe).fed
-        packed = pack(estimator, inputs, held_out.rows, answers, trusted=recipe.trusted)
+        tolerance = tolerance_of(recipe)
+        packed = pack(estimator, inputs, held_out.rows, answers, trusted=recipe.trusted, tolerance=tolerance)
         record.note(**packed.recorded)
     with record.stage("compare"):
         stored = _stored(storage, recorded, recipe, held_out.rows)

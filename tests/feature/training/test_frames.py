@@ -85,10 +85,10 @@ def test_a_frame_carries_join_keys_and_columns_for_the_split_and_the_segments(ro
 
 
 def test_a_frame_has_every_label_of_its_model(open_room: OpenRoom) -> None:
-    more = 'Model("both", entities=[carrier, origin], label=["late", "hour"], estimator=None, features=["wind"])'
-    room = open_room(MILL + more)
-    room.ingest("flights", [{"carrier_id": "AA", "origin_id": "JFK", "at": at(3), "hour": 15, "late": True}])
-    assert model(room, "both").select(["late", "hour"]).to_pylist() == [{"late": True, "hour": 15}]
+    more = 'Model("both", entities=[origin], label=["runways", "gates"], estimator=None, features=["wind"], source=runways)'
+    room = open_room(MILL.replace('columns={"runways": int}', 'columns={"runways": int, "gates": int}') + more)
+    room.ingest("runways", [{"origin_id": "JFK", "runways": 4, "gates": 128}])
+    assert model(room, "both").select(["runways", "gates"]).to_pylist() == [{"runways": 4, "gates": 128}]
 
 
 def test_a_frame_joins_several_entities_and_sources_as_of_each_label(room: Room) -> None:

@@ -1,4 +1,4 @@
-"""The calls about models and aliases."""
+"""The calls about models and versions."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from modelmill import package
+from modelmill.declarations import KEEP
 from modelmill.events import utc_now
-from modelmill.package import GRAPH
 from modelmill.registry import Registry
 from modelmill.runs import Run
 from modelmill.storage import Storage
@@ -23,7 +23,8 @@ def test_models_are_listed_whether_trained_or_only_declared(
     gone, users = http.get("/models").json["models"]
     assert (gone["name"], gone["declared"], gone["latest"]) == ("gone_from_the_file", False, None)
     assert users == {
-        "name": "user_target", "declared": True, "metric": "accuracy", "promote": "always", "train": ["every 60 s"],
+        "name": "user_target", "declared": True, "metric": "accuracy", "promote": "auto",
+        "gates": ["at_least(accuracy, 0.7)"], "train": ["every 60 s"],
         "aliases": {}, "latest": None,
     }  # fmt: skip
     trained()
@@ -43,44 +44,30 @@ def test_a_model_is_shown_with_its_versions_and_history(http: FlaskClient, train
     assert found["features"] == ["feature_1", "feature_2", "feature_3"]
 
 
-def test_an_alias_moves_by_hand_and_rolls_back(http: FlaskClient, trained: Train) -> None:
-    for _ in range(2):
-        trained()
-    url = "/models/user_target/aliases/champion"
-    moved = http.put(url, json={"version": 1, "by": "me", "reason": "2 is slow"}).json
-    assert (moved["version"], moved["previous"], moved["by"], moved["reason"]) == (1, 2, "me", "2 is slow")
-    back = http.post("/models/user_target/rollback", json={"by": "me"}).json
-    assert (back["version"], back["kind"]) == (2, "rollback")
-    assert http.get("/models/user_target").json["aliases"] == {"champion": 2}
-
-
-def test_a_first_version_cannot_be_rolled_back(http: FlaskClient, trained: Train) -> None:
+def test_a_version_is_shown_with_all_that_is_recorded_of_it(http: FlaskClient, trained: Train) -> None:
     trained()
-    assert "nothing to roll back to" in problem(http, "POST", "/models/user_target/rollback", 409)
+    found = http.get("/models/user_target/versions/1").json
+    assert (found["run"], found["metrics"], found["gates"], found["tags"]) == ("r1", {"accuracy": 0.9}, {}, {})
+    assert "version '2' is not known" in problem(http, "GET", "/models/user_target/versions/2", 404)
 
 
-def test_a_broken_package_is_never_promoted(http: FlaskClient, trained: Train, storage: Storage) -> None:
-    for _ in range(2):
+def test_pruning_says_what_goes_and_then_does_it(http: FlaskClient, trained: Train, storage: Storage) -> None:
+    for _ in range(KEEP + 2):
         trained()
-    storage.write(f"{package.location('user_target', 'r1')}/{GRAPH}", b"altered")
-    reason = problem(http, "PUT", "/models/user_target/aliases/champion", 503, json={"version": 1})
-    assert "model.onnx differs from its SHA-256" in reason
-    problem(http, "POST", "/models/user_target/rollback", 503)
-    assert http.get("/models/user_target").json["aliases"] == {"champion": 2}
+    planned = http.post("/models/user_target/prune", json={"dry_run": True}).json
+    assert (planned["keep"], [removal["version"] for removal in planned["removed"]]) == (KEEP, [1, 2])
+    assert planned["bytes"] == sum(storage.sizes(package.location("user_target", run))[name] for run in ("r1", "r2")
+                                   for name in storage.sizes(package.location("user_target", run)))  # fmt: skip
+    assert planned["kept"]["3"] == "one of the newest 20"
+    done = http.post("/models/user_target/prune", json={"by": "me"}).json
+    assert {**done, "dry_run": True} == planned
+    assert http.post("/models/user_target/prune").json["removed"] == []
+    assert storage.names(package.location("user_target", "r1"), "") == []
+    gone = http.get("/models/user_target/versions/1").json
+    assert (gone["pruned_because"], gone["freed"]) == ("keep=20", planned["removed"][0]["bytes"])
 
 
-@pytest.mark.parametrize(
-    "url, body, status",
-    [
-        ("/models/user_target/aliases/champion", {"version": 9}, 404),
-        ("/models/user_target/aliases/champion", {"version": "1"}, 422),
-        ("/models/user_target/aliases/champion", {"version": 1, "force": True}, 422),
-        ("/models/user_target/aliases/a%20b", {"version": 1}, 422),
-        ("/models/unknown/aliases/champion", {"version": 1}, 404),
-    ],
-)
-def test_a_promotion_that_cannot_be_is_refused(
-    http: FlaskClient, trained: Train, url: str, body: dict[str, Any], status: int
-) -> None:
+@pytest.mark.parametrize("body", [{"dry_run": "yes"}, {"keep": 3}])
+def test_pruning_takes_no_other_fields(http: FlaskClient, trained: Train, body: dict[str, Any]) -> None:
     trained()
-    problem(http, "PUT", url, status, json=body)
+    problem(http, "POST", "/models/user_target/prune", 422, json=body)

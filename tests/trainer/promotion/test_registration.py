@@ -11,21 +11,24 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 
-from modelmill import package
+from modelmill import at_least, bus, improves, keys, package, size_below
 from modelmill.connections import Redis
 from modelmill.declarations import Entity, Model
 from modelmill.errors import Conflict, RunEnded
-from modelmill.events import utc_now
+from modelmill.events import ModelPromoted, ModelTrained, utc_now
 from modelmill.package import Input
 from modelmill.registry import Registry, Version
 from modelmill.runs import Run
 from modelmill.storage import Storage
+from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers
+from services.trainer.evaluation.evaluation import Evaluation
 from services.trainer.evaluation.metrics import scores
 from services.trainer.packaging.manifest import Inputs, manifest
 from services.trainer.packaging.packing import pack
+from services.trainer.promotion.contender import HeldOut
 from services.trainer.promotion.decision import Decision
-from services.trainer.promotion.registration import TRIES, HeldOut, register
+from services.trainer.promotion.registration import TRIES, Candidate, register
 
 RANDOM = np.random.default_rng(1)
 ROWS = pd.DataFrame(RANDOM.normal(size=(300, 2)), columns=["a", "b"])
@@ -58,7 +61,9 @@ def train(registry: Registry, storage: Storage) -> Train:
         packed = pack(estimator, inputs.fed, rows, answers)
         made = manifest(recipe, run, inputs, estimator, packed, fitted_on=rows, held_out=rows)
         run = replace(run, package=package.write(storage, made, packed.files))
-        return register(registry, storage, run, made, HeldOut(recipe, rows, LABEL))
+        evaluation = Evaluation(len(rows), "by hand", run.metrics)
+        held_out = HeldOut(recipe.metrics, rows, LABEL)
+        return register(registry, storage, Candidate(recipe, run, made, held_out, evaluation))
 
     return train
 
@@ -106,9 +111,84 @@ def test_a_champion_with_a_broken_package_is_replaced(train: Train, registry: Re
     assert "differs from its SHA-256" in decision.reason
 
 
+def test_a_storage_that_is_away_is_no_broken_champion(
+    train: Train, registry: Registry, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = train(GOOD, recipe())
+    read = storage.read
+
+    def away(name: str) -> bytes:
+        if name.startswith(first.package):
+            raise TimeoutError("the storage does not answer")
+        return read(name)
+
+    monkeypatch.setattr(storage, "read", away)
+    with pytest.raises(TimeoutError):
+        train(POOR, recipe())
+    assert registry.aliases("m") == {"champion": 1}
+
+
 def test_a_metric_that_graphs_cannot_give_is_taken_from_the_estimator(train: Train) -> None:
     _, decision = train(RidgeClassifier().fit(ROWS, LABEL), recipe(metric="roc_auc"))
-    assert decision.reason.startswith("promoted: roc_auc 0.9")
+    assert "there is no champion yet to compare with): roc_auc 0.9" in decision.reason
+
+
+def test_the_decision_is_kept_with_run_version_event_and_evaluation(
+    train: Train, registry: Registry, storage: Storage
+) -> None:
+    train(POOR, recipe())
+    version, decision = train(GOOD, recipe(gates=[improves("accuracy"), at_least("accuracy", 0.7)]))
+    assert list(decision.gates) == ["improves_accuracy", "at_least_accuracy"]
+    assert registry.runs.get("run-2").gates == decision.gates == version.gates
+    kept = evaluations.read(storage, "m", "run-2").decision
+    assert (kept["reason"], kept["alias"], kept["compared"]["champion"]) == (decision.reason, "champion", 1)
+    assert [one["figures"].keys() >= {"estimate", "lo", "hi"} for one in kept["verdicts"]] == [True, False]
+    told = [event for _, event in bus.newest(registry.redis, keys.EVENTS_MODELS, 10)]
+    assert [event.gates for event in told if isinstance(event, ModelTrained | ModelPromoted)][-2:] == [
+        version.gates
+    ] * 2
+
+
+def test_a_canary_becomes_challenger_beside_the_champion(train: Train, registry: Registry) -> None:
+    train(POOR, recipe(promote="canary"))
+    assert registry.aliases("m") == {"champion": 1}, "there was none to try it beside"
+    _, decision = train(GOOD, recipe(promote="canary"))
+    assert (decision.promote, decision.alias) == (True, "challenger")
+    assert registry.aliases("m") == {"champion": 1, "challenger": 2}
+    train(POOR, recipe(promote="canary"))
+    assert registry.aliases("m") == {"champion": 1, "challenger": 2}
+
+
+def test_a_failed_gate_keeps_a_better_version_back(train: Train, registry: Registry) -> None:
+    train(POOR, recipe())
+    _, decision = train(GOOD, recipe(gates=[improves("accuracy"), size_below(mb=1e-6)]))
+    assert not decision.promote
+    assert decision.reason.startswith("not promoted, size_below failed: ")
+    assert registry.version("m", 2).failed.keys() == {"size_below"}
+
+
+def test_the_champion_is_asked_once_however_often_the_decision_is_made(
+    train: Train, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(POOR, recipe())
+    asked, tries = [], []
+    real, register = Answers.of, registry.register
+
+    def counted(*args: Any) -> Answers:
+        asked.append(1)
+        return real(*args)
+
+    def conflict_once(*args: Any, **kwargs: Any) -> Version:
+        tries.append(1)
+        if len(tries) == 1:
+            raise Conflict("decide again")
+        return register(*args, **kwargs)
+
+    monkeypatch.setattr(registry, "register", conflict_once)
+    monkeypatch.setattr("services.trainer.promotion.registration.Answers.of", counted)
+    train(GOOD, recipe())
+    assert len(tries) == 2
+    assert len(asked) == 3, "the estimator, by the test; the candidate; the champion"
 
 
 def test_the_decision_is_made_again_when_another_version_became_champion(

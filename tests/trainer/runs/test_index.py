@@ -179,6 +179,16 @@ def test_what_changes_in_the_registry_is_seen_at_once(index: RunIndex, registry:
     assert index.search("status = succeeded and package like 'models/%'").ids == ["r3"]
 
 
+def test_runs_are_found_by_their_tags_while_notes_are_only_read(index: RunIndex, registry: Registry) -> None:
+    assert index.search("tags.stage = reviewed").ids == []
+    registry.remarks.tag_run("r1", {"stage": "reviewed"})
+    registry.remarks.note_run("r1", "too slow", by="ada")
+    assert index.search("tags.stage = reviewed").ids == ["r1"]
+    registry.remarks.tag_run("r1", {"stage": ""})
+    assert index.search("tags.stage = reviewed").ids == []
+    assert not [name for name in index.fields_of(["r1"]) if name.startswith("notes.")]
+
+
 def test_an_order_follows_what_changes(index: RunIndex, registry: Registry) -> None:
     assert index.search(order="metrics.auc,params.C").ids == ["r1", "r2", "r3", "r4"]
     registry.runs.update(replace(registry.runs.get("r1"), metrics={"auc": 0.9}, params={"C": "0.5"}))

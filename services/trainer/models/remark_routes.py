@@ -1,0 +1,52 @@
+"""The HTTP calls that add tags and notes to versions and runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from flask import Flask, Response
+
+from modelmill.errors import InvalidRequest
+from modelmill.registry import Registry
+from modelmill.web import json_object, reply
+from services.trainer import requests
+
+
+def add_remark_routes(app: Flask, registry: Registry) -> None:
+    """Add them to the trainer."""
+
+    @app.patch("/models/<model>/versions/<int:version>/tags")
+    def tag_version(model: str, version: int) -> Response:
+        """Tag a version: `{"stage": "reviewed", "old": null}`; null takes a tag away, other tags stay."""
+        registry.remarks.tag_version(model, version, requests.tags(json_object()))
+        return reply(asdict(registry.version(model, version)))
+
+    @app.post("/models/<model>/versions/<int:version>/notes")
+    def note_version(model: str, version: int) -> Response:
+        """Add a note to a version: `{"text": ..., "by": ...}`."""
+        text, by = _note()
+        registry.remarks.note_version(model, version, text, by=by)
+        return reply(asdict(registry.version(model, version)))
+
+    @app.patch("/runs/<run>/tags")
+    def tag_run(run: str) -> Response:
+        """Tag a run: `{"stage": "reviewed", "old": null}`; null takes a tag away, other tags stay."""
+        registry.remarks.tag_run(run, requests.tags(json_object()))
+        return reply(asdict(registry.runs.get(run)))
+
+    @app.post("/runs/<run>/notes")
+    def note_run(run: str) -> Response:
+        """Add a note to a run: `{"text": ..., "by": ...}`."""
+        text, by = _note()
+        registry.remarks.note_run(run, text, by=by)
+        return reply(asdict(registry.runs.get(run)))
+
+
+def _note() -> tuple[str, str]:
+    """Text and author in the body."""
+    body = json_object()
+    requests.require_fields(body, ("text", "by"))
+    text = requests.text(body, "text")
+    if not text.strip():
+        raise InvalidRequest("field 'text' is empty; expected what is to be noted")
+    return text, requests.text(body, "by")
