@@ -299,6 +299,10 @@ class Model(Declared):
         promote: `if_better` (than the champion on the same held-out rows), `always` or `manual`.
         train: when to train without being asked: `every(seconds=60)`, `cron("0 3 * * *")`, or a list of them.
         defaults: values for features of an entity that is not there; without one a request for it is a 404.
+        description: what the model is for.
+        owner: who answers for it.
+        tags: words to find it by.
+        limits: what it should not be used for, or is known to be bad at; it is on the model's card.
     """
 
     def __init__(
@@ -319,6 +323,10 @@ class Model(Declared):
         train: Schedule | Sequence[Schedule] = (),
         defaults: Mapping[str, Scalar] | None = None,
         test_share: float | None = None,
+        description: str = "",
+        owner: str = "",
+        tags: Sequence[str] = (),
+        limits: str = "",
     ) -> None:
         self.entities = _entities(f"model {name!r}", entities)
         self.features = tuple(features)
@@ -329,7 +337,11 @@ class Model(Declared):
         self.promote = promote
         self.train = tuple(train) if isinstance(train, Sequence) else (train,)
         self.defaults = dict(defaults or {})
+        self.about = About.of(f"model {name!r}", description, owner, tags)
+        self.limits = limits
         super().__init__("model", name)
+        if not isinstance(limits, str):
+            raise ValueError(f"model {name!r}: limits={limits!r}; expected a text")
         if not self.features and not self.inputs:
             raise ValueError(f"model {name!r}: expected at least one feature or input")
         if promote not in get_args(Policy):

@@ -8,6 +8,7 @@ From the shell:
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -32,6 +33,8 @@ from modelmill.storage import Storage
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers, task_of
 from services.trainer.evaluation.evaluate import Question, brief, evaluate
+from services.trainer.evaluation.illustration import illustrated
+from services.trainer.evaluation.importance import Fitted
 from services.trainer.evaluation.metrics import require_metrics
 from services.trainer.evaluation.segments import parts
 from services.trainer.jobs.recovery import LOST
@@ -127,9 +130,14 @@ def _train(
         estimator.fit(frame.inputs.iloc[parted.train], frame.label[parted.train])
     with record.stage("evaluate"):
         held_out = _held_out(recipe, frame, parted)
+        begun = time.perf_counter()
         answers = Answers.of(estimator, held_out.rows)
+        fitted = Fitted(
+            estimator, held_out.rows, record.run.seconds["fit"], (time.perf_counter() - begun) / len(answers)
+        )
         question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, parted.how)
         found = evaluate(question, answers, frame.label[parted.train])
+        found = illustrated(found, recipe, question, answers, fitted, frame.inputs.iloc[parted.train])
         evaluations.write(storage, recipe.name, record.run.id, found)
         record.note(
             metric=recipe.metric,
