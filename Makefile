@@ -51,6 +51,7 @@ flights: $(DEV) ## train month after month on a year of real flights
 
 docs: $(DEV) ## write the reference pages anew from the code
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m docs.estimators
 
 bench: $(DEV) ## measure speed and memory
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import aggregates, frames, ingest, memory, predict, servers, store, swap, training
+from benchmarks import aggregates, frames, ingest, jobs, memory, predict, servers, store, swap, training
 from benchmarks.effort import QUICK, Effort
 from benchmarks.report import Machine, Table, save
 
@@ -21,6 +21,7 @@ BENCHMARKS = {
     "memory": memory.measure,
     "store": store.measure,
     "training": training.measure,
+    "jobs": jobs.measure,
 }
 
 

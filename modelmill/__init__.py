@@ -4,8 +4,8 @@ from modelmill.aggregates import Aggregate
 from modelmill.constraints import Expect, column
 from modelmill.declarations import Entity, Model, Source, feature
 from modelmill.request_features import request_feature
-from modelmill.schedules import cron, every
 from modelmill.splits import at_random, by_group, by_time
+from modelmill.triggers import after, cron, every, on
 
 __all__ = [
     "Aggregate",
@@ -14,6 +14,7 @@ __all__ = [
     "Expect",
     "Model",
     "Source",
+    "after",
     "at_random",
     "by_group",
     "by_time",
@@ -21,6 +22,7 @@ __all__ = [
     "cron",
     "every",
     "feature",
+    "on",
     "request_feature",
 ]
 

@@ -27,10 +27,10 @@ from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args
 
-from modelmill import durations, splits
+from modelmill import durations, splits, triggers, trusted_types
 from modelmill.constraints import NO_CONSTRAINTS, ColumnSpec, Constraints, Expect
 from modelmill.metrics import all_of, columns_of
-from modelmill.schedules import Schedule
+from modelmill.triggers import Trigger
 
 Policy = Literal["always", "if_better", "manual"]
 Batch = Literal["pandas", "arrow"]
@@ -297,12 +297,16 @@ class Model(Declared):
             `at_random(0.25, seed=0)`, or a function that gets the frame and returns a truth value a row, True for held
             out. By default the newest quarter where `source` has event times, otherwise a quarter at random.
         promote: `if_better` (than the champion on the same held-out rows), `always` or `manual`.
-        train: when to train without being asked: `every(seconds=60)`, `cron("0 3 * * *")`, or a list of them.
+        train: when to train without being asked: `every(seconds=60)`, `cron("0 3 * * *")`, `after(rows=1000)`,
+            `on("drift.detected")`, or a list of them.
         defaults: values for features of an entity that is not there; without one a request for it is a 404.
         description: what the model is for.
         owner: who answers for it.
         tags: words to find it by.
         limits: what it should not be used for, or is known to be bad at; it is on the model's card.
+        timeout: how long a training may take, such as "2h", before it is stopped and has failed; else the trainer's
+            setting decides.
+        trusted: types, `mymodule.MyTransformer`, that the estimator may be loaded with where it is served itself.
     """
 
     def __init__(
@@ -320,8 +324,10 @@ class Model(Declared):
         inputs: Mapping[str, Any] | None = None,
         source: Source | None = None,
         promote: Policy = "if_better",
-        train: Schedule | Sequence[Schedule] = (),
+        train: Trigger | Sequence[Trigger] = (),
         defaults: Mapping[str, Scalar] | None = None,
+        timeout: str | None = None,
+        trusted: Sequence[str] = (),
         test_share: float | None = None,
         description: str = "",
         owner: str = "",
@@ -335,10 +341,12 @@ class Model(Declared):
         self.inputs = {column: Column.of(column, kind) for column, kind in (inputs or {}).items()}
         self.source = source
         self.promote = promote
-        self.train = tuple(train) if isinstance(train, Sequence) else (train,)
+        self.train = triggers.all_of(name, train)
         self.defaults = dict(defaults or {})
         self.about = About.of(f"model {name!r}", description, owner, tags)
         self.limits = limits
+        self.timeout = None if timeout is None else _length(f"model {name!r}: timeout", timeout)
+        self.trusted = trusted_types.checked(f"model {name!r}", trusted)
         super().__init__("model", name)
         if not isinstance(limits, str):
             raise ValueError(f"model {name!r}: limits={limits!r}; expected a text")

@@ -20,6 +20,7 @@ from modelmill.definitions import Definitions
 from modelmill.errors import DefinitionsError, UnknownName, did_you_mean
 from modelmill.model_features import model_features
 from modelmill.request_features import RequestFeature
+from modelmill.triggers import After
 
 
 def load(path: Path | str) -> Definitions:
@@ -189,6 +190,9 @@ def _check_model(definitions: Definitions, model: Model) -> None:
     if repeated := {name for name in taken if taken.count(name) > 1}:
         raise ValueError(f"{', '.join(sorted(repeated))} is named twice among features and inputs")
     carried(definitions, model)
+    for trigger in model.train:
+        if isinstance(trigger, After) and trigger.source is not None:
+            definitions.source(trigger.source)
     _check_defaults(model, {ref.name: ref.column for ref in refs})
 
 

@@ -8,6 +8,7 @@ ModelmillError
 │   └── MissingEntity            a declared entity of which no row with this key has arrived
 ├── InvalidRequest           422: understood, but a value in it cannot be used
 │   ├── ExpectationFailed        a batch of rows that as a whole is not what its source expects
+│   ├── UntrustedTypes           an estimator made of types that nobody has reviewed
 │   └── InvalidRows              rows that a source's columns do not allow, the first of them listed
 ├── MalformedBody            400: not the format that its content type claims
 ├── UnsupportedContent       415
@@ -16,6 +17,7 @@ ModelmillError
 │   └── RunEnded                 a run that another process has closed, such as one whose worker was lost
 ├── CorruptFeature           500: a stored feature that is no value of its type
 ├── InvalidAnswer            500: a model answered with what is not a finite number
+├── EstimatorFailed          500: an estimator that is served itself raised an error for the values that it got
 ├── QueueFull                429: as many trainings wait as may
 ├── Unavailable              503: Redis or another service did not answer in time; try again
 │   └── PackageError             a model package with a missing or altered file
@@ -115,6 +117,18 @@ class InvalidRequest(ModelmillError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
+class UntrustedTypes(InvalidRequest):
+    """An estimator made of types that are neither on the reviewed list nor declared as trusted."""
+
+    def __init__(self, types: Sequence[str]) -> None:
+        super().__init__(
+            f"the estimator is made of types that nobody has reviewed: {', '.join(types)}. If loading them from a file"
+            f" can do no harm, allow them in the definitions: Model(..., trusted={list(types)!r}); their modules have"
+            " to be where the trainer and the predictor can import them",
+            types=list(types),
+        )
+
+
 @dataclass(frozen=True)
 class Rejection:
     """One row that a source's columns do not allow. `row` counts data rows from 1."""
@@ -204,6 +218,15 @@ class RunEnded(Conflict):
     def __init__(self, run: str, status: str | None, error: str | None) -> None:
         ended = f"{status}: {error}" if error else status or "deleted"
         super().__init__(f"run {run} has ended already ({ended}); nothing more is recorded of it", run=run)
+
+
+class EstimatorFailed(ModelmillError):
+    """An estimator that is served itself raised an error, most often for a missing value that it cannot take."""
+
+    def __init__(self, estimator: str, error: Exception) -> None:
+        lines = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+        super().__init__(f"the model cannot answer for these values: {estimator} raised {reason}", estimator=estimator)
 
 
 class QueueFull(ModelmillError):

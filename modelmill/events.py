@@ -80,12 +80,12 @@ class RunStarted(Event):
     model: str
     run: str
     trigger: str
-    """What asked for it: `manual`, `schedule`, ..."""
+    """What asked for it: `manual`, `backfill`, or a kind of trigger: `every`, `cron`, `after`, `on`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFailed(Event):
-    """A training attempt ended without a version."""
+    """A training attempt ended without a version: it failed, was cancelled, or lost its worker."""
 
     type: ClassVar[str] = "run.failed"
     stream: ClassVar[str] = keys.EVENTS_MODELS
@@ -95,6 +95,8 @@ class RunFailed(Event):
     run: str
     error: str
     """The error in one sentence; the traceback is in the run."""
+    status: str = "failed"
+    """`failed`, `cancelled` or `lost`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +226,40 @@ class PredictionFailed(Event):
     error: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class DriftDetected(Event):
+    """What a model is asked for is no longer like what it was trained on."""
+
+    type: ClassVar[str] = "drift.detected"
+    stream: ClassVar[str] = keys.EVENTS_ALERTS
+    subject: ClassVar[str] = "model"
+
+    model: str
+    version: int | None = None
+    """The version that was serving."""
+    features: list[str] = field(default_factory=list)
+    """The inputs that have drifted."""
+    detail: str = ""
+    """What was found, in one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityDegraded(Event):
+    """A model's answers have become worse than they are allowed to be."""
+
+    type: ClassVar[str] = "quality.degraded"
+    stream: ClassVar[str] = keys.EVENTS_ALERTS
+    subject: ClassVar[str] = "model"
+
+    model: str
+    version: int | None = None
+    """The version that was serving."""
+    metric: str = ""
+    """What has become worse, such as `accuracy`."""
+    detail: str = ""
+    """What was found, in one sentence."""
+
+
 EVENTS: dict[str, type[Event]] = {
     kind.type: kind
     for kind in (
@@ -236,6 +272,8 @@ EVENTS: dict[str, type[Event]] = {
         EntityForgotten,
         PredictionServed,
         PredictionFailed,
+        DriftDetected,
+        QualityDegraded,
     )
 }
 """Every event by its wire name."""

@@ -11,6 +11,8 @@ EVENTS_FEATURES = "events:features"
 """Stream: definitions applied, rows ingested, features backfilled."""
 EVENTS_PREDICTIONS = "events:predictions"
 """Stream: one entry a predict request, served or failed."""
+EVENTS_ALERTS = "events:alerts"
+"""Stream: what is wrong with models in production: drift, quality that has gone down."""
 
 
 def entries_added(stream: str) -> str:
@@ -20,6 +22,12 @@ def entries_added(stream: str) -> str:
 
 QUEUE = "train"
 """Name of the RQ queue; RQ itself keeps it under `rq:queue:train`."""
+TRAININGS = "trainings"
+"""Hash: what a training was asked for (`model|start|end`) to the job that further requests for the same join."""
+STORAGE_SWEPT = "storage:swept"
+"""String: there for a minute after the storage was looked through for what ended runs have left."""
+JOB_PRIORITY = "priority"
+"""Field of an RQ job's hash: 2 high, 1 normal, 0 low. Where it lacks, it is 1."""
 
 DEFINITIONS = "definitions"
 """Hash: fingerprint and path of the definitions file in force, and since when; `applying`: the one begun last."""
@@ -158,6 +166,14 @@ def run(run_id: str) -> str:
     return f"run:{run_id}"
 
 
+def job_events(job_id: str) -> str:
+    """Stream: what a job tells while it goes on: stages, progress and each line of its log; the newest 10,000 entries.
+
+    Expires a day after it was last added to, an hour after the job has ended.
+    """
+    return f"job:{job_id}:events"
+
+
 def runs(model: str) -> str:
     """Sorted set: ids of a model's runs by start time (seconds since 1970)."""
     return f"runs:{model}"
@@ -183,9 +199,19 @@ def alias_history(model: str) -> str:
     return f"model:{model}:history"
 
 
-def schedule_position(model: str) -> str:
-    """String: the last slot that any scheduler has looked at, as an ISO time."""
-    return f"schedule:{model}"
+def triggers(model: str) -> str:
+    """Hash: each trigger of a model, such as `every 60 s`, to how far it has come and what became of it, as JSON."""
+    return f"triggers:{model}"
+
+
+BACKFILLS = "backfills"
+"""Set: names of the models that are being trained as of past days."""
+
+
+def backfill(model: str) -> str:
+    """Hash: the last request to train a model as of past days: what was asked for, `status`, and as `point.{time}` what
+    became of each point in time."""
+    return f"backfill:{model}"
 
 
 def report_batch(reporter: str) -> str:

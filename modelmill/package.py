@@ -1,18 +1,19 @@
 """A model package: everything needed to serve one trained model, and nothing that can run code when it is loaded.
 
-    packages/{model}/{run}/model.onnx        the graph that is served
-                           estimator.skops   the scikit-learn estimator, for people and later tools
+    packages/{model}/{run}/model.onnx        the graph that is served, unless the estimator itself is
+                           estimator.skops   the scikit-learn estimator
                            manifest.json     signature, metrics, the SHA-256 of each file and its own; written last
 
-A package without its manifest does not exist; a file that does not match the manifest is never loaded. This module
-needs neither scikit-learn nor pandas, so that the predictor can serve without them.
+A package without its manifest does not exist; one of which any file does not match the manifest is never loaded. This
+module needs neither scikit-learn nor pandas, so that the predictor can serve without them.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 import orjson
@@ -24,7 +25,14 @@ from modelmill.tiles import Reading
 MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
 ESTIMATOR = "estimator.skops"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, 2)
+"""Schema versions that are read; what the first lacks has its defaults."""
+MATRIX = "inputs"
+"""Name of the only tensor of a model with the layout `matrix`."""
+Runtime = Literal["onnx", "skops"]
+Layout = Literal["matrix", "columns"]
+Precision = Literal["float32", "float64"]
 SEAL = "sha256"
 """The manifest's last field: the SHA-256 of the others."""
 
@@ -59,7 +67,48 @@ class Input:
     """What the function of this name is computed from: under which name it gets it, to the name of the model's input,
     or auxiliary one, that it is."""
     version: str | None = None
-    """Of that function."""
+    """Of the function that it is computed by, at request time or before; None for what is ingested as it is."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What a packaged model takes, or gives, under one name."""
+
+    name: str
+    dtype: str
+    """As NumPy calls it, `float32`, or `str`."""
+    shape: list[int]
+    """-1 for the number of rows."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """What the rows that a model was fitted on hold of one input."""
+
+    missing: float
+    """Share of the rows without a value."""
+    low: float | None = None
+    high: float | None = None
+    values: list[str] | None = None
+    """Of a text: its values, the most frequent first, and of more than `MOST_VALUES` only those."""
+
+
+MOST_VALUES = 20
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the answers of a package are from those of the estimator that it was made of, on the held-out rows."""
+
+    rows: int
+    labels_differing: float
+    """Share of the rows with another label; 0 for a regression."""
+    max_difference: float
+    """The largest difference of a probability, or of a number of a regression."""
+    max_relative_difference: float
+    """Of a number relative to the larger of itself and the spread of all; of a probability the difference itself."""
+    edge_rows: int = 0
+    """Rows that lie on the edge of a decision and are answered otherwise."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +122,9 @@ class Manifest:
     """Entity to the name of its join key in requests."""
     inputs: list[Input]
     """In the order of the model's columns."""
-    layout: Literal["matrix", "columns"]
+    layout: Layout
     """`matrix`: one float tensor [rows, inputs]; `columns`: one tensor [rows, 1] an input, named as it."""
-    tensor_dtype: Literal["float32", "float64"]
+    tensor_dtype: Precision
     """Type of the numeric tensors."""
     classes: list[Any]
     """The labels in the order of the probabilities' columns; empty for regression."""
@@ -83,13 +132,36 @@ class Manifest:
     metrics: dict[str, float]
     example: dict[str, Any]
     """One row of input values, by name, with which the predictor warms up."""
+    answer: list[Any] = field(default_factory=list)
+    """What comes out for the example, output by output: a model that answers otherwise when it is loaded, for instance
+    because another version of scikit-learn loads it, is not served."""
     auxiliary: list[Input] = field(default_factory=list)
     """Stored features that are read only to compute inputs."""
     definitions: str = ""
-    """SHA-256 of the definitions file with the functions of computed inputs."""
+    """SHA-256 of the definitions file with the functions of computed inputs, and the types that the model trusts."""
+    runtime: Runtime = "onnx"
+    """What answers: ONNX Runtime with the graph, or scikit-learn with the estimator."""
+    runtime_reason: str = ""
+    """Why it is not the graph."""
+    trusted: list[str] = field(default_factory=list)
+    """Types beside the reviewed ones that the estimator is made of; the definitions have to declare them as well."""
+    parity: Parity | None = None
+    tensors: list[Tensor] = field(default_factory=list)
+    """What `runtime` takes."""
+    outputs: list[Tensor] = field(default_factory=list)
+    """What it gives: labels and maybe probabilities, or numbers."""
+    ranges: dict[str, Range] = field(default_factory=dict)
+    """Input to what the rows that the model was fitted on hold of it."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Python and its packages to their versions when the model was packed."""
     files: dict[str, str] = field(default_factory=dict)
     """File name to SHA-256, in hexadecimal."""
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def served(self) -> str:
+        """The file that answers are made with."""
+        return GRAPH if self.runtime == "onnx" else ESTIMATOR
 
     def to_json(self) -> bytes:
         """The manifest as it is stored."""
@@ -106,10 +178,13 @@ class Manifest:
         if _sealed({name: value for name, value in raw.items() if name != SEAL}) != text:
             raise ValueError(f"it differs from its own {SEAL}")
         del raw[SEAL]
-        if raw["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"schema_version {raw['schema_version']!r}, expected {SCHEMA_VERSION}")
-        lists = {name: [_input(item) for item in raw.get(name, [])] for name in ("inputs", "auxiliary")}
-        return cls(**{**raw, **lists})
+        if raw["schema_version"] not in READABLE:
+            raise ValueError(f"schema_version {raw['schema_version']!r}, expected {' or '.join(map(str, READABLE))}")
+        inputs = {name: [_input(item) for item in raw.get(name, [])] for name in ("inputs", "auxiliary")}
+        tensors = {name: [Tensor(**item) for item in raw.get(name, [])] for name in ("tensors", "outputs")}
+        ranges = {name: Range(**found) for name, found in raw.get("ranges", {}).items()}
+        parity = Parity(**raw["parity"]) if raw.get("parity") else None
+        return cls(**{**raw, **inputs, **tensors, "ranges": ranges, "parity": parity})
 
 
 def _input(raw: Mapping[str, Any]) -> Input:
@@ -128,28 +203,45 @@ def location(model: str, run: str) -> str:
 
 
 def write(storage: Storage, manifest: Manifest, files: Mapping[str, bytes]) -> str:
-    """Store a package and return its folder; it exists once its manifest does, which comes last."""
+    """Store a package and return its folder; it exists once its manifest does, which comes last.
+
+    Each file is on the disk before it has its name. Of a package that cannot be finished nothing is left.
+    """
     folder = location(manifest.model, manifest.run)
-    for name, content in files.items():
-        storage.write(f"{folder}/{name}", content)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    storage.write(f"{folder}/{MANIFEST}", Manifest(**{**vars(manifest), "files": digests}).to_json())
+    text = replace(manifest, files=digests).to_json()
+    try:
+        for name, content in {**files, MANIFEST: text}.items():
+            storage.write(f"{folder}/{name}", content)
+    except BaseException:
+        for name in (MANIFEST, *files):
+            with suppress(Exception):  # the first error says why
+                storage.remove(f"{folder}/{name}")
+        raise
     return folder
 
 
-def read(storage: Storage, folder: str, file: str = GRAPH) -> tuple[Manifest, bytes]:
-    """The manifest and one file of the package in `folder`, checked against the manifest.
+def read(storage: Storage, folder: str, file: str = "") -> tuple[Manifest, bytes]:
+    """The manifest and one file of the package in `folder`: the one that is served, unless another is named.
+
+    Every file of the package is checked against the manifest, whichever is asked for.
 
     Raises:
-        PackageError: naming the file that is missing or altered.
+        PackageError: naming the file that is missing or altered, or that the manifest does not list.
     """
     try:
         manifest = Manifest.from_json(storage.read(f"{folder}/{MANIFEST}"))
-        content = storage.read(f"{folder}/{file}")
+        wanted = file or manifest.served
+        if wanted not in manifest.files:
+            raise PackageError(f"package {folder}: {wanted} is not listed in {MANIFEST}", package=folder)
+        content = storage.read(f"{folder}/{wanted}")
+        found = {name: storage.sha256(f"{folder}/{name}") for name in manifest.files if name != wanted}
     except FileNotFoundError as error:
         raise PackageError(f"package {folder}: a file is missing: {error}", package=folder) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise PackageError(f"package {folder}: {MANIFEST} cannot be read: {error}", package=folder) from None
-    if hashlib.sha256(content).hexdigest() != manifest.files.get(file):
-        raise PackageError(f"package {folder}: {file} differs from its SHA-256 in {MANIFEST}", package=folder)
+    found[wanted] = hashlib.sha256(content).hexdigest()
+    for name, digest in found.items():
+        if digest != manifest.files[name]:
+            raise PackageError(f"package {folder}: {name} differs from its SHA-256 in {MANIFEST}", package=folder)
     return manifest, content

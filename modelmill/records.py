@@ -42,6 +42,8 @@ def from_hash(kind: type[Record], found: Mapping[str, str]) -> Record:
             continue
         elif form.startswith("list"):
             values[item.name] = orjson.loads(found[item.name])
+        elif form == "float":
+            values[item.name] = float(found[item.name])
         elif form == "int":
             values[item.name] = int(found[item.name])
         elif form == "int | None":

@@ -19,7 +19,8 @@ from modelmill.errors import RunEnded, UnknownName
 from modelmill.events import RunFailed, RunStarted, utc_now
 from modelmill.records import from_hash, to_hash
 
-RunStatus = Literal["running", "succeeded", "failed"]
+RunStatus = Literal["running", "succeeded", "failed", "cancelled", "lost"]
+"""`lost`: its process or its worker was killed, or did not renew the lease in time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +35,18 @@ class Run:
     started: str
     finished: str = ""
     trigger: str = "manual"
+    """What asked for it: `manual`, `backfill`, or a kind of trigger: `every`, `cron`, `after`, `on`."""
     by: str = ""
     """Who or what asked for it."""
+    as_of: str = ""
+    """The time before which the event times of its rows had to lie; empty where all rows were taken."""
     job: str = ""
     """The RQ job that carried it out."""
+    attempt: int = 1
+    """The how-many-th attempt of its job it is."""
+    retry_reason: str = ""
+    """Why the attempt before it failed; empty for the first."""
+    canceled_by: str = ""
     lease: str = ""
     """The key that its worker keeps from expiring; without it nothing more is recorded of the run."""
     version: int | None = None
@@ -63,6 +72,13 @@ class Run:
     git_commit: str = ""
     package: str = ""
     """Folder of the model package in the storage."""
+    runtime: str = ""
+    """What serves it: `onnx float32`, `onnx float64`, or `skops`, which is scikit-learn."""
+    runtime_reason: str = ""
+    """Why that is not ONNX."""
+    parity: dict[str, float] = field(default_factory=dict)
+    """How far the package's answers are from the estimator's on the held-out rows: `rows`, `labels_differing`,
+    `max_difference`, `max_relative_difference`, `edge_rows`."""
     error: str = ""
     traceback: str = ""
     params: dict[str, str] = field(default_factory=dict)
@@ -80,6 +96,10 @@ class Run:
     """Python package to its version."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Stage to the time it took."""
+    peak_memory_mb: float = 0.0
+    """The most memory that its process held, in MB; that of processes which it started is added to it."""
+    cpu_seconds: float = 0.0
+    """Processor time of its process and of those that it started, user and system."""
 
 
 def folder(model: str, run: str) -> str:
@@ -137,17 +157,48 @@ class Runs:
         Raises:
             RunEnded: where the run has been closed meanwhile.
         """
-        failed = replace(run, status="failed", finished=utc_now(), error=error, traceback=traceback)
+        return self._close(run, replace(run, status="failed", error=error, traceback=traceback))
+
+    def lose(self, run: Run, reason: str) -> Run:
+        """Record that the process of a run was lost, and why. Raises `RunEnded` as `fail` does."""
+        return self._close(run, replace(run, status="lost", error=reason))
+
+    def cancel(self, run: Run, by: str) -> Run:
+        """Record that somebody stopped a run. Raises `RunEnded` as `fail` does."""
+        said = f"cancelled{f' by {by}' if by else ''}"
+        return self._close(run, replace(run, status="cancelled", error=said, canceled_by=by))
+
+    def _close(self, run: Run, closed: Run) -> Run:
+        """Write what differs between the two: others may know less of the run than its own process has recorded."""
+        ended = replace(closed, finished=utc_now())
+        before = to_hash(run)
+        changes = {name: text for name, text in to_hash(ended).items() if text != before.get(name)}
 
         def close(pipe: Pipeline) -> None:
             require_running(pipe, run)
             pipe.multi()
-            pipe.hset(keys.run(run.id), mapping=to_hash(failed))
+            pipe.hset(keys.run(run.id), mapping=changes)
             pipe.srem(keys.RUNNING, run.id)
-            bus.append(pipe, RunFailed(source="trainer", model=run.model, run=run.id, error=error))
+            event = RunFailed(source="trainer", model=run.model, run=run.id, error=ended.error, status=ended.status)
+            bus.append(pipe, event)
 
         self.redis.transaction(close, keys.run(run.id))
-        return failed
+        return ended
+
+    def measured(self, run: Run) -> None:
+        """Record peak memory and processor time of a run, which may have ended since: its own process asks.
+
+        Raises:
+            RunEnded: where its lease has expired.
+        """
+
+        def change(pipe: Pipeline) -> None:
+            require_lease(pipe, run)
+            pipe.multi()
+            known = {"peak_memory_mb": str(run.peak_memory_mb), "cpu_seconds": str(run.cpu_seconds)}
+            pipe.hset(keys.run(run.id), mapping=known)
+
+        self.redis.transaction(change, *lease_of(run))
 
     def running(self) -> list[Run]:
         """The runs that have begun and not ended."""

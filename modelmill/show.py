@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
 )
@@ -91,17 +92,36 @@ def bar(what: str, quiet: bool, *amount: ProgressColumn) -> Iterator[Report | No
 
 
 @contextmanager
-def stages(what: str, quiet: bool) -> Iterator[Any]:
-    """A progress bar of a job's stages; yields a function of the job's state that moves it."""
+def job(what: str, quiet: bool) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
+    """A job as it goes on, on standard error: a bar with stage, share and rows below the lines of its log.
+
+    Yields a function of an event's kind and content, which shows it.
+    """
     if quiet:
-        yield None
+        yield lambda _kind, _content: None
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+        TextColumn("{task.fields[rows]}"), TimeElapsedColumn(),
+    )  # fmt: skip
     with Progress(*columns, console=errors, transient=True) as progress:
-        task = progress.add_task(what, total=1.0)
+        task = progress.add_task(what, total=1.0, rows="")
 
-        def watch(job: Mapping[str, Any]) -> None:
-            stage = job.get("stage") or job["status"]
-            progress.update(task, description=f"{what}: {stage}", completed=job.get("progress") or 0)
+        def shown(kind: str, content: Mapping[str, Any]) -> None:
+            if kind == "log":
+                progress.console.print(content["text"], markup=False, highlight=False, soft_wrap=True)
+            elif kind == "again":
+                progress.console.print(
+                    f"attempt {content['attempt']} failed: {content['error']}; next at {when(content['at'])}",
+                    style="yellow", markup=False, highlight=False, soft_wrap=True,
+                )  # fmt: skip
+            elif kind in ("state", "stage"):
+                rows = int(content.get("rows") or 0)
+                progress.update(
+                    task,
+                    description=f"{what}: {content['stage']}",
+                    completed=float(content["progress"]),
+                    rows=f"{rows:,} rows" if rows else "",
+                )
 
-        yield watch
+        yield shown

@@ -6,6 +6,7 @@ renamed. Names are relative to the storage's URL and use `/`.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import posixpath
 import uuid
@@ -20,6 +21,8 @@ from fsspec.implementations.local import LocalFileSystem
 from modelmill.errors import SettingsError
 
 TEMPORARY = ".tmp-"
+PIECE = 1 << 20
+"""Bytes that are read at a time where a file is not wanted whole."""
 
 
 class Storage:
@@ -85,6 +88,18 @@ class Storage:
         """
         content: bytes = self.files.cat_file(self.path(name))
         return content
+
+    def sha256(self, name: str) -> str:
+        """The SHA-256 of a file in hexadecimal, without holding the whole of it in memory.
+
+        Raises:
+            FileNotFoundError: where it does not exist.
+        """
+        digest = hashlib.sha256()
+        with self.files.open(self.path(name), "rb") as file:
+            while piece := file.read(PIECE):
+                digest.update(piece)
+        return digest.hexdigest()
 
     def size(self, name: str) -> int:
         """Bytes of a file.

@@ -1,10 +1,10 @@
-"""Train month after month on a year of flights, as the data arrives, and evaluate each model on the next month.
+"""Train as of each month's end on a year of flights, and evaluate each model on the next month.
 
     python -m examples.flights [--months 12] [--home FOLDER]
 
-Starts a system of its own, ingests a month, trains a model with windowed delay averages and one of the same recipe
-without them, and asks the running predictor for every flight of the next month; beside them January's model without,
-frozen, answers for the same flights. Prints a table of their AUC.
+Starts a system of its own, ingests the year, trains a model with windowed delay averages and one of the same recipe
+without them as of the end of each month, lets them go live in turn, and asks the running predictor for every flight of
+the next month; beside them January's model without, frozen, answers for the same flights. Prints a table of their AUC.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class Month:
 def run(home: Path, months: int) -> Iterator[Month]:
     """Train on January and then month after month; the results from February to month number `months`, as they come."""
     with running(home) as client:
-        ingest(client, 1)
-        versions = train(client, 1)
-        frozen = package.read(Storage(client.settings.storage_url), client.model(PLAIN)["versions"][0]["package"])
-        plain_inputs = [item.name for item in frozen[0].inputs]
-        for number in range(2, months + 1):
+        for number in range(1, months + 1):
             ingest(client, number)
+        models, plains = (train(client, model, months - 1) for model in (MODEL, PLAIN))
+        frozen = package.read(Storage(client.settings.storage_url), client.model(PLAIN)["versions"][-1]["package"])
+        plain_inputs = [item.name for item in frozen[0].inputs]
+        for number, version, plain_version in zip(range(2, months + 1), models, plains, strict=True):
             # By key alone the predictor would read delays of the last two hours before now, years after these flights:
             # it gets the values that were there at the time of each.
             frame = client.training_frame(MODEL, start=data.start(number), end=data.start(number + 1))
@@ -70,11 +70,9 @@ def run(home: Path, months: int) -> Iterator[Month]:
                 MONTHS[number - 1],
                 len(label),
                 roc_auc_score(label, answered(*frozen, plain)),
-                roc_auc_score(label, asked(client, PLAIN, plain, versions[PLAIN])),
-                roc_auc_score(label, asked(client, MODEL, inputs, versions[MODEL])),
+                roc_auc_score(label, asked(client, PLAIN, plain, plain_version)),
+                roc_auc_score(label, asked(client, MODEL, inputs, version)),
             )
-            if number < months:
-                versions = train(client, number)
 
 
 @contextmanager
@@ -95,17 +93,14 @@ def ingest(client: Client, number: int) -> None:
             client.ingest(source, rows)
 
 
-def train(client: Client, number: int) -> dict[str, int]:
-    """Train both models on all months up to this one; the version of each."""
-    versions = {}
-    for model in (MODEL, PLAIN):
-        with show.stages(f"{MONTHS[number - 1]}: training {model}", quiet=False) as watch:
-            job = client.train(model, end=data.start(number + 1), by="flights")
-            job = client.wait(job["job"], seconds=600, watch=watch)
-        if job["status"] != "finished":
-            raise ModelmillError(f"training {job['status']}: {job.get('error')}")
-        versions[model] = client.run(job["run"])["version"]
-    return versions
+def train(client: Client, model: str, months: int) -> list[int]:
+    """Train a model as of the end of each of the first months, on all rows before; the versions."""
+    client.backfill(model, start=data.start(2), end=data.start(months + 1), step="month", by="flights")
+    with show.bar(f"training {model}", quiet=False) as progress:
+        done = client.wait_for_backfill(model, seconds=3600, progress=progress)
+    if errors := [point["error"] for point in done["points"] if point["status"] != "succeeded"]:
+        raise ModelmillError(f"training {model} failed: {errors[0]}")
+    return [point["version"] for point in done["points"]]
 
 
 def asked(client: Client, model: str, inputs: pd.DataFrame, version: int) -> Sequence[float]:
@@ -113,6 +108,7 @@ def asked(client: Client, model: str, inputs: pd.DataFrame, version: int) -> Seq
     rows = inputs.astype(object).where(inputs.notna(), None).to_dict("records")
     probabilities: list[float] = []
     with show.errors.status(f"asking {model} for {len(rows)} flights"):
+        client.promote(model, version, by="flights", reason="its month is over")
         await_version(client, model, rows[0], version)
         for begin in range(0, len(rows), BATCH):
             answer = client.predict(model, rows[begin : begin + BATCH])
@@ -122,7 +118,7 @@ def asked(client: Client, model: str, inputs: pd.DataFrame, version: int) -> Seq
 
 
 def await_version(client: Client, model: str, flight: Mapping[str, object], version: int) -> None:
-    """Return once the predictor answers with this version; it was trained just now."""
+    """Return once the predictor answers with this version; it was promoted just now."""
     deadline = time.monotonic() + 30
     while not version_is_live(client, model, flight, version):
         if time.monotonic() > deadline:

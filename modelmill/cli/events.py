@@ -11,9 +11,11 @@ from modelmill import show
 from modelmill.cli import terminal
 from modelmill.cli.terminal import json_option
 
+STREAMS = ["models", "features", "predictions", "alerts"]
+
 
 @click.command()
-@click.option("--stream", type=click.Choice(["models", "features", "predictions"]), default="models", show_default=True)
+@click.option("--stream", type=click.Choice(STREAMS), default="models", show_default=True)
 @click.option("--count", default=20, show_default=True)
 @click.option("--follow", is_flag=True, help="Go on with events as they come.")
 @json_option

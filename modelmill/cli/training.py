@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from http import HTTPStatus
+from typing import Any
 
 import click
 
 from modelmill import show
 from modelmill.cli import terminal
 from modelmill.cli.terminal import EXIT_FAILED, json_option
+from modelmill.client import Client
+from modelmill.errors import RequestFailed
 
 
 @click.command()
@@ -17,27 +21,39 @@ from modelmill.cli.terminal import EXIT_FAILED, json_option
 @click.option("--wait", is_flag=True, help="Show progress until the job has ended.")
 @click.option("--start", help="Train on rows from this time on (ISO 8601).")
 @click.option("--end", help="Train on rows before this time (ISO 8601).")
+@click.option("--priority", type=click.Choice(["high", "normal", "low"]), default="normal", show_default=True)
 @json_option
-def train(model: str, wait: bool, start: str | None, end: str | None, as_json: bool) -> None:
-    """Enqueue a training of MODEL."""
+def train(model: str, wait: bool, start: str | None, end: str | None, priority: str, as_json: bool) -> None:
+    """Enqueue a training of MODEL, or join the one that waits or runs for the same data."""
     api = terminal.client()
-    job = api.train(model, start=start, end=end, by=os.environ.get("USER", "cli"))
+    job = api.train(model, start=start, end=end, priority=priority, by=os.environ.get("USER", "cli"))
     if wait:
-        with show.stages(f"training {model}", as_json) as watch:
-            job = api.wait(job["job"], watch=watch)
+        job = _followed(api, job["job"], f"training {model}", as_json)
     show.as_json(job) if as_json else show.facts(job)
     if wait and job["status"] != "finished":
         sys.exit(EXIT_FAILED)
+
+
+def _followed(api: Client, job: str, what: str, quiet: bool) -> dict[str, Any]:
+    """The job once it has ended, shown until then."""
+    try:
+        with show.job(what, quiet) as shown:
+            for kind, content in api.job_events(job):
+                shown(kind, content)
+    except RequestFailed as error:
+        if error.http_status != HTTPStatus.SERVICE_UNAVAILABLE:
+            raise  # otherwise as many listen already as may, and the job's state is all that there is to see
+    return api.wait(job)
 
 
 @click.group(invoke_without_command=True)
 @json_option
 @click.pass_context
 def jobs(context: click.Context, as_json: bool) -> None:
-    """List waiting, running and recently ended jobs."""
+    """List waiting, running and recently ended jobs, or look after one of them."""
     if context.invoked_subcommand is None:
         rows = terminal.client().jobs()
-        columns = ["job", "model", "status", "stage", "trigger", "run"]
+        columns = ["job", "model", "status", "stage", "attempt", "priority", "trigger", "run"]
         show.as_json(rows) if as_json else show.table(rows, columns, empty="No jobs.")
 
 
@@ -46,8 +62,23 @@ def jobs(context: click.Context, as_json: bool) -> None:
 @json_option
 def cancel(job: str, as_json: bool) -> None:
     """Cancel a waiting JOB or stop a running one."""
-    done = terminal.client().cancel(job)
+    done = terminal.client().cancel(job, by=os.environ.get("USER", "cli"))
     show.as_json(done) if as_json else show.facts(done)
+
+
+@jobs.command()
+@click.argument("job")
+@click.option("--follow", is_flag=True, help="Show it as it goes on, until it has ended.")
+def log(job: str, follow: bool) -> None:
+    """Show what the run of JOB has logged and printed."""
+    api = terminal.client()
+    if follow:
+        _followed(api, job, f"job {job}", quiet=False)
+    found = api.job(job)
+    if found["run"] is None:
+        raise click.ClickException(f"job {job} has made no run: it is {found['status']}")
+    if not follow:
+        click.echo(api.run_log(found["run"]), nl=False)
 
 
 COMMANDS = (train, jobs)

@@ -18,11 +18,12 @@ from modelmill.client.models import ModelCalls
 from modelmill.client.predictions import PredictionCalls
 from modelmill.client.training import TrainingCalls
 from modelmill.client.transport import Json, Progress
+from modelmill.client.triggers import TriggerCalls
 
 __all__ = ["Client", "Json", "Progress"]
 
 
-class Client(FeatureCalls, TrainingCalls, ModelCalls, PredictionCalls, EventCalls):
+class Client(FeatureCalls, TrainingCalls, TriggerCalls, ModelCalls, PredictionCalls, EventCalls):
     """Calls the services at the addresses in `settings` (default: from the environment).
 
     Every method raises `RequestFailed` where the service answers with an error, and `Unavailable` where it does not

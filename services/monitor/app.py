@@ -59,7 +59,7 @@ def create_app(settings: MonitorSettings, aggregates: Aggregates, follower: Foll
 
     @app.get("/events")
     def show_events() -> Response:
-        """The newest `?count=50` events of `?stream=models` (or features, predictions), newest first.
+        """The newest `?count=50` events of `?stream=models` (or features, predictions, alerts), newest first.
 
         With `Accept: text/event-stream` the answer goes on with each new event as it comes (and begins with the
         newest `count` if that is given, oldest first); `Last-Event-ID` goes on after that event. There are places

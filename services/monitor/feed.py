@@ -16,12 +16,14 @@ from modelmill.connections import AWAY, Redis
 from modelmill.errors import InvalidRequest, UnknownName
 from modelmill.events import (
     DefinitionsApplied,
+    DriftDetected,
     EntityForgotten,
     Event,
     ModelPromoted,
     ModelTrained,
     PredictionFailed,
     PredictionServed,
+    QualityDegraded,
     RowsIngested,
     RunFailed,
     RunStarted,
@@ -29,7 +31,7 @@ from modelmill.events import (
 
 STREAMS = {
     stream.removeprefix("events:"): stream
-    for stream in (keys.EVENTS_MODELS, keys.EVENTS_FEATURES, keys.EVENTS_PREDICTIONS)
+    for stream in (keys.EVENTS_MODELS, keys.EVENTS_FEATURES, keys.EVENTS_PREDICTIONS, keys.EVENTS_ALERTS)
 }
 """What callers say to the stream that they mean."""
 MOST_EVENTS = 1000
@@ -134,6 +136,10 @@ def sentence(event: Event) -> str:
             return f"version {event.version} predicted {event.rows} rows in {event.latency_ms:.3g} ms"
         case PredictionFailed():
             return f"version {event.version} answered {event.status}: {event.error}"
+        case DriftDetected():
+            return f"drift of {', '.join(event.features) or 'inputs'}{f': {event.detail}' if event.detail else ''}"
+        case QualityDegraded():
+            return f"{event.metric or 'quality'} has degraded{f': {event.detail}' if event.detail else ''}"
     return ""
 
 

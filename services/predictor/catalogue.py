@@ -19,6 +19,7 @@ def describe(live: LiveModels, name: str) -> dict[str, Any]:
             "loaded": served.loaded,
             "run": manifest.run,
             "task": manifest.task,
+            "runtime": manifest.runtime,
             "label": manifest.label,
             "classes": manifest.classes,
             "entities": manifest.entities,

@@ -31,7 +31,7 @@ def infer(model: ServedModel, rows: Sequence[list[Value]]) -> Answers:
         InvalidRequest: for a number that the model's number type cannot hold.
         InvalidAnswer: for an answer that is not a finite number.
     """
-    outputs = model.session.run(model.outputs, _tensors(model, rows))
+    outputs = model.session.run(model.outputs, tensors(model, rows))
     if model.manifest.task == "regression":
         numbers = outputs[0].reshape(-1).tolist()
         _check_finite(model, [[number] for number in numbers])
@@ -44,7 +44,7 @@ def infer(model: ServedModel, rows: Sequence[list[Value]]) -> Answers:
     return Answers(labels, [dict(zip(model.class_names, row, strict=True)) for row in probabilities])
 
 
-def _tensors(model: ServedModel, rows: Sequence[list[Value]]) -> dict[str, Any]:
+def tensors(model: ServedModel, rows: Sequence[list[Value]]) -> dict[str, Any]:
     """The graph's inputs; a missing value is NaN in a tensor of numbers and the empty string in one of text."""
     try:
         with np.errstate(over="raise"):

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-import onnxruntime
-
 from modelmill.errors import Unavailable
 from modelmill.package import Manifest
+from modelmill.sessions import Session
 from services.predictor.signature import Signature, Value
 
 
@@ -22,11 +21,11 @@ class ServedModel:
     version: int
     manifest: Manifest
     signature: Signature
-    session: onnxruntime.InferenceSession
+    session: Session
     tensors: Mapping[str, Any]
-    """Name of each of the graph's inputs to its NumPy type."""
+    """Name of each of the session's inputs to its NumPy type."""
     outputs: list[str]
-    """The graph's outputs: labels and maybe probabilities, or numbers."""
+    """The session's outputs: labels and maybe probabilities, or numbers."""
     labels: Mapping[Value, Value]
     """What the graph calls a class to what the estimator calls it: ONNX has 0 and 1 for False and True."""
     class_names: tuple[str, ...]

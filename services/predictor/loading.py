@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from modelmill import applied, package
 from modelmill.connections import AWAY, Redis
@@ -15,34 +14,33 @@ from modelmill.events import utc_now
 from modelmill.package import Manifest
 from modelmill.registry import Registry
 from modelmill.request_features import RequestFeature
+from modelmill.sessions import TENSORS, Session, open_session
 from modelmill.storage import Storage
-from services.predictor.inference import infer
+from services.predictor.inference import infer, tensors
 from services.predictor.live import ServedModel
 from services.predictor.signature import NO_FUNCTIONS, Signature
 
-TENSORS: dict[str, Any] = {
-    "tensor(float)": np.float32,
-    "tensor(double)": np.float64,
-    "tensor(string)": np.object_,
-}
-"""The graph's name of a tensor's type to the type that NumPy has for it."""
+NEARLY = 1e-4
+"""How far the answer to the example may be from what it was, of itself and at all."""
 
 
 def load(registry: Registry, storage: Storage, model: str, version: int) -> ServedModel:
     """Load a version of `model`.
 
     Raises:
-        PackageError: for a package with a missing or altered file, or whose graph or functions are not what its
-            manifest says.
+        PackageError: for a package with a missing or altered file, whose graph, estimator or functions are not what
+            its manifest says, or whose estimator is made of types that are not trusted.
         UnknownName: for a version that the registry does not have.
     """
     folder = registry.version(model, version).package
-    manifest, graph = package.read(storage, folder)
+    manifest, content = package.read(storage, folder)
     try:
-        return warmed_up(model, version, manifest, graph, _functions(registry.redis, manifest))
+        functions = _functions(registry.redis, manifest)
+        session = open_session(manifest, content, _trusted(registry.redis, manifest))
+        return warmed_up(model, version, manifest, session, functions)
     except AWAY:
         raise
-    except Exception as error:  # ONNX Runtime's errors have no common root
+    except Exception as error:  # neither ONNX Runtime's nor scikit-learn's errors have a common root
         reason = f"{type(error).__name__}: {error}"
         raise PackageError(f"package {folder} cannot be served: {reason}", package=folder) from error
 
@@ -68,15 +66,29 @@ def _functions(redis: Redis, manifest: Manifest) -> Mapping[str, RequestFeature]
     return declared
 
 
+def _trusted(redis: Redis, manifest: Manifest) -> Collection[str]:
+    """The types of the user's own that an estimator may be made of: what the definitions say, not what a package says.
+
+    Raises:
+        UnknownName, DefinitionsError: where these were never applied, or cannot be run here.
+    """
+    if not manifest.trusted:
+        return ()
+    return applied.load(redis, manifest.definitions).model(manifest.model).trusted
+
+
 def warmed_up(
     name: str,
     version: int,
     manifest: Manifest,
-    graph: bytes,
+    session: Session,
     functions: Mapping[str, RequestFeature] = NO_FUNCTIONS,
 ) -> ServedModel:
-    """A model that has answered once: its manifest's example."""
-    session = onnxruntime.InferenceSession(graph, _options(), providers=["CPUExecutionProvider"])
+    """A model that has answered once: its manifest's example, as it did when it was packed.
+
+    Raises:
+        ValueError: where its answer, or what it takes, is not what the manifest says.
+    """
     outputs = [item.name for item in session.get_outputs()]
     has_probabilities = manifest.task == "classification" and len(outputs) > 1
     model = ServedModel(
@@ -91,28 +103,37 @@ def warmed_up(
         class_names=tuple(map(_class_name, manifest.classes)) if has_probabilities else (),
         loaded=utc_now(),
     )
-    infer(model, [[manifest.example[item.name] for item in manifest.inputs]])
+    example = [[manifest.example[item.name] for item in manifest.inputs]]
+    infer(model, example)
+    if manifest.answer:
+        _require_same(manifest, session.run(model.outputs, tensors(model, example)))
     return model
 
 
-def _options() -> onnxruntime.SessionOptions:
-    """One thread a session: requests run side by side already, and the default is a pool of all the host's cores."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return options
+def _require_same(manifest: Manifest, outputs: Sequence[np.ndarray]) -> None:
+    """Refuse a model that answers its example otherwise than when it was packed; rounding may differ by machine."""
+    for found, packed in zip(outputs, manifest.answer, strict=True):
+        expected = np.asarray(packed, found.dtype)
+        if found.dtype.kind == "f":
+            same = found.shape == expected.shape and np.allclose(found, expected, rtol=NEARLY, atol=NEARLY)
+        else:
+            same = np.array_equal(found, expected)
+        if not same:
+            raise ValueError(
+                f"it answers its example with {found.tolist()}, and did with {packed} when it was packed, by"
+                f" {', '.join(f'{name} {version}' for name, version in manifest.environment.items())}; train again"
+            )
 
 
-def _tensors(manifest: Manifest, session: onnxruntime.InferenceSession) -> Mapping[str, Any]:
+def _tensors(manifest: Manifest, session: Session) -> Mapping[str, Any]:
     types = {item.name: item.type for item in session.get_inputs()}
     if unknown := set(types.values()) - TENSORS.keys():
-        raise ValueError(f"its graph takes {', '.join(sorted(unknown))}; expected {', '.join(TENSORS)}")
+        raise ValueError(f"it takes {', '.join(sorted(unknown))}; expected {', '.join(TENSORS)}")
     if manifest.layout == "matrix" and len(types) != 1:
-        raise ValueError(f"its graph has the inputs {', '.join(types)}; expected one, with the layout matrix")
+        raise ValueError(f"it has the inputs {', '.join(types)}; expected one, with the layout matrix")
     if manifest.layout == "columns" and types.keys() != {item.name for item in manifest.inputs}:
         expected = ", ".join(item.name for item in manifest.inputs)
-        raise ValueError(f"its graph has the inputs {', '.join(types)}; expected {expected}")
+        raise ValueError(f"it has the inputs {', '.join(types)}; expected {expected}")
     return {name: TENSORS[kind] for name, kind in types.items()}
 
 

@@ -14,6 +14,8 @@ from services.trainer.models.overview import Overview
 from services.trainer.models.routes import add_model_routes
 from services.trainer.recipes import Recipes
 from services.trainer.runs.routes import add_run_routes
+from services.trainer.triggers.backfill import Backfills
+from services.trainer.triggers.routes import add_trigger_routes
 
 
 def trainer_app(
@@ -21,8 +23,9 @@ def trainer_app(
 ) -> Flask:
     """The trainer's app."""
     app = create_app("trainer", settings, {"redis": redis_answers(registry.redis)})
-    add_job_routes(app, queue, registry, recipes)
+    add_job_routes(app, queue, registry, recipes, overview.storage, settings.threads)
     add_run_routes(app, overview, recipes)
     add_evaluation_routes(app, overview)
     add_model_routes(app, overview, recipes)
+    add_trigger_routes(app, recipes, Backfills(queue, registry))
     return app

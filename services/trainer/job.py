@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 import numpy as np
+import orjson
+from redis.client import Pipeline
 from rq import get_current_job
 from rq.job import Job
 from sklearn.base import clone
@@ -37,10 +39,12 @@ from services.trainer.evaluation.illustration import illustrated
 from services.trainer.evaluation.importance import Fitted
 from services.trainer.evaluation.metrics import require_metrics
 from services.trainer.evaluation.segments import parts
+from services.trainer.jobs import snapshot
 from services.trainer.jobs.recovery import LOST
 from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions, parameters
+from services.trainer.jobs.view import attempt_of
 from services.trainer.packaging import manifest as packaging
-from services.trainer.packaging.convert import convert
+from services.trainer.packaging.packing import pack
 from services.trainer.promotion.registration import HeldOut, register
 from services.trainer.settings import TrainerSettings
 from services.trainer.training import frame as frames
@@ -71,12 +75,17 @@ def train(
     job = get_current_job()
     if job and (before := _earlier_attempt(registry, job)):
         return before
+    if job:
+        _agree(registry, job, definitions, recipe)
     run = Run(
-        id=new_run_id(),
+        id=getattr(job, "run", "") or new_run_id(),
         model=model,
+        attempt=max(1, attempt_of(job)) if job else 1,
+        retry_reason=job.meta.get("reason", "") if job else "",
         started=utc_now(),
         trigger=trigger,
         by=by,
+        as_of=end or "",
         job=job.id if job else "",
         lease=getattr(job, "lease", ""),
         features=[*recipe.features, *recipe.inputs],
@@ -114,6 +123,7 @@ def _train(
                 http, settings.feature_url, recipe.name, definitions.fingerprint, start=start, end=end
             ) as file,
         ):
+            record.progress(0.5)
             frame = frames.read(file, inputs.fed, label, carried(definitions, recipe))
         parted = _split(definitions, recipe, frame, classes=task == "classification")
         record.note(
@@ -146,15 +156,32 @@ def _train(
             segments=brief(found.segments, recipe.metric),
         )
     with record.stage("package"):
-        converted = convert(estimator, inputs.fed, held_out.rows)
+        packed = pack(estimator, inputs.fed, held_out.rows, answers, trusted=recipe.trusted)
+        fitted_on = frame.inputs.iloc[parted.train]
         manifest = packaging.manifest(
-            recipe, definitions.fingerprint, record.run.id, inputs, estimator, converted, found.metrics, held_out.rows
+            recipe, record.run, inputs, estimator, packed, fitted_on=fitted_on, held_out=held_out.rows
         )
-        folder = package.write(storage, manifest, packaging.files(estimator, converted))
-        record.note(package=folder, params=record.run.params | {"graph": str(converted)})
+        folder = package.write(storage, manifest, packed.files)
+        record.note(package=folder, **packed.recorded)
     with record.stage("register"):
         version, decision = register(record.registry, storage, record.run, manifest, held_out)
     return version.version, decision.promote
+
+
+def _agree(registry: Registry, job: Job, definitions: Definitions, recipe: Model) -> None:
+    """Note which data the job is about to read, so that requests for the same join it, and the model's time limit."""
+    job.meta["data"] = snapshot.position(registry.redis, definitions, recipe.name)
+    noted: dict[str, Any] = {"meta": orjson.dumps(job.meta)}
+    if recipe.timeout:
+        job.timeout = noted["timeout"] = recipe.timeout
+
+    def note(pipe: Pipeline) -> None:
+        if (lease := getattr(job, "lease", "")) and not pipe.exists(lease):
+            raise RunEnded(getattr(job, "run", ""), "lost", "its worker did not renew its lease in time")
+        pipe.multi()
+        pipe.hset(job.key, mapping=noted)
+
+    registry.redis.transaction(note, *filter(None, [getattr(job, "lease", "")]))
 
 
 def _earlier_attempt(registry: Registry, job: Job) -> dict[str, Any] | None:
@@ -162,13 +189,16 @@ def _earlier_attempt(registry: Registry, job: Job) -> dict[str, Any] | None:
 
     A run that was not that far is closed.
     """
+    before = getattr(job, "before", None)
+    if before is None:
+        return None
     try:
-        run = registry.runs.get(job.meta["run"])
-    except (KeyError, UnknownName):  # there was none, or it was killed before it had recorded anything
+        run = registry.runs.get(before)
+    except UnknownName:  # it was killed before it had recorded anything
         return None
     if run.version is None:
         with suppress(RunEnded):
-            registry.runs.fail(run, LOST, "")
+            registry.runs.lose(run, LOST)
         return None
     promoted = any(m.version == run.version and m.by == "trainer" for m in registry.history(run.model))
     return {"run": run.id, "version": run.version, "promoted": promoted, "metrics": run.metrics}

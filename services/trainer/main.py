@@ -21,7 +21,8 @@ from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.models.overview import Overview
 from services.trainer.recipes import Recipes
 from services.trainer.settings import TrainerSettings
-from services.trainer.triggers.schedule import Scheduler
+from services.trainer.triggers.backfill import Backfills
+from services.trainer.triggers.scheduler import Scheduler
 
 PORT = 8002
 
@@ -40,11 +41,13 @@ def build() -> Flask:
         timeout=settings.train_timeout,
         limit=settings.train_queue_limit,
     )
+    storage = Storage(settings.storage_url)
     stop = Flag()
     Thread(target=recipes.follow, args=(position, stop), name="definitions", daemon=True).start()
-    Thread(target=Scheduler(recipes, queue).watch, args=(stop,), name="schedules", daemon=True).start()
-    Thread(target=recovery.watch, args=(queue.rq, registry, stop), name="recovery", daemon=True).start()
-    overview = Overview(registry, Storage(settings.storage_url))
+    scheduler = Scheduler(recipes, queue, Backfills(queue, registry))
+    Thread(target=scheduler.watch, args=(stop,), name="schedules", daemon=True).start()
+    Thread(target=recovery.watch, args=(queue.rq, registry, storage, stop), name="recovery", daemon=True).start()
+    overview = Overview(registry, storage)
     return trainer_app(queue, registry, overview, recipes, settings)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from modelmill.settings import Settings
@@ -16,3 +18,6 @@ class TrainerSettings(Settings):
     """Trainings that may wait in the queue; further ones are refused."""
     frame_timeout: float = Field(300.0, gt=0)
     """Seconds that a training waits for the next piece of its frame from the feature service."""
+    train_openmp_wait: Literal["passive", "active"] | None = None
+    """How OpenMP threads of a training wait for each other. `passive` lets them sleep: about twice as fast where other
+    processes keep the cores busy, and half as fast where they are idle; left out, OpenMP decides."""

@@ -2,14 +2,17 @@
 
 What it adds to RQ's worker:
 
-- It runs one function only; a job's function is checked by name before anything is imported.
-- It claims a job in one transaction: taken off the queue, started, leased. A job that someone canceled or took
+- It runs the functions of `view.FUNCTIONS` only; a job's function is checked by name before anything is imported.
+- It claims a job in one transaction: taken off the queue, started, leased. A job that someone cancelled or took
   meanwhile is left alone, and no moment is left in which a killed worker loses one.
-- The lease lasts 10 s and is renewed every 3 s; idle workers and the trainer look for expired ones every 2 s. So after
+- The lease lasts 10 s and is renewed every 2 s; idle workers and the trainer look for expired ones every 2 s. So after
   SIGKILL of a worker its job waits again, and its run is closed, within 15 s; after SIGKILL of the process that trains,
-  at once. That process dies with its worker (on Linux), so that no job is carried out twice at a time.
-- A job is begun three times at most. An error in the job itself is final.
-- A canceled job is stopped at the next renewal.
+  at once. That process dies with its worker (on Linux), and when the lease is gone, so that no job is carried out twice
+  at a time; and whatever it records, it records together with a look at the lease.
+- A job is begun three times at most. An error in data or code is final; what may pass is tried again after a pause.
+- The time limit is kept from outside: code cannot catch it.
+- A cancelled job is stopped at once.
+- What the process prints goes to the job's journal, and to the run's log in the storage.
 - While Redis is away a training goes on, and an idle worker waits for it.
 
 SIGTERM lets the training in hand end first; a second SIGTERM stops it.
@@ -17,45 +20,57 @@ SIGTERM lets the training in hand end first; a second SIGTERM stops it.
 
 from __future__ import annotations
 
-import ctypes
+import gc
+import importlib
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
 import time
+from contextlib import suppress
+from dataclasses import replace
+from random import Random
 from typing import Any
 
+from redis.client import Pipeline
 from redis.exceptions import WatchError
 from rq import Queue, Worker
 from rq.exceptions import DeserializationError, StopRequested
 from rq.executions import Execution
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import get_version, now
 from rq.worker.base import WorkerStatus
 
-import services.trainer.job  # noqa: F401  here, so that each training starts with scikit-learn loaded
 from modelmill import keys, logs
 from modelmill.connections import AWAY, Redis, connect
 from modelmill.definitions_file import load
-from modelmill.errors import InvalidRequest, ModelmillError, RunEnded, Unavailable
+from modelmill.errors import InvalidRequest, ModelmillError, RunEnded, Unavailable, UnknownName
 from modelmill.registry import Registry
-from services.trainer.jobs.queue import KEPT_SECONDS, TRAIN
-from services.trainer.jobs.recovery import ATTEMPTS, LEASE, SWEEP, recover
+from modelmill.runs import new_run_id
+from modelmill.storage import Storage
+from services.trainer.jobs import horse, outcome
+from services.trainer.jobs.horse import Horse, Unlimited
+from services.trainer.jobs.journal import KEPT_SECONDS, Journal, archive
+from services.trainer.jobs.priority import PriorityQueue
+from services.trainer.jobs.recovery import LEASE, SWEEP, recover
+from services.trainer.jobs.retry import ATTEMPTS, may_pass, pause
+from services.trainer.jobs.run_record import sentence
+from services.trainer.jobs.usage import Usage
+from services.trainer.jobs.view import FUNCTIONS, attempt_of
 from services.trainer.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
 
-RENEWAL = 3
+RENEWAL = 2
 """Seconds between two renewals of a lease."""
 ALIVE = 15
 """Seconds after which a worker that gives no sign counts as dead."""
 OLDEST_REDIS = (6, 2, 0)
 """Before it there is no BLMOVE, and RQ would pop jobs into nowhere."""
-PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+PRELOADED = "services.trainer.job"
+"""Imported before the first fork, so that each training starts with scikit-learn loaded."""
 
 
 class TrainJob(Job):
@@ -64,6 +79,10 @@ class TrainJob(Job):
     success_callback = failure_callback = stopped_callback = None
     lease = ""
     """The key that its worker keeps from expiring while this attempt goes on."""
+    run = ""
+    """The id for the run that this attempt makes."""
+    before: str | None = None
+    """The run of the attempt before."""
 
     @property
     def func(self) -> Any:
@@ -72,8 +91,10 @@ class TrainJob(Job):
         Raises:
             InvalidRequest: for any other.
         """
-        if self.func_name != TRAIN or self.instance is not None:
-            raise InvalidRequest(f"function {self.func_name!r} may not run here; only {TRAIN!r} may")
+        if self.func_name not in FUNCTIONS or self.instance is not None:
+            raise InvalidRequest(
+                f"function {self.func_name!r} may not run here; only {' and '.join(map(repr, FUNCTIONS))} may"
+            )
         if self._success_callback_name or self._failure_callback_name or self._stopped_callback_name:
             raise InvalidRequest("a job with callbacks may not run here")
         return super().func
@@ -89,9 +110,11 @@ class TrainWorker(Worker):
     """Carries out trainings; see the module."""
 
     job_class = TrainJob
+    queue_class = PriorityQueue
+    death_penalty_class = Unlimited
     max_connection_wait_time = 5.0
 
-    def __init__(self, redis: Redis, registry: Registry) -> None:
+    def __init__(self, redis: Redis, registry: Registry, storage: Storage) -> None:
         if get_version(redis) < OLDEST_REDIS:
             raise Unavailable(f"Redis is {'.'.join(map(str, get_version(redis)))}; expected at least 6.2")
         super().__init__(
@@ -100,10 +123,10 @@ class TrainWorker(Worker):
             connection=redis,
             serializer=JSONSerializer,
             default_result_ttl=KEPT_SECONDS,
-            job_monitoring_interval=RENEWAL,
             maintenance_interval=SWEEP,
         )
         self.registry = registry
+        self.storage = storage
 
     @property
     def asked_to_stop(self) -> bool:
@@ -120,7 +143,10 @@ class TrainWorker(Worker):
         super().heartbeat(ALIVE, pipeline)
 
     def run_maintenance_tasks(self) -> None:
-        recover(self.queues[0], self.registry)
+        try:
+            recover(self.queues[0], self.registry, self.storage)
+        except OSError as error:
+            log.warning("cannot tidy the storage: %s", error)
         self.last_cleaned_at = now()  # type: ignore[assignment]
 
     def _pubsub_exception_handler(self, error: Exception, pubsub: Any, thread: Any) -> None:
@@ -135,7 +161,6 @@ class TrainWorker(Worker):
         if execution is None:
             self.log.info("job %s is no longer to be done", job.id)
             return
-        self.fork_work_horse(job, queue)
         self.monitor_work_horse(job, queue, execution)
         self.set_state(WorkerStatus.IDLE)
 
@@ -152,13 +177,7 @@ class TrainWorker(Worker):
                     if not waits:
                         pipe.execute()
                         return None
-                    if job.retries_left is None:
-                        job.retries_left = ATTEMPTS - 1
-                    pipe.hset(job.key, "retries_left", job.retries_left)
-                    pipe.persist(job.key)
-                    execution = Execution.create(job, LEASE, pipeline=pipe, worker_name=self.name)
-                    job.prepare_for_execution(self.name, pipeline=pipe)
-                    self.set_state(WorkerStatus.BUSY, pipeline=pipe)
+                    execution = self._begin(job, pipe)
                     pipe.execute()
             except WatchError:
                 continue
@@ -166,50 +185,174 @@ class TrainWorker(Worker):
             self.executions[execution.id] = execution
             return execution
 
-    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
-        return LEASE
+    def _begin(self, job: Any, pipe: Pipeline) -> Execution:
+        """Queue the commands by which an attempt begins."""
+        if job.retries_left is None:
+            job.retries_left = ATTEMPTS - 1
+        job.run, job.before = new_run_id(), job.meta.get("run")
+        kept = {"run": job.run, "reason": job.meta.get("reason", "")}
+        job.meta = kept
+        pipe.hset(job.key, mapping={"retries_left": job.retries_left, "meta": job.serializer.dumps(kept)})
+        pipe.persist(job.key)
+        execution = Execution.create(job, LEASE, pipeline=pipe, worker_name=self.name)
+        job.prepare_for_execution(self.name, pipeline=pipe)
+        self.set_state(WorkerStatus.BUSY, pipeline=pipe)
+        return execution
 
-    def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
-        """Renew the lease; stop the job if it was canceled, deleted, or given to another worker meanwhile."""
+    def monitor_work_horse(self, job: Any, queue: Queue, execution: Execution) -> None:
+        """Let a process do the job; renew its lease and keep its log meanwhile, and the time limit."""
+        journal = Journal(self.connection, job.id, execution.key)
+        job.started_at = now()
+        begun = time.monotonic()
+        process = Horse.fork(journal, job.run, lambda: self.main_work_horse(job, queue))
+        self._horse_pid = process.pid
+        limit = None
+        while not process.wait(min(RENEWAL, _left(job, begun))):
+            if _left(job, begun) <= 0:
+                limit = job.timeout
+                process.kill()
+            elif not self._renew(job, execution):
+                process.kill()
+        self._horse_pid = 0
+        self.executions.pop(execution.id, None)
+        status, usage = process.end()
+        process.output.ship(fenced=not self._ended_by_itself(job))
+        if status != 0:
+            self._record_killed(job, queue, execution, status, limit, usage)
+        self._keep_log(journal, job)
+
+    def _renew(self, job: Job, execution: Execution) -> bool:
+        """Renew the lease; False where the job was cancelled, deleted, or given to another worker meanwhile.
+
+        The time limit is read again, too: the process learns from the definitions what the model says of it.
+        """
         try:
-            if self._is_ours(job, execution):
-                super().maintain_heartbeats(job, execution)
-            else:
-                self.kill_horse()
+            if not self._is_ours(job, execution):
+                return False
+            self.maintain_heartbeats(job, execution)
+            job.timeout = int(self.connection.hget(job.key, "timeout") or job.timeout or 0)
         except AWAY as error:
             log.warning("cannot renew the lease on job %s: %s", job.id, error)
+        return True
 
-    def handle_job_failure(self, job: Job, queue: Queue, *args: Any, **kwargs: Any) -> None:
-        """Record the failure, if the job is still ours. What the job itself raised is not tried again, but that its
-        lease had expired is."""
-        execution: Execution = kwargs["execution"]
-        if not self._is_ours(job, execution):
-            with self.connection.pipeline() as pipe:
-                self.cleanup_execution(job, pipeline=pipe, execution=execution)
-                pipe.execute()
-            return
-        if not self.is_horse:
-            job.get_meta()  # what the dead process noted, so that it is not overwritten
-        elif sys.exc_info()[0] is not RunEnded:
-            job.retries_left = 0
-        super().handle_job_failure(job, queue, *args, **kwargs)
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
+        return LEASE
 
     def _is_ours(self, job: Job, execution: Execution) -> bool:
         """Whether our claim is still in the list of started jobs, which cancelation and recovery take it off."""
         return self.connection.zscore(job.started_job_registry.key, execution.composite_key) is not None
 
+    def _ended_by_itself(self, job: Any) -> bool:
+        """Whether the run has ended, and not because its lease was gone."""
+        with suppress(UnknownName):
+            return self.registry.runs.get(job.run).status not in ("running", "lost")
+        return False
+
+    def _keep_log(self, journal: Journal, job: Any) -> None:
+        """Write the log of the run into the storage, where there is such a run, and say that no more of it comes."""
+        try:
+            run = self.registry.runs.get(job.run)
+            archive(self.storage, journal, run.model, run.id)
+        except (UnknownName, OSError) as error:
+            log.warning("the log of run %s is not kept: %s", job.run, error)
+        journal.close()
+
+    # --- the outcome
+
+    def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
+        """RQ writes a heartbeat here, whoever the job belongs to by now."""
+        job.ended_at = now()
+
+    def handle_job_success(self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution) -> None:
+        """Record that the job has finished, if it is still ours."""
+        if outcome.succeed(job, queue, execution, lambda pipe: self._count(job, pipe, failed=False)):
+            self._enqueue_dependents_safely(queue, job)
+
+    def handle_job_failure(
+        self,
+        job: Job,
+        queue: Queue,
+        started_job_registry: Any = None,
+        exc_string: str = "",
+        execution: Execution | None = None,
+    ) -> None:
+        """Record that the job raised an error, if it is still ours; one that may pass is tried again."""
+        error = sys.exc_info()[1]
+        if execution is None or error is None:
+            return
+        wait: float | None = None
+        if isinstance(error, RunEnded):
+            wait = 0.0
+        elif may_pass(error):
+            wait = pause(attempt_of(job), Random())
+        self._fail(job, queue, execution, sentence(error), exc_string, wait)
+
+    def _fail(
+        self, job: Job, queue: Queue, execution: Execution, error: str, traceback: str, wait: float | None
+    ) -> None:
+        def count(pipe: Pipeline) -> None:
+            self._count(job, pipe, failed=True)
+
+        ours = outcome.fail(job, queue, execution, count, error=error, traceback=traceback, pause=wait)
+        if ours and job.get_status(refresh=False) == JobStatus.FAILED:
+            self._enqueue_dependents_safely(queue, job)
+
+    def _count(self, job: Job, pipe: Pipeline, *, failed: bool) -> None:
+        if failed:
+            self.increment_failed_job_count(pipe)
+        else:
+            self.increment_successful_job_count(pipe)
+        if job.started_at and job.ended_at:
+            self.increment_total_working_time(job.ended_at - job.started_at, pipe)
+
+    def _record_killed(
+        self, job: Any, queue: Queue, execution: Execution, status: int, limit: int | None, usage: Usage
+    ) -> None:
+        """Record that the process did not end by itself: the time limit is final, anything else is tried again."""
+        job.get_meta()  # what the dead process noted, so that it is not overwritten
+        job.ended_at = now()
+        stopped = self._stopped_job_id == job.id  # by a command of RQ's, or by the cancelation that has closed all
+        self._stopped_job_id = None
+        if limit is not None:
+            reason, wait = f"time limit of {limit} s: the training was stopped", None
+        elif stopped:
+            reason, wait = "stopped by a command to its worker", None
+        else:
+            reason, wait = f"its process ended unexpectedly: {horse.how(status)}", 0.0
+        with suppress(UnknownName, RunEnded):
+            run = horse.with_usage(self.registry.runs.get(job.run), usage)
+            # The cancelation has taken the lease, but whose process it was is certain.
+            self.registry.runs.measured(replace(run, lease="") if run.status == "cancelled" else run)
+            if limit is not None:
+                self.registry.runs.fail(run, reason, "")
+            elif stopped:
+                self.registry.runs.cancel(run, "rq")
+            else:
+                self.registry.runs.lose(run, reason)
+        if stopped and self._is_ours(job, execution):
+            job.cancel()
+        self._fail(job, queue, execution, reason, "", wait)
+        self.connection.delete(keys.STORAGE_SWEPT)  # it may have left a package
+
     # --- in the process that trains
 
-    def main_work_horse(self, job: Job, queue: Queue) -> None:
-        """Carry out the job, and die with the worker, which alone renews the lease."""
-        if _libc is not None:
-            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != self.pid:  # the worker died before the line above
-                os._exit(1)
+    def main_work_horse(self, job: Any, queue: Queue) -> None:
+        """Carry out the job, and die with the worker, which alone renews the lease, or with the lease."""
+        horse.die_with(os.getppid() if self.pid is None else self.pid)
+        horse.die_without(self.connection, job.lease)
+        logging.getLogger("rq.worker").setLevel(logging.WARNING)  # the log is the training's own
         super().main_work_horse(job, queue)
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
         """Nothing: the claim has done it, and to repeat it here could undo a cancelation."""
+
+
+def _left(job: Job, begun: float) -> float:
+    """Seconds that are left of a job's time limit; RQ knows -1 as none."""
+    limit = job.timeout
+    if limit is None or limit <= 0:
+        return RENEWAL
+    return float(max(0.0, begun + limit - time.monotonic()))
 
 
 def main() -> None:
@@ -217,13 +360,20 @@ def main() -> None:
     logs.configure("worker")
     try:
         settings = TrainerSettings.read()
+        if settings.train_openmp_wait:  # read by OpenMP when it is loaded, so before scikit-learn is
+            os.environ["OMP_WAIT_POLICY"] = settings.train_openmp_wait
+        importlib.import_module(PRELOADED)
         load(settings.definitions)
+        storage = Storage(settings.storage_url)
     except ModelmillError as error:
         sys.exit(str(error))
     registry = Registry(connect(settings.redis_url, timeout=settings.redis_timeout))
     while True:
         try:
-            worker = TrainWorker(connect(settings.redis_url, timeout=settings.redis_timeout, text=False), registry)
+            redis = connect(settings.redis_url, timeout=settings.redis_timeout, text=False)
+            worker = TrainWorker(redis, registry, storage)
+            gc.collect()
+            gc.freeze()  # what is loaded stays, and a collection in the forked process would copy all of its pages
             worker.work()
             if worker.asked_to_stop:
                 return

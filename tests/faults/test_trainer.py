@@ -12,7 +12,7 @@ import pytest
 
 from modelmill.registry import Registry
 from services.trainer.jobs.queue import TrainingQueue
-from services.trainer.jobs.recovery import ATTEMPTS
+from services.trainer.jobs.retry import ATTEMPTS
 from tests.conftest import USERS_MILL, RedisServer
 from tests.eventually import eventually
 from tests.trainer.conftest import FeatureStub, environment, feature_stub  # noqa: F401  fixtures
@@ -99,7 +99,7 @@ def test_after_the_training_process_is_killed_the_job_runs_again_at_once(
     first = working(queue, job)
     os.kill(horses(worker)[0], signal.SIGKILL)
     eventually(lambda: queue.job(job).run not in (None, first), within=3, saying="the job has begun again")
-    eventually(lambda: registry.runs.get(first).status == "failed", within=BOUND, saying="the first run is closed")
+    eventually(lambda: registry.runs.get(first).status == "lost", within=BOUND, saying="the first run is closed")
     gate.unlink()
     assert ended(queue, job).status == "finished"
     assert worker.poll() is None
@@ -119,7 +119,7 @@ def test_a_job_whose_process_is_killed_each_time_has_failed_after_three_attempts
     assert view.status == "failed"
     assert "signal 9" in view.error
     eventually(lambda: not registry.runs.running(), within=BOUND, saying="all runs are closed")
-    assert {run.status for run in registry.runs.newest("user_target")} == {"failed"}
+    assert {run.status for run in registry.runs.newest("user_target")} == {"lost"}
     assert len(registry.runs.newest("user_target")) == ATTEMPTS
 
 
@@ -175,6 +175,6 @@ def test_a_worker_that_slept_too_long_can_write_nothing_of_its_run(
         os.kill(pid, signal.SIGCONT)
     eventually(lambda: not lives(horse), within=30, saying="the late process gives up")
     assert len(registry.versions("user_target")) == 1
-    assert registry.runs.get(first).status == "failed"
+    assert registry.runs.get(first).status == "lost"
     assert registry.runs.get(first).version is None
     assert queue.job(job).status == "finished"

@@ -14,7 +14,7 @@ from modelmill.definitions_file import load
 Load = Callable[[str], Definitions]
 
 PRELUDE = """\
-from modelmill import Aggregate, Entity, Model, Source, at_random, by_group, cron, every, feature
+from modelmill import Aggregate, Entity, Model, Source, after, at_random, by_group, cron, every, feature
 user = Entity("user", key="user_id")
 item = Entity("item", key="item_id")
 users = Source("users", entity=user, columns={"a": float, "b": float | None, "target": int})

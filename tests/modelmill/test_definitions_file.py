@@ -236,6 +236,12 @@ MISTAKES = {
     "unknown group": (model(more='split=by_group("shop")'), "'shop' is no feature or input of the model, no join key"),
     "label as segment": (model(more='segments=["target"]'), "segments: 'target' is no feature or input"),
     "bad schedule": (model(more='train=cron("every day")'), "cron('every day'): expected five fields"),
+    "rows of nothing": (model(more='train=after(rows=5, source="user")'), "source 'user' is not known"),
+    "no trigger": (model(more='train="daily"'), "train='daily'; expected every(seconds=60), cron(...), or a list"),
+    "trigger twice": (
+        model(more="train=[every(seconds=60), every(seconds=60, daily=5)]"),
+        "train has 'every 60 s' twice; expected it once",
+    ),
     "bad interval": (model(more="train=every(seconds=0)"), "every(seconds=0): expected a whole number of at least 1"),
 }
 

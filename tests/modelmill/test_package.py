@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import hashlib
+import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 
 from modelmill import package
 from modelmill.errors import PackageError
-from modelmill.package import ESTIMATOR, GRAPH, MANIFEST, Input, Manifest
+from modelmill.package import ESTIMATOR, GRAPH, MANIFEST, Input, Manifest, Parity, Range, Tensor
 from modelmill.storage import Storage
+from tests.predictor import packages
 
 FILES = {GRAPH: b"the graph's bytes", ESTIMATOR: b"the estimator's bytes"}
 WRITTEN = Manifest(
@@ -27,6 +32,11 @@ WRITTEN = Manifest(
     label="target",
     metrics={"accuracy": 0.1 + 0.2, "whole": 1.0},
     example={"a": 1.5, "hour": 3, "name": "ü"},
+    parity=Parity(100, 0.0, 1e-9, 1e-9),
+    tensors=[Tensor("a", "float64", [-1, 1])],
+    outputs=[Tensor("label", "int64", [-1])],
+    ranges={"a": Range(0.5, -1.0, 1.0), "hour": Range(0.0, values=["x"])},
+    environment={"python": "3.11.2"},
 )
 
 
@@ -64,10 +74,31 @@ def test_a_wrong_byte_anywhere_is_refused_by_the_file_s_name(file: str, storage:
     for content in flipped(path.read_bytes()):
         path.write_bytes(content)
         with pytest.raises(PackageError, match=file):
-            package.read(storage, folder, GRAPH if file == MANIFEST else file)
+            package.read(storage, folder)
 
 
-@pytest.mark.parametrize("file", [GRAPH, MANIFEST])
+@pytest.mark.parametrize("served_by", ["onnx", "skops"])
+def test_a_wrong_byte_at_any_place_of_a_real_package_is_refused(served_by: str, storage: Storage) -> None:
+    described, content = packages.served_by_scikit_learn(RandomForestClassifier(5, random_state=0))
+    files = {ESTIMATOR: content}
+    if served_by == "onnx":
+        described, files[GRAPH] = packages.manifest(), packages.classifier()
+    folder = package.write(storage, described, files)
+    places = random.Random(0)
+    for file in (*files, MANIFEST):
+        path = Path(storage.path(f"{folder}/{file}"))
+        whole = path.read_bytes()
+        for position in {0, len(whole) - 1, *(places.randrange(len(whole)) for _ in range(30))}:
+            spoilt = bytearray(whole)
+            spoilt[position] ^= 1 << places.randrange(8)
+            path.write_bytes(spoilt)
+            with pytest.raises(PackageError, match=file):
+                package.read(storage, folder)
+        path.write_bytes(whole)
+    assert package.read(storage, folder)[1] == files[GRAPH if served_by == "onnx" else ESTIMATOR]
+
+
+@pytest.mark.parametrize("file", [GRAPH, ESTIMATOR, MANIFEST])
 def test_a_file_that_is_cut_off_is_refused(file: str, storage: Storage, folder: str) -> None:
     content = storage.read(f"{folder}/{file}")
     storage.write(f"{folder}/{file}", content[: len(content) // 2])
@@ -75,7 +106,7 @@ def test_a_file_that_is_cut_off_is_refused(file: str, storage: Storage, folder: 
         package.read(storage, folder)
 
 
-@pytest.mark.parametrize("file", [GRAPH, MANIFEST])
+@pytest.mark.parametrize("file", [GRAPH, ESTIMATOR, MANIFEST])
 def test_a_missing_file_is_named(file: str, storage: Storage, folder: str) -> None:
     Path(storage.path(f"{folder}/{file}")).unlink()
     with pytest.raises(PackageError, match=f"a file is missing: .*{file}"):
@@ -90,28 +121,63 @@ def test_what_is_no_manifest_is_refused(text: bytes, storage: Storage, folder: s
 
 
 def test_a_manifest_of_another_schema_version_is_refused(storage: Storage, folder: str) -> None:
-    newer = Manifest(**{**vars(WRITTEN), "schema_version": 2})
+    newer = Manifest(**{**vars(WRITTEN), "schema_version": 3})
     storage.write(f"{folder}/{MANIFEST}", newer.to_json())
-    with pytest.raises(PackageError, match="schema_version 2, expected 1"):
+    with pytest.raises(PackageError, match="schema_version 3, expected 1 or 2"):
         package.read(storage, folder)
 
 
 def test_a_file_that_the_manifest_does_not_list_is_refused(storage: Storage, folder: str) -> None:
     storage.write(f"{folder}/intruder.onnx", b"graph")
-    with pytest.raises(PackageError, match=r"intruder.onnx differs from its SHA-256"):
+    with pytest.raises(PackageError, match=r"intruder.onnx is not listed in manifest.json"):
         package.read(storage, folder, "intruder.onnx")
 
 
-def test_a_package_that_was_not_finished_does_not_exist(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = storage.write
+def test_a_package_of_the_first_schema_version_is_still_served(storage: Storage, folder: str) -> None:
+    later = (
+        "answer",
+        "runtime",
+        "runtime_reason",
+        "trusted",
+        "parity",
+        "tensors",
+        "outputs",
+        "ranges",
+        "environment",
+        "sha256",
+    )
+    raw = orjson.loads(storage.read(f"{folder}/{MANIFEST}"))
+    old = {name: value for name, value in raw.items() if name not in later} | {"schema_version": 1}
+    seal = hashlib.sha256(orjson.dumps(old)).hexdigest()
+    storage.write(f"{folder}/{MANIFEST}", orjson.dumps(old | {"sha256": seal}, option=orjson.OPT_INDENT_2))
+    manifest, content = package.read(storage, folder)
+    assert (manifest.runtime, manifest.parity, manifest.ranges, content) == ("onnx", None, {}, FILES[GRAPH])
 
-    def fails_at_the_manifest(name: str, content: bytes) -> None:
-        if name.endswith(MANIFEST):
+
+@pytest.mark.parametrize("fails_at", [ESTIMATOR, MANIFEST])
+def test_of_a_package_that_was_not_finished_nothing_is_left(
+    fails_at: str, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def full(source: str, target: str) -> None:
+        if target.endswith(fails_at):
             raise OSError("disk full")
-        write(name, content)
+        replace(source, target)
 
-    monkeypatch.setattr(storage, "write", fails_at_the_manifest)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="disk full"):
         package.write(storage, WRITTEN, FILES)
+    folder = Path(storage.path(package.location(WRITTEN.model, WRITTEN.run)))
+    assert list(folder.iterdir()) == []
     with pytest.raises(PackageError, match=f"a file is missing: .*{MANIFEST}"):
         package.read(storage, package.location(WRITTEN.model, WRITTEN.run))
+
+
+def test_a_package_lies_on_any_file_system(request: pytest.FixtureRequest) -> None:
+    storage = Storage(f"memory://{request.node.name}")
+    folder = package.write(storage, WRITTEN, FILES)
+    assert package.read(storage, folder, ESTIMATOR)[1] == FILES[ESTIMATOR]
+    storage.write(f"{folder}/{ESTIMATOR}", b"spoilt")
+    with pytest.raises(PackageError, match=f"{ESTIMATOR} differs from its SHA-256"):
+        package.read(storage, folder)

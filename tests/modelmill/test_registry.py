@@ -52,7 +52,7 @@ def contents(server: RedisServer) -> dict[bytes, bytes]:
 def test_a_run_is_the_same_after_a_way_through_redis(registry: Registry) -> None:
     run = begin(
         registry,
-        trigger="schedule",
+        trigger="every",
         version=None,
         features=["a", "user.b"],
         params={"clf__C": "1.0", "a.b.c": ""},
@@ -72,10 +72,10 @@ def test_a_run_is_plain_text_in_redis(registry: Registry, fake_redis: Redis) -> 
 
 
 def test_a_run_begins_with_its_event(registry: Registry, fake_redis: Redis) -> None:
-    run = begin(registry, trigger="schedule")
+    run = begin(registry, trigger="every")
     [event] = events(fake_redis)
     assert isinstance(event, RunStarted)
-    assert (event.model, event.run, event.trigger) == (MODEL, run.id, "schedule")
+    assert (event.model, event.run, event.trigger) == (MODEL, run.id, "every")
 
 
 def test_a_failed_run_keeps_its_error_and_traceback(registry: Registry, fake_redis: Redis) -> None:

@@ -13,10 +13,12 @@ from modelmill.connections import Redis
 from modelmill.errors import InvalidRequest, UnknownName
 from modelmill.events import (
     DefinitionsApplied,
+    DriftDetected,
     EntityForgotten,
     Event,
     ModelPromoted,
     ModelTrained,
+    QualityDegraded,
     RowsIngested,
     RunFailed,
     RunStarted,
@@ -101,6 +103,9 @@ def test_an_event_is_a_cloud_event_with_its_position_and_a_sentence() -> None:
             "3 rows erased of the one with digest 4f2e1a9c, by ann",
         ),
         (served(0.5), "version 1 predicted 1 rows in 0.5 ms"),
+        (DriftDetected(model="m"), "drift of inputs"),
+        (DriftDetected(model="m", features=["a", "b"], detail="prices rose"), "drift of a, b: prices rose"),
+        (QualityDegraded(model="m", metric="accuracy", detail="below 0.8"), "accuracy has degraded: below 0.8"),
         (failed(), "version 1 answered 404: no such user"),
     ],
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import skops.io
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 from sklearn.compose import make_column_transformer
@@ -96,9 +97,21 @@ def mixed_columns() -> bytes:
     return graph
 
 
-def publish(redis: Redis, storage: Storage, described: Manifest, graph: bytes, *, promote: bool = True) -> Version:
+def served_by_scikit_learn(estimator: Any, label: str = "number", **changes: Any) -> tuple[Manifest, bytes]:
+    """The package of an estimator that is served itself; fitted to tell whether the first input is positive."""
+    import pandas as pd
+
+    numbers = pd.DataFrame(_numbers(3).astype(float), columns=[item.name for item in USER_INPUTS])
+    positive = (numbers["feature_1"] > 0).to_numpy()
+    classes = {"number": [0, 1], "bool": [False, True], "text": ["no", "yes"]}[label]
+    estimator.fit(numbers, np.array(classes, object if label == "text" else None)[positive.astype(int)])
+    described = manifest(runtime="skops", tensor_dtype="float64", classes=classes, **changes)
+    return described, skops.io.dumps(estimator)
+
+
+def publish(redis: Redis, storage: Storage, described: Manifest, content: bytes, *, promote: bool = True) -> Version:
     """Package and register a version, and promote it if asked to."""
-    folder = package.write(storage, described, {package.GRAPH: graph})
+    folder = package.write(storage, described, {described.served: content})
     registry = Registry(redis)
     run = Run(id=described.run, model=described.model, started=utc_now())
     registry.runs.start(run)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis.exceptions
 from flask.testing import FlaskClient
+from sklearn.linear_model import LogisticRegression
 from werkzeug.test import TestResponse
 
 from modelmill import bus, keys, package
@@ -53,6 +54,35 @@ def test_a_prediction_by_key(client: FlaskClient) -> None:
     assert (body["prediction"], body["model"], body["version"]) == (1, "user_target", 1)
     assert math.isclose(body["probabilities"]["0"] + body["probabilities"]["1"], 1, abs_tol=1e-6)
     assert len(bytes.fromhex(body["prediction_id"])) == 16
+
+
+def test_a_model_that_scikit_learn_serves_answers_in_the_same_form(
+    client: FlaskClient, fake_redis: Redis, storage: Storage, reconciler: Reconciler
+) -> None:
+    graph = predict(client, {"user_id": "u1"}).get_json()
+    publish(fake_redis, storage, *packages.served_by_scikit_learn(LogisticRegression()))
+    reconciler.reconcile()
+    body = predict(client, {"user_id": "u1"}).get_json()
+    assert body.keys() == graph.keys()
+    assert (body["prediction"], body["version"]) == (1, 2)
+    assert body["probabilities"].keys() == graph["probabilities"].keys()
+    assert client.get("/models/user_target").get_json()["runtime"] == "skops"
+    assert (
+        predict(client, {"instances": [{"user_id": "u1"}, {"user_id": "u2"}]}).get_json()["predictions"][1][
+            "prediction"
+        ]
+        == 0
+    )
+
+
+def test_values_that_its_estimator_cannot_take_are_an_error_that_says_so(
+    client: FlaskClient, fake_redis: Redis, storage: Storage, reconciler: Reconciler
+) -> None:
+    publish(fake_redis, storage, *packages.served_by_scikit_learn(LogisticRegression()))
+    reconciler.reconcile()
+    answer = predict(client, {"feature_1": 1.0, "feature_2": None, "clicks": 2})
+    assert answer.status_code == 500
+    assert "LogisticRegression raised ValueError: Input X contains NaN" in answer.get_json()["detail"]
 
 
 def test_an_answer_says_how_fresh_its_features_were(client: FlaskClient) -> None:

@@ -6,9 +6,12 @@ import math
 from typing import Any
 
 import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 
-from modelmill.errors import InvalidAnswer, InvalidRequest
+from modelmill.errors import EstimatorFailed, InvalidAnswer, InvalidRequest
 from modelmill.package import Input, Manifest
+from modelmill.sessions import graph_session, open_session
 from services.predictor.inference import infer
 from services.predictor.live import ServedModel
 from services.predictor.loading import warmed_up
@@ -18,7 +21,7 @@ from tests.predictor.packages import USER_INPUTS, manifest
 
 def model(graph: bytes, **changes: Any) -> ServedModel:
     described: Manifest = manifest(**changes)
-    return warmed_up(described.model, 7, described, graph)
+    return warmed_up(described.model, 7, described, graph_session(graph))
 
 
 def test_a_classifier_answers_with_labels_and_probabilities() -> None:
@@ -94,3 +97,45 @@ def test_booleans_go_in_as_numbers() -> None:
         example={"weekend": True, "feature_2": 0.0, "clicks": 0},
     )
     assert infer(flagged, [[True, 0.0, 0], [False, 0.0, 0]]) == infer(flagged, [[1.0, 0.0, 0], [0.0, 0.0, 0]])
+
+
+def served_itself(estimator: Any, label: str = "number", **changes: Any) -> ServedModel:
+    """A model that scikit-learn serves."""
+    described, content = packages.served_by_scikit_learn(estimator, label, **changes)
+    return warmed_up(described.model, 7, described, open_session(described, content))
+
+
+@pytest.mark.parametrize("label, labels", [("number", [1, 0]), ("bool", [True, False]), ("text", ["yes", "no"])])
+def test_scikit_learn_answers_as_a_graph_does(label: str, labels: list[Any]) -> None:
+    answers = infer(served_itself(LogisticRegression(), label), [[3.0, 0.0, 0], [-3.0, 0.0, 0]])
+    assert answers.predictions == labels
+    assert [type(one) for one in answers.predictions] == [type(one) for one in labels]
+    assert answers.probabilities is not None
+    assert answers.probabilities[0][str(labels[0]).lower()] > 0.9
+
+
+def test_scikit_learn_answers_with_labels_alone_where_there_are_no_probabilities() -> None:
+    answers = infer(served_itself(RidgeClassifier()), [[3.0, 0.0, 0]])
+    assert (answers.predictions, answers.probabilities) == ([1], None)
+
+
+def test_scikit_learn_answers_with_numbers() -> None:
+    model = served_itself(LinearRegression(), task="regression")
+    [number] = infer(model, [[3.0, 0.0, 0]]).predictions
+    assert type(number) is float
+
+
+def test_what_lacks_and_scikit_learn_cannot_do_without_is_an_error() -> None:
+    with pytest.raises(
+        EstimatorFailed, match=r"cannot answer for these values: LogisticRegression raised .*contains NaN"
+    ):
+        infer(served_itself(LogisticRegression()), [[None, 0.0, 0]])
+
+
+def test_what_lacks_reaches_scikit_learn_as_nan() -> None:
+    boosting = served_itself(HistGradientBoostingClassifier(max_iter=3))
+    assert infer(boosting, [[3.0, None, None]]).predictions == [1]
+
+
+def test_no_number_is_too_large_for_scikit_learn_that_fits_double_precision() -> None:
+    assert infer(served_itself(HistGradientBoostingClassifier(max_iter=3)), [[1e300, 0.0, 0]]).predictions == [1]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from modelmill import applied, keys, package
 from modelmill.connections import Redis
@@ -13,10 +17,12 @@ from modelmill.definitions_file import load as load_definitions
 from modelmill.errors import PackageError, UnknownName
 from modelmill.package import Input
 from modelmill.registry import Registry
+from modelmill.sessions import TENSORS, open_session
 from modelmill.storage import Storage
 from services.predictor.loading import load
+from tests.own_types import Halved
 from tests.predictor import packages
-from tests.predictor.packages import manifest, publish
+from tests.predictor.packages import manifest, publish, served_by_scikit_learn
 
 
 def test_a_version_is_loaded_with_its_signature(fake_redis: Redis, storage: Storage) -> None:
@@ -54,9 +60,14 @@ def test_a_missing_file_is_refused(fake_redis: Redis, storage: Storage, file: st
     "changes, reason",
     [
         ({"classes": [0, 1, 2]}, "zip"),
-        ({"layout": "columns"}, "its graph has the inputs X; expected feature_1, feature_2, clicks"),
+        ({"layout": "columns"}, "it has the inputs X; expected feature_1, feature_2, clicks"),
         ({"inputs": packages.USER_INPUTS[:2]}, "InvalidArgument"),
         ({"example": {}}, "KeyError: 'feature_1'"),
+        (
+            {"answer": [[0], [[0.5, 0.5]]], "environment": {"scikit-learn": "1.9.1"}},
+            "answers its example with .* and did with .* when it was packed, by scikit-learn 1.9.1; train again",
+        ),
+        ({"answer": [[1]]}, "zip"),
         ({"example": {"feature_1": None, "feature_2": 0.0, "clicks": 0}}, "InvalidAnswer"),
     ],
 )
@@ -68,10 +79,71 @@ def test_a_graph_that_is_not_what_the_manifest_says_is_refused(
         load(Registry(fake_redis), storage, "user_target", 1)
 
 
+@pytest.mark.parametrize("by", ["graph", "scikit-learn"])
+def test_a_model_that_answers_its_example_as_when_it_was_packed_is_served(
+    fake_redis: Redis, storage: Storage, by: str
+) -> None:
+    described, content = (
+        (manifest(), packages.classifier()) if by == "graph" else served_by_scikit_learn(LogisticRegression())
+    )
+    session = open_session(described, content)
+    feed = {node.name: np.array([[0.1, 0.2, 3]], TENSORS[node.type]) for node in session.get_inputs()}
+    answer = [output.tolist() for output in session.run([node.name for node in session.get_outputs()], feed)]
+    publish(fake_redis, storage, replace(described, answer=answer), content)
+    assert load(Registry(fake_redis), storage, "user_target", 1).manifest.answer == answer
+
+
 def test_what_is_no_graph_is_refused(fake_redis: Redis, storage: Storage) -> None:
     publish(fake_redis, storage, manifest(), b"not a graph")
     with pytest.raises(PackageError, match="cannot be served"):
         load(Registry(fake_redis), storage, "user_target", 1)
+
+
+@pytest.mark.parametrize("file", [package.ESTIMATOR, package.MANIFEST])
+def test_a_wrong_byte_in_a_package_without_a_graph_is_refused(fake_redis: Redis, storage: Storage, file: str) -> None:
+    name = f"{publish(fake_redis, storage, *served_by_scikit_learn(LogisticRegression())).package}/{file}"
+    content = bytearray(storage.read(name))
+    content[len(content) // 2] ^= 1
+    storage.write(name, bytes(content))
+    with pytest.raises(PackageError, match=file):
+        load(Registry(fake_redis), storage, "user_target", 1)
+
+
+OWN = "tests.own_types.Halved"
+TRUSTING = """
+from modelmill import Entity, Model, Source
+user = Entity("user", key="user_id")
+users = Source("users", entity=user, columns={"feature_1": float, "feature_2": float | None, "target": int})
+Model("user_target", entities=[user], features=["feature_1"], label="target", estimator=None, trusted=["TYPE"])
+"""
+
+
+def declaring(redis: Redis, folder: Path, trusted: str) -> str:
+    """The fingerprint of applied definitions in which the model trusts a type."""
+    (folder / "mill.py").write_text(TRUSTING.replace("TYPE", trusted))
+    definitions = load_definitions(folder / "mill.py")
+    applied.keep(redis, definitions)
+    return definitions.fingerprint
+
+
+@pytest.mark.parametrize("says", [[], [OWN]])
+def test_an_estimator_of_a_type_that_the_definitions_do_not_trust_is_refused_whatever_its_package_says(
+    fake_redis: Redis, storage: Storage, tmp_path: Path, says: list[str]
+) -> None:
+    definitions = declaring(fake_redis, tmp_path, "tests.own_types.Other")
+    estimator = make_pipeline(Halved(), LogisticRegression())
+    publish(fake_redis, storage, *served_by_scikit_learn(estimator, trusted=says, definitions=definitions))
+    with pytest.raises(PackageError, match=r"cannot be served: .* nobody has reviewed: tests\.own_types\.Halved\."):
+        load(Registry(fake_redis), storage, "user_target", 1)
+
+
+def test_an_estimator_of_a_type_that_the_definitions_trust_is_served(
+    fake_redis: Redis, storage: Storage, tmp_path: Path
+) -> None:
+    definitions = declaring(fake_redis, tmp_path, OWN)
+    estimator = make_pipeline(Halved(), LogisticRegression())
+    publish(fake_redis, storage, *served_by_scikit_learn(estimator, trusted=[OWN], definitions=definitions))
+    assert load(Registry(fake_redis), storage, "user_target", 1).manifest.trusted == [OWN]
 
 
 MILL = """

@@ -13,9 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from examples.users import data
 from examples.users.data import EXAMPLE_USER
 from examples.users.load import load
+from modelmill import bus
 from modelmill.client import Client
+from modelmill.connections import connect
+from modelmill.events import DriftDetected
 from modelmill.local import Local
 from modelmill.settings import Settings
 from tests.conftest import ROOT, USERS_MILL
@@ -28,9 +32,9 @@ pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
 @contextmanager
 def running(folder: Path, *, train: str) -> Iterator[Client]:
-    """A system on free ports with its state in `folder`: the example's definitions with another schedule."""
+    """A system on free ports with its state in `folder`: the example's definitions with other triggers."""
     mill = folder / "mill.py"
-    mill.write_text(USERS_MILL.read_text().replace("every(seconds=60)", train))
+    mill.write_text("from modelmill import after, on\n" + USERS_MILL.read_text().replace("every(seconds=60)", train))
     local = Local.at(folder / "home", mill, free_ports=True)
     try:
         with Client(local.start()) as client:
@@ -63,6 +67,21 @@ def test_scheduled_versions_take_over_under_load_without_a_failed_request(tmp_pa
             eventually(lambda: requests.swaps() >= 3, within=60, saying="three new versions took over")
         assert requests.failures == []
         assert requests.served == sorted(requests.served), "the version that answers only moves forward"
+
+
+def test_rows_and_events_trigger_trainings_that_say_so(tmp_path: Path) -> None:
+    with running(tmp_path, train='[after(rows=1000, cooldown=None), on("drift.detected")]') as client:
+        load(client)
+        file = tmp_path / "users.csv"
+        data.write(file)
+        client.ingest("users", file)
+        eventually(lambda: "after" in triggers(client), within=30, saying="3,000 rows triggered a training")
+        bus.append(connect(client.settings.redis_url, timeout=2), DriftDetected(model="user_target"))
+        eventually(lambda: "on" in triggers(client), within=30, saying="an event triggered a training")
+
+
+def triggers(client: Client) -> set[str]:
+    return {run["trigger"] for run in client.runs()}
 
 
 def test_what_was_trained_is_served_again_after_a_stop_and_a_start(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from modelmill.runs import Run
 from modelmill.storage import Storage
 from services.trainer.app import trainer_app
 from services.trainer.jobs.queue import TrainingQueue
-from services.trainer.jobs.recovery import ATTEMPTS
+from services.trainer.jobs.retry import ATTEMPTS
 from services.trainer.models.overview import Overview
 from services.trainer.recipes import Recipes
 from services.trainer.settings import TrainerSettings
@@ -75,17 +75,20 @@ def parquet(table: pa.Table) -> bytes:
 
 @dataclass
 class FeatureStub:
-    """Answers `POST /training-frames` with `table`, once `open` is set."""
+    """Answers `POST /training-frames` with `table`, once `open` is set; while `failing`, with status 500."""
 
     table: pa.Table = field(default_factory=users_table)
     open: Flag = field(default_factory=Flag)
     asked: list[dict[str, str | None]] = field(default_factory=list)
     url: str = ""
+    failing: bool = False
 
     def __call__(self, request: Request) -> Response:
         assert (request.method, request.path) == ("POST", "/training-frames")
         self.asked.append(request.get_json())
         self.open.wait(60)
+        if self.failing:
+            return Response("out of order", status=500)
         return Response(parquet(self.table), content_type="application/vnd.apache.parquet")
 
 

@@ -41,6 +41,12 @@ def mill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+def test_a_training_on_the_rows_before_a_time_says_as_of_when(registry: Registry, feature_stub: FeatureStub) -> None:
+    done = train("user_target", "backfill", end="2026-01-01T02:00:00Z")
+    run = registry.runs.get(done["run"])
+    assert (run.trigger, run.as_of, feature_stub.asked[0]["end"]) == ("backfill", *["2026-01-01T02:00:00Z"] * 2)
+
+
 def test_a_training_registers_and_promotes_a_version(registry: Registry, feature_stub: FeatureStub) -> None:
     done = train("user_target", by="me", start="2026-01-01T00:00:00+00:00")
     assert (done["version"], done["promoted"]) == (1, True)
@@ -83,6 +89,41 @@ def test_the_package_answers_as_the_estimator_in_it(registry: Registry, tmp_path
     assert manifest.example.keys() == {"feature_1", "feature_2", "feature_3"}
     assert manifest.classes == [0, 1]
     assert manifest.entities == {"user": "user_id"}
+
+
+def test_a_run_says_what_serves_it_and_how_far_that_is_from_the_estimator(registry: Registry) -> None:
+    run = registry.runs.get(train("user_target")["run"])
+    assert (run.runtime, run.runtime_reason) == ("onnx float32", "")
+    assert run.parity["rows"] == run.rows_test
+    assert 0 < run.parity["max_difference"] < 1e-5
+
+
+OWN = "from tests.own_types import doubled\n"
+DOUBLED = "make_pipeline(FunctionTransformer(doubled), "
+
+
+def test_what_has_no_graph_is_served_by_scikit_learn_and_scored_by_its_package(
+    registry: Registry, mill: Path, tmp_path: Path
+) -> None:
+    """The estimator is made of a function of the user's own, which the definitions trust."""
+    text = (
+        mill.read_text()
+        .replace("make_pipeline(", DOUBLED)
+        .replace("import StandardScaler", "import FunctionTransformer, StandardScaler")
+    )
+    mill.write_text(OWN + text)
+    with pytest.raises(InvalidRequest, match=r"nobody has reviewed: tests\.own_types\.doubled"):
+        train("user_target")
+    mill.write_text(OWN + text.replace('label="target"', 'label="target", trusted=["tests.own_types.doubled"]'))
+    first, second = (registry.runs.get(train("user_target")["run"]) for _ in range(2))
+    assert (first.runtime, first.parity["max_difference"]) == ("skops", 0)
+    assert "FunctionTransformer is not supported" in first.runtime_reason
+    assert "champion version 1 " in second.decision
+    assert "cannot be compared" not in second.decision
+    manifest, _ = package.read(Storage(f"file://{tmp_path}/storage"), first.package)
+    assert manifest.files.keys() == {package.ESTIMATOR}
+    assert manifest.trusted == ["tests.own_types.doubled"]
+    assert manifest.ranges.keys() == {"feature_1", "feature_2", "feature_3"}
 
 
 def test_the_same_data_has_the_same_fingerprint(registry: Registry, feature_stub: FeatureStub) -> None:

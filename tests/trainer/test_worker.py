@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,10 @@ from rq import Queue
 from rq.job import Callback
 
 from modelmill.registry import Registry
-from services.trainer.jobs.queue import TRAIN, TrainingQueue
+from services.trainer.jobs import feed
+from services.trainer.jobs.journal import log_name
+from services.trainer.jobs.queue import TrainingQueue
+from services.trainer.jobs.view import TRAIN
 from services.trainer.worker import TrainJob
 from tests.conftest import ROOT, USERS_MILL, RedisServer
 from tests.eventually import eventually
@@ -23,6 +27,54 @@ from tests.trainer.conftest import FeatureStub, serving
 from tests.trainer.workers import Start, ended, horses, lives, waiting_for_frame, workers
 
 pytestmark = pytest.mark.redis
+
+STAGES = ("queued", "frame", "fit", "evaluate", "package", "register", "done")
+MORE_MODELS = """
+
+def like_user_target(name, estimator, **more):
+    features = ["feature_1", "feature_2", "feature_3"]
+    Model(name, entities=[user], features=features, label="target", estimator=estimator, **more)
+
+
+def talkative():
+    import logging, os, subprocess, warnings
+
+    print("printed")
+    logging.getLogger("mine").warning("logged")
+    warnings.warn("warned")
+    os.write(2, b"written by a library\\n")
+    subprocess.run(["echo", "echoed by a child"])
+    return classifier()
+
+
+def hungry():
+    import time
+
+    begun, held = time.process_time(), bytearray(200_000_000)
+    while time.process_time() - begun < 0.5:
+        held[0] = 1
+    return classifier()
+
+
+def stubborn():
+    import time
+    from sklearn.linear_model import LogisticRegression
+
+    class Stubborn(LogisticRegression):
+        def fit(self, inputs, label):
+            while True:
+                try:
+                    time.sleep(60)
+                except Exception:
+                    pass
+
+    return Stubborn()
+
+
+like_user_target("talkative", talkative)
+like_user_target("hungry", hungry)
+like_user_target("stubborn", stubborn, timeout="3s")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +100,14 @@ def stub() -> Iterator[FeatureStub]:
 
 @pytest.fixture(scope="module")
 def env(redis_server: RedisServer, stub: FeatureStub, folder: Path) -> dict[str, str]:
+    mill = folder / "mill.py"
+    mill.write_text(USERS_MILL.read_text() + MORE_MODELS)
     return {
         **os.environ,
         "MODELMILL_REDIS_URL": redis_server.url,
         "MODELMILL_FEATURE_URL": stub.url,
         "MODELMILL_STORAGE_URL": f"file://{folder}/storage",
-        "MODELMILL_DEFINITIONS": str(USERS_MILL),
+        "MODELMILL_DEFINITIONS": str(mill),
         "PYTHONPATH": str(folder),
         "OMP_NUM_THREADS": "1",
     }
@@ -87,6 +141,7 @@ def crew(shared_crew: Crew) -> Crew:
 @pytest.fixture(autouse=True)
 def answering(stub: FeatureStub) -> None:
     stub.open.set()
+    stub.failing = False
     stub.asked.clear()
 
 
@@ -175,12 +230,81 @@ def test_a_canceled_job_is_stopped_and_its_worker_goes_on(
     job = queue.enqueue("user_target")
     waiting_for_frame(queue, job, stub)
     [horse] = horses(crew.worker)
-    assert queue.cancel(job, registry, by="me").status == "canceled"
+    assert queue.cancel(job, registry, by="me").status == "cancelled"
     eventually(lambda: not lives(horse), within=5, saying="the process that trained is gone")
     stub.open.set()
     assert ended(queue, queue.enqueue("user_target")).status == "finished"
-    assert queue.job(job).status == "canceled"
-    assert [run.error for run in registry.runs.newest("user_target", limit=2)] == ["", "canceled by me"]
+    assert queue.job(job).status == "cancelled"
+    assert [run.error for run in registry.runs.newest("user_target", limit=2)] == ["", "cancelled by me"]
+
+
+def test_the_time_limit_of_a_model_cannot_be_caught_by_its_code(queue: TrainingQueue, registry: Registry) -> None:
+    job = ended(queue, queue.enqueue("stubborn"))
+    assert (job.status, job.error) == ("failed", "time limit of 3 s: the training was stopped")
+    assert job.run is not None
+    run = registry.runs.get(job.run)
+    assert (run.status, run.stage, run.error) == ("failed", "fit", job.error)
+    assert queue.rq.job_ids == [], "it is not tried again"
+    assert ended(queue, queue.enqueue("user_target")).status == "finished", "the worker goes on"
+
+
+def test_a_fault_that_may_pass_is_tried_again_after_a_pause(
+    queue: TrainingQueue, registry: Registry, stub: FeatureStub
+) -> None:
+    stub.failing = True
+    job = queue.enqueue("user_target")
+    eventually(lambda: queue.job(job).status == "scheduled", within=10, saying="it waits for its second attempt")
+    view = queue.job(job)
+    assert view.attempt == 1
+    assert "out of order" in view.reason
+    stub.failing = False
+    view = ended(queue, job)
+    assert (view.status, view.attempt) == ("finished", 2)
+    again, first = registry.runs.newest("user_target", limit=2)
+    assert (first.status, first.attempt, first.retry_reason) == ("failed", 1, "")
+    assert (again.status, again.attempt, again.retry_reason) == ("succeeded", 2, first.error)
+
+
+def test_what_user_code_says_is_live_in_the_journal_and_then_in_the_storage(
+    queue: TrainingQueue, registry: Registry, folder: Path
+) -> None:
+    job = ended(queue, queue.enqueue("talkative"))
+    assert job.run is not None
+    file = folder / "storage" / log_name("talkative", job.run)
+    eventually(file.exists, within=5, saying="the log is in the storage")
+    events = "".join(feed.follow(queue, job.job, None))
+    for said in ("printed", "logged", "warned", "written by a library", "echoed by a child"):
+        assert said in file.read_text()
+        assert said in events
+    stages = re.findall(r'event: stage\ndata: .*"stage":"(\w+)"', events)
+    assert tuple(dict.fromkeys(stages)) == STAGES
+
+
+def test_what_a_run_takes_is_recorded(queue: TrainingQueue, registry: Registry) -> None:
+    job = ended(queue, queue.enqueue("hungry"))
+    assert job.run is not None
+    run = registry.runs.get(job.run)
+    assert run.peak_memory_mb > 250
+    assert 0.5 < run.cpu_seconds < 10
+
+
+def test_rq_sees_the_same_queue(queue: TrainingQueue, redis_server: RedisServer, env: dict[str, str]) -> None:
+    rq = str(Path(sys.executable).parent / "rq")
+    command = [rq, "info", "--url", redis_server.url]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
+    assert "train" in said
+    assert "1 workers, 1 queues" in said
+
+
+def test_a_plain_rq_worker_can_carry_out_the_same_jobs(environment: dict[str, str], real_redis: RedisServer) -> None:
+    queue = TrainingQueue(real_redis.client(text=False))
+    job = queue.enqueue("user_target")
+    rq = str(Path(sys.executable).parent / "rq")
+    command = f"{rq} worker train --burst --url {real_redis.url} --serializer rq.serializers.JSONSerializer"
+    own = environment | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command.split(), check=True, capture_output=True, cwd=ROOT, env=own, timeout=60)
+    assert (queue.job(job).status, queue.job(job).error) == ("finished", "")
+    assert Registry(real_redis.client()).aliases("user_target") == {"champion": 1}
 
 
 def test_health_tells_whether_a_worker_of_this_host_lives(
@@ -211,7 +335,7 @@ def test_after_sigkill_of_the_worker_its_job_runs_again_within_15_s(
     assert ended(queue, job).status == "finished"
     again, lost = registry.runs.newest("user_target", limit=2)
     assert (again.status, again.job) == ("succeeded", job)
-    assert (lost.status, lost.stage, lost.job) == ("failed", "frame", job)
+    assert (lost.status, lost.stage, lost.job) == ("lost", "frame", job)
     assert lost.error.startswith("worker lost")
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from services.trainer.jobs.queue import JobView, TrainingQueue
+from services.trainer.jobs.queue import TrainingQueue
+from services.trainer.jobs.view import ENDED_NAMES, JobView
 from tests.conftest import ROOT
 from tests.eventually import eventually
 from tests.trainer.conftest import FeatureStub
@@ -36,8 +37,7 @@ def workers(environment: dict[str, str], log: Path) -> Iterator[Start]:
 
 def ended(queue: TrainingQueue, job: str, within: float = 30) -> JobView:
     """The job once it has ended."""
-    states = ("finished", "failed", "canceled")
-    eventually(lambda: queue.job(job).status in states, within=within, saying=f"job {job} ends")
+    eventually(lambda: queue.job(job).status in ENDED_NAMES, within=within, saying=f"job {job} ends")
     return queue.job(job)
 
 

@@ -5,15 +5,14 @@ Jobs are JSON, never pickles, and name their function as text, so that nothing o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
 from redis.client import Pipeline
-from rq import Queue
-from rq.exceptions import DeserializationError, NoSuchJobError
+from rq.command import send_stop_job_command
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.registry import CanceledJobRegistry
 from rq.serializers import JSONSerializer
@@ -21,43 +20,21 @@ from rq.serializers import JSONSerializer
 from modelmill import keys
 from modelmill.connections import Redis
 from modelmill.errors import Conflict, QueueFull, RunEnded, UnknownName
-from modelmill.events import iso
 from modelmill.registry import Registry
+from services.trainer.jobs.journal import KEPT_SECONDS, append_to
+from services.trainer.jobs.priority import Priority, PriorityQueue, number_of, scheduled
+from services.trainer.jobs.view import CANCELLED, ENDED, TRAIN, JobView, arguments_of, view
 
-TRAIN = "services.trainer.job.train"
-"""The function that a job names."""
-KEPT_SECONDS = 24 * 3600
-"""How long an ended job can still be looked at; its run is kept for good."""
 LISTED = 50
 """Ended jobs of each kind that a list shows."""
-ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.STOPPED)
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobView:
-    """A job as people see it. Times are ISO 8601 in UTC, absent ones None."""
+@dataclass(frozen=True)
+class Requested:
+    """The job that a request for a training led to; `existing` where it waited or ran already."""
 
     job: str
-    url: str
-    model: str | None
-    """None for a job that is no training of ours."""
-    status: str
-    """As RQ names it: queued, started, finished, failed, canceled or stopped."""
-    stage: str
-    progress: float
-    """Share of the work that is done."""
-    position: int | None
-    """Jobs that wait before it; None unless it waits too."""
-    run: str | None
-    rows: int | None
-    """Rows to train on, once they are known."""
-    trigger: str
-    by: str
-    enqueued: str | None
-    started: str | None
-    ended: str | None
-    error: str
-    """Why it failed, in one sentence; the run has the traceback."""
+    existing: bool
 
 
 class TrainingQueue:
@@ -65,9 +42,60 @@ class TrainingQueue:
 
     def __init__(self, redis: Redis, *, timeout: int = 3600, limit: int = 1000) -> None:
         self.redis = redis
-        self.rq = Queue(keys.QUEUE, connection=redis, serializer=JSONSerializer)
+        self.rq = PriorityQueue(keys.QUEUE, connection=redis, serializer=JSONSerializer)
         self.timeout = timeout
         self.limit = limit
+
+    def request(
+        self,
+        model: str,
+        data: str,
+        *,
+        trigger: str = "manual",
+        by: str = "",
+        start: str | None = None,
+        end: str | None = None,
+        priority: Priority = "normal",
+        timeout: int | None = None,
+    ) -> Requested:
+        """The training of `model` on this span that waits already, or runs on the same data; else a new one.
+
+        `data` is the position of the data now, see `snapshot`. Of any number of requests at once one enqueues.
+
+        Raises:
+            QueueFull: where `limit` trainings wait.
+        """
+
+        def ask(pipe: Pipeline) -> Requested:
+            if there := self.joinable(pipe, model, start, end, data):
+                pipe.multi()
+                return Requested(there, existing=True)
+            pipe.multi()
+            job = self.enqueue(
+                model, trigger=trigger, by=by, start=start, end=end, priority=priority, timeout=timeout, pipeline=pipe
+            )
+            return Requested(job, existing=False)
+
+        requested: Requested = self.redis.transaction(ask, keys.TRAININGS, value_from_callable=True)
+        return requested
+
+    def joinable(self, pipe: Pipeline, model: str, start: str | None, end: str | None, data: str) -> str | None:
+        """The job that a request for this training joins, if there is one; `pipe` watches `keys.TRAININGS`.
+
+        One that waits has read nothing yet. One that runs is joined as long as it has not read other data than there
+        are now. That a job has ended, in whatever way, frees its place: there is nothing to release.
+        """
+        found = pipe.hget(keys.TRAININGS, _place(model, start, end))
+        if found is None:
+            return None
+        try:
+            job = Job.fetch(found.decode(), connection=self.redis, serializer=JSONSerializer)
+        except NoSuchJobError:
+            return None
+        status = job.get_status(refresh=False)
+        if status in ENDED or (status == JobStatus.STARTED and job.meta.get("data", data) != data):
+            return None
+        return str(job.id)
 
     def enqueue(
         self,
@@ -77,9 +105,13 @@ class TrainingQueue:
         by: str = "",
         start: str | None = None,
         end: str | None = None,
+        priority: Priority = "normal",
+        timeout: int | None = None,
         pipeline: Pipeline | None = None,
     ) -> str:
-        """Append a training and return its job's id; with `pipeline` it is appended when that is executed.
+        """Add a training whatever waits or runs, and return its job's id; further requests for the same join it.
+
+        With `pipeline`, which must be in MULTI, it is added when that is executed.
 
         Raises:
             QueueFull: where `limit` trainings wait.
@@ -87,20 +119,26 @@ class TrainingQueue:
         waiting = self.rq.count
         if waiting >= self.limit:
             raise QueueFull(waiting, self.limit)
-        job = self.rq.enqueue_call(
+        pipe = self.redis.pipeline() if pipeline is None else pipeline
+        job = self.rq.create_job(
             TRAIN,
             kwargs={"model": model, "trigger": trigger, "by": by, "start": start, "end": end},
-            timeout=self.timeout,
+            timeout=timeout or self.timeout,
             result_ttl=KEPT_SECONDS,
             failure_ttl=KEPT_SECONDS,
             description=f"train {model} ({trigger}{f' by {by}' if by else ''})",
-            pipeline=pipeline,
         )
+        pipe.hset(job.key, keys.JOB_PRIORITY, number_of(priority))
+        pipe.hset(keys.TRAININGS, _place(model, start, end), job.id)
+        pipe.sadd(self.rq.redis_queues_keys, self.rq.key)
+        self.rq._enqueue_job(job, pipeline=pipe)  # `enqueue_job` looks at dependencies, of which there are none
+        if pipeline is None:
+            pipe.execute()
         return str(job.id)
 
     def job(self, job_id: str) -> JobView:
         """The job of this id, or `UnknownName`."""
-        return self._view(self._fetch(job_id))
+        return view(self.rq, self._fetch(job_id))
 
     def jobs(self) -> list[JobView]:
         """Jobs that wait or run, then those that ended last, newest first."""
@@ -113,11 +151,12 @@ class TrainingQueue:
         ):
             newest += registry.get_job_ids(0, LISTED - 1, desc=True, cleanup=False)
         ended = sorted(self._fetch_all(newest), key=lambda job: job.ended_at or job.created_at, reverse=True)
-        return [self._view(job) for job in (*reversed(active), *ended[:LISTED])]
+        return [view(self.rq, job) for job in (*reversed(active), *ended[:LISTED])]
 
-    def is_pending(self, model: str) -> bool:
-        """Whether a training of `model` waits or runs."""
-        return any(_arguments(job).get("model") == model for job in self._active())
+    def is_pending(self, model: str, *, but: str = "") -> bool:
+        """Whether a training of `model` waits or runs, other than those that the trigger `but` asked for."""
+        known = (arguments_of(job) for job in self._active())
+        return any(job.get("model") == model and job.get("trigger") != but for job in known)
 
     def cancel(self, job_id: str, registry: Registry, *, by: str = "") -> JobView:
         """Take a waiting job off the queue, or stop a running one: its worker kills it within seconds.
@@ -131,24 +170,46 @@ class TrainingQueue:
         job = self._fetch(job_id)
         status = job.get_status()
         if status in ENDED:
-            raise Conflict(f"job {job_id} has ended already: {status.value}", job=job_id, status=status.value)
+            raise Conflict(f"job {job_id} has ended already: {self.job(job_id).status}", job=job_id)
         if run_id := job.get_meta().get("run"):
             try:
-                registry.runs.fail(registry.runs.get(run_id), f"canceled{f' by {by}' if by else ''}", "")
+                registry.runs.cancel(registry.runs.get(run_id), by)
             except UnknownName:
-                pass  # the job has only just begun and not recorded it yet
+                pass  # not recorded yet, and without its lease it will not be
             except RunEnded as ended:
-                if job.get_status() != JobStatus.QUEUED:
+                if job.get_status() not in (JobStatus.QUEUED, JobStatus.SCHEDULED):
                     raise Conflict(f"job {job_id} has ended already: {ended.detail}", job=job_id) from None
-        job.cancel()
-        self.redis.expire(job.key, KEPT_SECONDS)
+        self._mark_cancelled(job, by)
+        # At once; should the message be lost, its worker sees within two seconds that the job is not its any more.
+        with suppress(InvalidJobOperation):  # it has never begun
+            send_stop_job_command(self.redis, job_id, serializer=JSONSerializer)
         return self.job(job_id)
 
+    def _mark_cancelled(self, job: Job, by: str) -> None:
+        """Take it from wherever it is, and its lease from whoever works on it."""
+        said = f"cancelled{f' by {by}' if by else ''}"
+
+        def change(pipe: Pipeline) -> None:
+            started = self.rq.started_job_registry.get_job_and_execution_ids(cleanup=False)
+            leases = [Execution(execution, owner, self.redis).key for owner, execution in started if owner == job.id]
+            if job.is_canceled:
+                raise Conflict(f"job {job.id} has ended already: {CANCELLED}", job=job.id)
+            pipe.multi()
+            job.cancel(pipeline=pipe)
+            pipe.expire(job.key, KEPT_SECONDS)
+            if leases:
+                pipe.delete(*leases)
+            ended = [{"kind": "end", "status": CANCELLED, "error": said}]
+            append_to(pipe, job.id, ended if leases else [*ended, {"kind": "closed"}])
+
+        self.redis.transaction(change, job.key)
+
     def _active(self) -> list[Job]:
-        """Jobs that wait or run, in the order of the queue, running ones first."""
+        """Jobs that wait or run, in the order of the queue, running ones first, those that wait for a time last."""
         running = self.rq.started_job_registry.get_job_ids(cleanup=False)
         taken = self.rq.intermediate_queue.get_job_ids()
-        return self._fetch_all(dict.fromkeys([*running, *taken, *self.rq.get_job_ids()]))
+        later = scheduled(self.rq).get_job_ids(cleanup=False)
+        return self._fetch_all(dict.fromkeys([*running, *taken, *self.rq.get_job_ids(), *later]))
 
     def _fetch(self, job_id: str) -> Job:
         try:
@@ -160,50 +221,7 @@ class TrainingQueue:
         found = Job.fetch_many(list(ids), connection=self.redis, serializer=JSONSerializer)
         return [job for job in found if job is not None]
 
-    def _view(self, job: Job) -> JobView:
-        status = job.get_status(refresh=False)
-        arguments = _arguments(job)
-        waits = status == JobStatus.QUEUED  # a job that waits again still has the marks of its last attempt
-        meta: dict[str, Any] = {} if waits else job.meta
-        return JobView(
-            job=job.id,
-            url=f"/jobs/{job.id}",
-            model=arguments.get("model"),
-            status=status.value,
-            stage="queued" if waits else meta.get("stage", ""),
-            progress=meta.get("progress", 0.0),
-            position=self.rq.get_job_position(job.id) if waits else None,
-            run=meta.get("run"),
-            rows=meta.get("rows"),
-            trigger=arguments.get("trigger", "manual"),
-            by=arguments.get("by", ""),
-            enqueued=_time(job.enqueued_at),
-            started=None if waits else _time(job.started_at),
-            ended=None if waits else _time(job.ended_at),
-            error=_error(job, status),
-        )
 
-
-def _arguments(job: Job) -> dict[str, Any]:
-    """The keyword arguments of a training, also of one that was enqueued from the shell; of others none."""
-    try:
-        if job.func_name != TRAIN:
-            return {}
-        names = ("model", "trigger", "by", "start", "end")
-        return {**dict(zip(names, job.args, strict=False)), **job.kwargs}
-    except (DeserializationError, TypeError):
-        return {}
-
-
-def _error(job: Job, status: JobStatus) -> str:
-    if status != JobStatus.FAILED:
-        return ""
-    if known := job.meta.get("error"):
-        return str(known)
-    result = job.latest_result()
-    lines = (result.exc_string or "").strip().splitlines() if result else []
-    return re.sub(r"^(?:\w+\.)+(\w+: )", r"\1", lines[-1]) if lines else "unknown"
-
-
-def _time(moment: datetime | None) -> str | None:
-    return iso(moment) if moment else None
+def _place(model: str, start: str | None, end: str | None) -> str:
+    """The field of `keys.TRAININGS` for this training."""
+    return f"{model}|{start or ''}|{end or ''}"

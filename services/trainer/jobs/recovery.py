@@ -3,7 +3,9 @@ and by the trainer's HTTP process.
 
 - A job that was taken from the queue and never claimed goes back to the head of the queue.
 - A job whose worker no longer renews its lease waits again, `ATTEMPTS` attempts in all; then it has failed.
-- A run whose lease has expired is closed as failed, `worker lost`. It could record nothing more in any case.
+- A job that waits for its next attempt goes into the queue when its time has come.
+- A run whose lease has expired is closed as `lost`, and its log is kept. It could record nothing more in any case.
+- What a run without a version has left in the storage is removed, see `sweeping`.
 
 Each is one transaction that first looks whether it is still so; any number of processes may do it at once. What decides
 is whether keys have expired by the clock of Redis, so the hosts' clocks need not agree.
@@ -11,7 +13,6 @@ is whether keys have expired by the clock of Redis, so the hosts' clocks need no
 
 from __future__ import annotations
 
-import json
 import logging
 from threading import Event as Flag
 
@@ -20,14 +21,20 @@ from redis.exceptions import WatchError
 from rq import Queue, worker_registration
 from rq.executions import Execution
 from rq.job import Job, JobStatus
-from rq.job_lifecycle import record_job_failure
 from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegistry
 from rq.serializers import JSONSerializer
 
+from modelmill import keys
 from modelmill.connections import AWAY
 from modelmill.errors import RunEnded
 from modelmill.registry import Registry
-from services.trainer.jobs.queue import KEPT_SECONDS
+from modelmill.storage import Storage
+from services.trainer.jobs import outcome
+from services.trainer.jobs.journal import KEPT_SECONDS, Journal, archive
+from services.trainer.jobs.priority import scheduled
+from services.trainer.jobs.retry import ATTEMPTS
+from services.trainer.jobs.sweeping import sweep
+from services.trainer.jobs.view import ENDED
 
 log = logging.getLogger(__name__)
 
@@ -35,26 +42,33 @@ SWEEP = 2
 """Seconds between two looks."""
 LEASE = 10
 """Seconds for which a job belongs to a worker that does not renew its claim."""
-ATTEMPTS = 3
-"""How often a job is begun before it has failed."""
+STORAGE_SWEEP = 60
+"""Seconds between two looks at the storage, by one process each."""
+FORGET = "if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then return redis.call('HDEL', KEYS[1], ARGV[1]) end"
 LOST = "worker lost: its process ended, or did not renew its claim on the job in time"
 
 
-def recover(queue: Queue, registry: Registry) -> None:
+def recover(queue: Queue, registry: Registry, storage: Storage) -> None:
     """Put everything right that a killed worker has left."""
     requeue_unclaimed(queue)
     requeue_abandoned(queue)
-    close_lost_runs(registry)
+    requeue_due(queue)
+    if close_lost_runs(registry, storage):
+        queue.connection.delete(keys.STORAGE_SWEPT)  # they may have left a package
     _tidy(queue)
+    if queue.connection.set(keys.STORAGE_SWEPT, "", nx=True, ex=STORAGE_SWEEP):
+        sweep(registry, storage)
 
 
-def watch(queue: Queue, registry: Registry, stop: Flag) -> None:
+def watch(queue: Queue, registry: Registry, storage: Storage, stop: Flag) -> None:
     """`recover` every `SWEEP` seconds until `stop` is set."""
     while not stop.wait(SWEEP):
         try:
-            recover(queue, registry)
+            recover(queue, registry, storage)
         except AWAY as error:
             log.warning("cannot look for abandoned jobs: %s", error)
+        except OSError as error:
+            log.warning("cannot tidy the storage: %s", error)
 
 
 def requeue_unclaimed(queue: Queue) -> None:
@@ -106,26 +120,45 @@ def _abandon(queue: Queue, pipe: Pipeline, execution: Execution) -> None:
     if job is None or job.get_status(refresh=False) != JobStatus.STARTED:
         pipe.execute()
         return
-    again = job.should_retry
-    if again:
-        job.retry(queue, pipe)
+    if job.should_retry:
+        outcome.again(job, queue, pipe, LOST, pause=0)
     else:
-        job.meta["error"] = f"{LOST}; that was attempt {ATTEMPTS} of {ATTEMPTS}"
-        pipe.hset(job.key, "meta", json.dumps(job.meta))
-        record_job_failure(job, job.meta["error"], pipe)
+        outcome.give_up(job, pipe, f"{LOST}; that was attempt {ATTEMPTS} of {ATTEMPTS}", "", execution)
     pipe.execute()
-    log.warning("job %s was abandoned by its worker; %s", job.id, "it waits again" if again else "it has failed")
 
 
-def close_lost_runs(registry: Registry) -> None:
-    """Close the runs whose leases have expired."""
+def requeue_due(queue: Queue) -> None:
+    """Put jobs into the queue that waited for their next attempt until now."""
+    waiting = scheduled(queue)
+    for job_id in map(bytes.decode, queue.connection.zrangebyscore(waiting.key, "-inf", _now(queue))):
+        try:
+            with queue.connection.pipeline() as pipe:
+                pipe.watch(waiting.key, Job.key_for(job_id))
+                if pipe.zscore(waiting.key, job_id) is None:
+                    continue
+                job = Job.fetch_many([job_id], connection=queue.connection, serializer=JSONSerializer)[0]
+                pipe.multi()
+                pipe.zrem(waiting.key, job_id)
+                if job is not None and job.get_status(refresh=False) == JobStatus.SCHEDULED:
+                    queue._enqueue_job(job, pipeline=pipe)
+                pipe.execute()
+        except WatchError:
+            continue  # cancelled, or someone else was quicker
+
+
+def close_lost_runs(registry: Registry, storage: Storage) -> int:
+    """Close the runs whose leases have expired; return how many."""
+    closed = 0
     for run in registry.runs.running():
         if run.lease and not registry.redis.exists(run.lease):
             try:
-                registry.runs.fail(run, LOST, "")
+                registry.runs.lose(run, LOST)
                 log.warning("run %s of %s is closed: %s", run.id, run.model, LOST)
             except RunEnded:
                 continue  # it has just ended by itself
+            closed += 1
+            archive(storage, Journal(registry.redis, run.job), run.model, run.id)
+    return closed
 
 
 def _tidy(queue: Queue) -> None:
@@ -135,6 +168,18 @@ def _tidy(queue: Queue) -> None:
     canceled = CanceledJobRegistry(queue=queue)
     queue.connection.zremrangebyscore(canceled.key, "-inf", int(_now(queue)) - KEPT_SECONDS)
     worker_registration.clean_worker_registry(queue)
+    _forget_ended(queue)
+
+
+def _forget_ended(queue: Queue) -> None:
+    """Drop what `keys.TRAININGS` says of jobs that have ended: nobody would join them, but the hash would grow."""
+    places = queue.connection.hgetall(keys.TRAININGS)
+    if not places:
+        return
+    found = Job.fetch_many([job.decode() for job in places.values()], queue.connection, serializer=JSONSerializer)
+    for (place, held), job in zip(places.items(), found, strict=True):
+        if job is None or job.get_status(refresh=False) in ENDED:
+            queue.connection.eval(FORGET, 1, keys.TRAININGS, place, held)
 
 
 def _now(queue: Queue) -> float:

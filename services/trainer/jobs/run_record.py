@@ -10,21 +10,25 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import orjson
+from redis.client import Pipeline
 from rq.job import Job
 
 from modelmill.connections import AWAY
 from modelmill.errors import ModelmillError, RunEnded
 from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.runs import Run, lease_of, require_lease
+from services.trainer.jobs import usage
+from services.trainer.jobs.journal import append_to
 
 log = logging.getLogger(__name__)
 
-PROGRESS = {"frame": 0.0, "fit": 0.2, "evaluate": 0.7, "package": 0.8, "register": 0.95, "done": 1.0}
+PROGRESS = {"queued": 0.0, "frame": 0.0, "fit": 0.2, "evaluate": 0.7, "package": 0.8, "register": 0.95, "done": 1.0}
 """Stage to the share of the work that lies before it."""
 PACKAGES = ("scikit-learn", "numpy", "pandas", "skl2onnx", "onnxruntime", "skops")
 LONGEST_PARAMETER = 500
@@ -37,12 +41,13 @@ class RunRecord:
         self.registry = registry
         self.run = run
         self.job = job
+        self._shown: dict[str, Any] = {}
 
     @contextmanager
     def recording(self) -> Iterator[RunRecord]:
         """Record that the run begins, and that it failed if the block raises."""
         self.registry.runs.start(self.run)
-        self._show(run=self.run.id)
+        self._show(run=self.run.id, stage=self.run.stage, progress=0.0)
         try:
             yield self
         except BaseException as error:
@@ -62,29 +67,60 @@ class RunRecord:
         self.run = replace(self.run, seconds={**self.run.seconds, name: round(time.perf_counter() - begun, 6)})
 
     def note(self, **known: Any) -> None:
-        """Record what is known by now."""
-        self.run = replace(self.run, **known)
+        """Record what is known by now, and what it has taken until now."""
+        self.run = replace(self.run, **known, **asdict(usage.of_this_process()))
         self.registry.runs.update(self.run)
         self._show(stage=self.run.stage, progress=PROGRESS[self.run.stage], rows=self.run.rows_train)
 
+    def progress(self, share: float) -> None:
+        """Show that this share of the present stage is done.
+
+        Raises:
+            RunEnded: where the run's lease has expired.
+        """
+        begin, end = PROGRESS[self.run.stage], _after(self.run.stage)
+        self._show(stage=self.run.stage, progress=round(begin + share * (end - begin), 4), rows=self.run.rows_train)
+
     def done(self) -> None:
         """Let the job show that all is done; the run itself says so since its registration."""
-        self._show(stage="done", progress=PROGRESS["done"])
+        self.run = replace(self.run, **asdict(usage.of_this_process()))
+        self.registry.runs.measured(self.run)
+        self._show(stage="done", progress=PROGRESS["done"], rows=self.run.rows_train)
 
     def _show(self, **known: Any) -> None:
-        if self.job is not None:
-            self.job.meta.update(known)
-            self.job.save_meta()  # type: ignore[no-untyped-call]
+        """Let the job show it, and its journal tell it, while it has its lease."""
+        job = self.job
+        if job is None:
+            return
+        job.meta.update(known)
+        entry = {"kind": "stage", "run": self.run.id, **{name: str(value) for name, value in known.items()}}
+
+        def change(pipe: Pipeline) -> None:
+            require_lease(pipe, self.run)
+            pipe.multi()
+            pipe.hset(job.key, "meta", orjson.dumps(job.meta))
+            if "stage" in known and known != self._shown:
+                append_to(pipe, job.id, [entry])
+
+        self.registry.redis.transaction(change, *lease_of(self.run))
+        self._shown = known
 
     def _fail(self, error: BaseException) -> None:
         """Record the error; it is on its way to RQ already, so nothing else may take its place."""
         try:
             self.run = self.registry.runs.fail(self.run, sentence(error), traceback.format_exc())
             self._show(error=self.run.error)
+            self.registry.runs.measured(replace(self.run, **asdict(usage.of_this_process())))
         except RunEnded as ended:
             log.warning("%s", ended)
         except AWAY as away:
             log.error("cannot record that run %s failed: %s", self.run.id, away)
+
+
+def _after(stage: str) -> float:
+    """The share of the work that is done when `stage` ends."""
+    later = list(PROGRESS)
+    return PROGRESS[later[min(later.index(stage) + 1, len(later) - 1)]]
 
 
 def sentence(error: BaseException) -> str:

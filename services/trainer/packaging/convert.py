@@ -3,114 +3,85 @@
 Tried in this order, until one is good: one tensor of all inputs (`matrix`, numbers only) before a tensor an input
 (`columns`), and single precision, which is faster, before double.
 
-A graph is good when on every held-out row its labels equal the estimator's, its probabilities are within 1e-5 of the
-estimator's, and its numbers within 1e-4 of the estimator's, relative to the larger of the number and the spread of all.
-Where no graph is good, one in single precision still is that differs on at most 1 row in 1,000 (or on 1), all of them
-rows on which the estimator itself gives that other answer when its inputs move by one unit of single precision: they
-lie on the edge of a decision.
+A graph is good when on every held-out row its labels equal the estimator's, and its probabilities or numbers are within
+the tolerance. Where no graph is good, one in single precision still is that differs on at most the tolerated share of
+the rows, all of them rows on which the estimator itself gives that other answer when its inputs move by one unit of
+single precision: they lie on the edge of a decision.
 """
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
+from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
+from sklearn.ensemble import VotingClassifier
 
 from modelmill.errors import InvalidRequest
-from modelmill.package import Input
-from services.trainer.evaluation.answers import task_of
-from services.trainer.packaging.graph import MATRIX, Graph, Layout
+from modelmill.package import MATRIX, Input, Layout, Parity, Precision
+from modelmill.sessions import graph_session
+from services.trainer.evaluation.answers import Answers
+from services.trainer.packaging.graph import Graph
+from services.trainer.packaging.parity import OwnAnswers, Tolerance
 
-PROBABILITY_TOLERANCE = 1e-5
-NUMBER_TOLERANCE = 1e-4
-EDGE_SHARE = 1e-3
-"""Share of the rows that may differ where they lie on the edge of a decision."""
-Precision = Literal["float32", "float64"]
+
+class NoGraph(Exception):
+    """No graph answers as the estimator does; the text says why not, for each that was tried."""
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A graph and how to feed it."""
+    """A graph, how to feed it, and what it answers."""
 
-    graph: bytes
+    content: bytes
+    graph: Graph
     layout: Layout
     tensor_dtype: Precision
-    edge_rows: int
-    """Held-out rows that it answers otherwise than the estimator, each on the edge of a decision."""
-
-    def __str__(self) -> str:
-        edge = f", {self.edge_rows} rows on the edge of a decision differ" if self.edge_rows else ""
-        return f"{self.layout}, {self.tensor_dtype}{edge}"
+    parity: Parity
 
 
-def convert(estimator: Any, inputs: Sequence[Input], rows: pd.DataFrame) -> Converted:
-    """The graph of the fitted `estimator`, checked on the held-out `rows`.
+def convert(
+    estimator: Any, inputs: Sequence[Input], rows: pd.DataFrame, own: OwnAnswers, tolerance: Tolerance
+) -> Converted:
+    """The graph of the fitted `estimator`, checked on the held-out `rows`, for which it answers `own`.
 
     Raises:
-        InvalidRequest: where there is none, with the reason for each that was tried.
+        NoGraph: where there is none.
     """
-    own = _Answers.of(estimator, rows)
     reasons: dict[str, list[str]] = {}
     nearly = None
     for layout, precision in _candidates(inputs):
         try:
             content = _graph(estimator, inputs, layout, precision)
-            differing = own.differing(Graph(content, list(rows.columns), layout, precision).run(rows))
+            graph = Graph(graph_session(content), list(rows.columns), layout, precision)
+            outputs = graph.run(rows)
+            differing = own.differing(outputs, tolerance)
         except Exception as error:  # neither skl2onnx's nor ONNX Runtime's errors have a common root
-            reasons.setdefault(_first_line(error), []).append(f"{layout} {precision}")
+            reasons.setdefault(_reason(error), []).append(f"{layout} {precision}")
             continue
+        few = precision == "float32" and differing.sum() <= max(1, tolerance.edge_share * len(rows))
         if not differing.any():
-            return Converted(content, layout, precision, 0)
-        reasons[f"it answers {differing.sum()} of {len(rows)} held-out rows otherwise"] = [f"{layout} {precision}"]
-        if precision == "float32" and nearly is None and differing.sum() <= max(1, EDGE_SHARE * len(rows)):
-            nearly = Converted(content, layout, precision, int(differing.sum())), differing
-    if nearly and _on_edge(estimator, nearly[0], rows[nearly[1]]):
+            return Converted(content, graph, layout, precision, own.parity(outputs))
+        reasons[_difference(own, outputs, differing)] = [f"{layout} {precision}"]
+        if few and nearly is None and tolerance.edge_share:
+            parity = own.parity(outputs, int(differing.sum()))
+            nearly = Converted(content, graph, layout, precision, parity), differing
+    if nearly and _on_edge(estimator, nearly[0].graph, rows[nearly[1]], tolerance):
         return nearly[0]
-    tried = "; ".join(f"{reason} ({', '.join(candidates)})" for reason, candidates in reasons.items())
-    raise InvalidRequest(
-        f"estimator {type(estimator).__name__} has no ONNX graph that answers as it does: {tried}{_too_fine(rows)}"
-    )
+    raise NoGraph(f"{_listed(reasons)}{_too_fine(rows)}")
 
 
-@dataclass(frozen=True)
-class _Answers:
-    """What an estimator answers for n rows: labels and maybe probabilities, or numbers."""
-
-    labels: np.ndarray | None
-    numbers: np.ndarray
-    """[n, classes] probabilities, or [n, 1] numbers of a regression, or [n, 0]."""
-    tolerance: np.ndarray
-    """[n, 1]: how far a graph's numbers may be off."""
-
-    @classmethod
-    def of(cls, estimator: Any, rows: pd.DataFrame) -> _Answers:
-        answer = np.asarray(estimator.predict(rows))
-        if task_of(estimator) == "regression":
-            if answer.reshape(len(rows), -1).shape[1] != 1:
-                raise InvalidRequest(f"estimator {type(estimator).__name__} predicts several numbers; expected one")
-            numbers = answer.reshape(-1, 1).astype(np.float64)
-            return cls(None, numbers, NUMBER_TOLERANCE * np.maximum(np.abs(numbers), numbers.std()))
-        has_probabilities = hasattr(estimator, "predict_proba")
-        numbers = estimator.predict_proba(rows) if has_probabilities else np.empty((len(rows), 0))
-        return cls(answer, numbers, np.full((len(rows), 1), PROBABILITY_TOLERANCE))
-
-    def differing(self, outputs: list[np.ndarray]) -> np.ndarray:
-        """Which rows a graph with these outputs answers otherwise."""
-        if self.labels is None:
-            return self._off(outputs[0])
-        wrong: np.ndarray = outputs[0].astype(self.labels.dtype) != self.labels
-        return wrong | self._off(outputs[1]) if self.numbers.shape[1] else wrong
-
-    def _off(self, numbers: np.ndarray) -> np.ndarray:
-        close = np.abs(numbers.reshape(self.numbers.shape) - self.numbers) <= self.tolerance
-        off: np.ndarray = ~close.all(axis=1)  # NaN is never close
-        return off
+def _difference(own: OwnAnswers, outputs: list[np.ndarray], differing: np.ndarray) -> str:
+    most = own.parity(outputs).max_relative_difference
+    return f"it answers {differing.sum()} of {len(differing)} held-out rows otherwise, by at most {most:.3g}"
 
 
 def _candidates(inputs: Sequence[Input]) -> Iterator[tuple[Layout, Precision]]:
@@ -127,7 +98,7 @@ def _graph(estimator: Any, inputs: Sequence[Input], layout: Layout, precision: P
     else:
         types = [(i.name, (StringTensorType if i.dtype == "str" else number)([None, 1])) for i in inputs]
     has_probabilities = hasattr(estimator, "predict_proba")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_flattening(estimator):
         warnings.simplefilter("ignore")  # theirs, about each other's versions
         model = convert_sklearn(
             estimator, initial_types=types, options={"zipmap": False} if has_probabilities else None
@@ -140,6 +111,20 @@ def _graph(estimator: Any, inputs: Sequence[Input], layout: Layout, precision: P
     return content
 
 
+@contextmanager
+def _without_flattening(estimator: Any) -> Iterator[None]:
+    """Let voting classifiers be converted, which skl2onnx refuses for how they transform, whatever they predict."""
+    found = [one for one in (estimator, *estimator.get_params().values()) if isinstance(one, VotingClassifier)]
+    flattening = [one for one in found if one.flatten_transform]
+    for one in flattening:
+        one.flatten_transform = False
+    try:
+        yield
+    finally:
+        for one in flattening:
+            one.flatten_transform = True
+
+
 def _rename_inputs(graph: Any, names: Sequence[str]) -> None:
     """Give the inputs of a graph their own names again, of which skl2onnx keeps only letters and digits."""
     renamed = {item.name: name for item, name in zip(graph.input, names, strict=True)}
@@ -149,9 +134,9 @@ def _rename_inputs(graph: Any, names: Sequence[str]) -> None:
         node.input[:] = [renamed.get(name, name) for name in node.input]
 
 
-def _on_edge(estimator: Any, converted: Converted, rows: pd.DataFrame) -> bool:
+def _on_edge(estimator: Any, graph: Graph, rows: pd.DataFrame, tolerance: Tolerance) -> bool:
     """Whether on each of `rows` the estimator gives the graph's answer for inputs one unit of float32 away."""
-    outputs = Graph(converted.graph, list(rows.columns), converted.layout, converted.tensor_dtype).run(rows)
+    outputs = graph.run(rows)
     unexplained = np.ones(len(rows), np.bool_)
     for direction in (-np.inf, None, np.inf):
         moved = rows.copy()
@@ -160,7 +145,7 @@ def _on_edge(estimator: Any, converted: Converted, rows: pd.DataFrame) -> bool:
                 single = rows[name].to_numpy(np.float32)
                 towards = single if direction is None else np.float32(direction)
                 moved[name] = np.nextafter(single, towards).astype(np.float64)
-        unexplained &= _Answers.of(estimator, moved).differing(outputs)
+        unexplained &= OwnAnswers.of(Answers.of(estimator, moved)).differing(outputs, tolerance)
     return not unexplained.any()
 
 
@@ -176,6 +161,22 @@ def _too_fine(rows: pd.DataFrame) -> str:
     return f"; single precision cannot tell all values of {', '.join(map(repr, fine))} apart: scale or shift them"
 
 
-def _first_line(error: Exception) -> str:
+def _listed(reasons: Mapping[str, Sequence[str]]) -> str:
+    """All reasons in one sentence, each with the candidates that it goes for unless it is that of all."""
+    if len(reasons) == 1:
+        return next(iter(reasons))
+    return "; ".join(f"{reason} ({', '.join(candidates)})" for reason, candidates in reasons.items())
+
+
+def _reason(error: Exception) -> str:
+    """Why a candidate failed: the first line of its error, without what only the libraries' authors need."""
+    if isinstance(error, InvalidRequest):
+        return error.detail
+    if isinstance(error, MissingShapeCalculator | MissingConverter):
+        kind = re.search(r"<class '(?:[\w.]+\.)?(\w+)'>", str(error))
+        return f"skl2onnx has no converter for {kind[1] if kind else 'it'}"
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
+    first = re.sub(
+        r"^\[ONNXRuntimeError\] : \d+ : \w+ : |\. You may raise an issue at \S+", "", lines[0] if lines else ""
+    )
+    return f"{type(error).__name__}: {first[:200]}"

@@ -1,40 +1,32 @@
-"""An ONNX graph that answers as an estimator of scikit-learn does, so that the same scorers score it."""
+"""A package that answers as an estimator of scikit-learn does, so that the same scorers score it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
-import onnxruntime
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
 
-from modelmill.package import Manifest
-
-MATRIX = "inputs"
-"""Name of the only tensor of a graph with the layout `matrix`."""
-Layout = Literal["matrix", "columns"]
+from modelmill.package import MATRIX, Layout, Manifest
+from modelmill.sessions import Session, open_session
 
 
 class Graph:
-    """Runs a graph on DataFrames, in one thread, as the predictor does."""
+    """Runs a session on DataFrames, in one thread, as the predictor does."""
 
-    def __init__(self, content: bytes, inputs: Sequence[str], layout: Layout, tensor_dtype: str) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        self.outputs = [output.name for output in self.session.get_outputs()]
+    def __init__(self, session: Session, inputs: Sequence[str], layout: Layout, tensor_dtype: str) -> None:
+        self.session = session
+        self.outputs = [output.name for output in session.get_outputs()]
         self.inputs = list(inputs)
         self.layout = layout
         self.dtype = np.dtype(tensor_dtype)
 
     def run(self, rows: pd.DataFrame) -> list[np.ndarray]:
-        """The graph's outputs for n rows, each with n entries."""
-        answers: list[np.ndarray] = self.session.run(self.outputs, self._tensors(rows[self.inputs]))
-        return answers
+        """The outputs for n rows, each with n entries."""
+        return self.session.run(self.outputs, self._tensors(rows[self.inputs]))
 
     def _tensors(self, rows: pd.DataFrame) -> dict[str, np.ndarray]:
         if self.layout == "matrix":
@@ -47,7 +39,7 @@ class Graph:
 
 
 class GraphClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A classifier that answers by its graph."""
+    """A classifier that answers by its package."""
 
     def __init__(self, graph: Graph, classes: Sequence[Any]) -> None:
         self.graph = graph
@@ -70,7 +62,7 @@ class GraphClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class GraphRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """A regressor that answers by its graph."""
+    """A regressor that answers by its package."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -80,7 +72,12 @@ class GraphRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return self.graph.run(rows)[0].reshape(-1)
 
 
-def packaged(manifest: Manifest, content: bytes) -> GraphClassifier | GraphRegressor:
-    """The estimator that a package holds, answering as it is served."""
-    graph = Graph(content, [item.name for item in manifest.inputs], manifest.layout, manifest.tensor_dtype)
+def packaged(manifest: Manifest, content: bytes, trusted: Collection[str] = ()) -> GraphClassifier | GraphRegressor:
+    """The model that a package holds, answering as it is served; `trusted` are types of the user's own.
+
+    Raises:
+        UntrustedTypes: for an estimator made of others. ONNX Runtime's errors have no common root.
+    """
+    session = open_session(manifest, content, trusted)
+    graph = Graph(session, [item.name for item in manifest.inputs], manifest.layout, manifest.tensor_dtype)
     return GraphClassifier(graph, manifest.classes) if manifest.task == "classification" else GraphRegressor(graph)

@@ -1,4 +1,4 @@
-"""What a trained model is packed with: its signature from the definitions, its graph, its estimator."""
+"""What the manifest of a package says: the signature, from the definitions, and what came of the training."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import skops.io
 
 from modelmill.declarations import Model
 from modelmill.definitions import Definitions, FeatureRef
 from modelmill.model_features import ComputedRef, model_features
-from modelmill.package import ESTIMATOR, GRAPH, Input, Manifest
+from modelmill.package import MOST_VALUES, Input, Manifest, Range
+from modelmill.runs import Run
 from services.trainer.evaluation.answers import task_of
-from services.trainer.packaging.convert import Converted
+from services.trainer.packaging.packing import Packed
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ def _stored(definitions: Definitions, recipe: Model, ref: FeatureRef) -> Input:
         source=ref.source,
         tiles=definitions.tile_group(ref.aggregate).name if ref.aggregate else None,
         reading=ref.aggregate.reading if ref.aggregate else None,
+        version=ref.field.partition("@")[2] or None,
         has_default=ref.name in recipe.defaults,
         default=recipe.defaults.get(ref.name),
         max_age=definitions.source(ref.source).max_age,
@@ -68,44 +69,64 @@ def _computed(ref: ComputedRef) -> Input:
 
 def manifest(
     recipe: Model,
-    definitions: str,
-    run: str,
+    run: Run,
     inputs: Inputs,
     estimator: Any,
-    converted: Converted,
-    metrics: dict[str, float],
+    packed: Packed,
+    *,
+    fitted_on: pd.DataFrame,
     held_out: pd.DataFrame,
 ) -> Manifest:
-    """The manifest of a fitted estimator; `definitions` is the fingerprint of those that it was trained with."""
-    task = task_of(estimator)
+    """The manifest of the estimator that `run` fitted."""
+    task, shown = task_of(estimator), one_row(held_out)
     return Manifest(
         model=recipe.name,
-        run=run,
+        run=run.id,
         task=task,
         entities={entity.name: entity.key for entity in recipe.entities},
         inputs=inputs.fed,
         auxiliary=inputs.auxiliary,
-        definitions=definitions,
-        layout=converted.layout,
-        tensor_dtype=converted.tensor_dtype,
+        definitions=run.definitions,
+        runtime=packed.runtime,
+        runtime_reason=packed.runtime_reason,
+        trusted=list(packed.trusted),
+        parity=packed.parity,
+        layout=packed.layout,
+        tensor_dtype=packed.tensor_dtype,
+        tensors=packed.tensors,
+        outputs=packed.outputs,
         classes=estimator.classes_.tolist() if task == "classification" else [],
         label=recipe.label,
-        metrics=metrics,
-        example=example(inputs.fed, held_out),
+        metrics=run.metrics,
+        example=example(inputs.fed, shown),
+        answer=[output.tolist() for output in packed.graph.run(shown)],
+        ranges={item.name: value_range(fitted_on[item.name]) for item in inputs.fed},
+        environment=run.packages,
     )
 
 
-def files(estimator: Any, converted: Converted) -> dict[str, bytes]:
-    """The package's files beside its manifest."""
-    return {GRAPH: converted.graph, ESTIMATOR: skops.io.dumps(estimator)}
+def value_range(column: pd.Series) -> Range:
+    """What a column of the rows that a model is fitted on holds; a missing text is the empty one."""
+    if column.dtype == object:
+        counts = column[column != ""].value_counts()
+        missing = (len(column) - int(counts.sum())) / len(column)
+        return Range(missing=missing, values=[str(value) for value in counts.index[:MOST_VALUES]])
+    numbers = column.to_numpy(np.float64)
+    there = numbers[~np.isnan(numbers)]
+    if not len(there):
+        return Range(missing=1.0)
+    return Range(missing=(len(numbers) - len(there)) / len(numbers), low=float(there.min()), high=float(there.max()))
 
 
-def example(inputs: list[Input], rows: pd.DataFrame) -> dict[str, Any]:
-    """One of `rows` as the values of a request: the first that lacks nothing, otherwise the first."""
-    numbers = rows.select_dtypes("number")
-    complete = np.flatnonzero(numbers.notna().all(axis=1))
-    row = rows.iloc[complete[0] if len(complete) else 0]
-    return {item.name: _value(item, row[item.name]) for item in inputs}
+def one_row(rows: pd.DataFrame) -> pd.DataFrame:
+    """The first of `rows` that lacks no number, otherwise the first."""
+    complete = np.flatnonzero(rows.select_dtypes("number").notna().all(axis=1))
+    return rows.iloc[[complete[0] if len(complete) else 0]]
+
+
+def example(inputs: list[Input], row: pd.DataFrame) -> dict[str, Any]:
+    """A frame of one row as the values of a request."""
+    return {item.name: _value(item, row[item.name].iloc[0]) for item in inputs}
 
 
 def _value(item: Input, value: Any) -> float | int | bool | str | None:

@@ -38,9 +38,9 @@ class HeldOut:
     segments: Mapping[str, Parts] = field(default_factory=dict)
     """Column to how it parts the rows."""
 
-    def answers(self, manifest: Manifest, graph: bytes) -> Answers:
+    def answers(self, manifest: Manifest, content: bytes) -> Answers:
         """What a packaged model says of the rows, answering as it would be served."""
-        return Answers.of(packaged(manifest, graph), self.rows)
+        return Answers.of(packaged(manifest, content, self.recipe.trusted), self.rows)
 
     def score(self, answers: Answers) -> float:
         """The recipe's metric of these answers."""
@@ -90,8 +90,8 @@ def standing(registry: Registry, storage: Storage, challenger: Manifest, held_ou
     if number is None:
         return None
     try:
-        manifest, graph = package.read(storage, registry.version(challenger.model, number).package)
-        packaged(manifest, graph)
+        manifest, content = package.read(storage, registry.version(challenger.model, number).package)
+        packaged(manifest, content, held_out.recipe.trusted)
     except Exception as error:  # ONNX Runtime's errors have no common root
         return Champion(number, None, sentence(error), broken=True)
     gone = {item.name for item in manifest.inputs} - set(held_out.rows.columns)
@@ -100,6 +100,6 @@ def standing(registry: Registry, storage: Storage, challenger: Manifest, held_ou
     if (manifest.label, manifest.task) != (challenger.label, challenger.task):
         return Champion(number, None, f"it predicts {manifest.label!r} by {manifest.task}")
     try:
-        return Champion(number, held_out.score(held_out.answers(manifest, graph)))
+        return Champion(number, held_out.score(held_out.answers(manifest, content)))
     except Exception as error:
         return Champion(number, None, sentence(error))

@@ -19,8 +19,8 @@ from sklearn.tree import DecisionTreeClassifier
 from modelmill.errors import InvalidRequest
 from modelmill.package import Input
 from services.trainer.evaluation.answers import Answers, task_of, truths
-from services.trainer.packaging.convert import convert
 from services.trainer.packaging.graph import Graph, GraphClassifier
+from services.trainer.packaging.packing import pack
 
 RANDOM = np.random.default_rng(0)
 ROWS = pd.DataFrame(RANDOM.normal(size=(200, 3)), columns=["a", "b", "c"])
@@ -126,12 +126,11 @@ def test_a_classifier_that_only_has_a_known_name_is_asked_for_all_labels() -> No
 
 def test_a_packaged_graph_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
     estimator = LogisticRegression().fit(ROWS, TWO)
-    made = convert(estimator, [Input(name, "float", False) for name in ROWS], ROWS)
+    made = pack(estimator, [Input(name, "float", False) for name in ROWS], ROWS, Answers.of(estimator, ROWS))
     runs = []
     real = Graph.run
     monkeypatch.setattr(Graph, "run", lambda graph, rows: runs.append(len(rows)) or real(graph, rows))
-    graph = GraphClassifier(Graph(made.graph, list(ROWS), made.layout, made.tensor_dtype), [0, 1])
-    answers = Answers.of(graph, ROWS)
+    answers = Answers.of(GraphClassifier(made.graph, [0, 1]), ROWS)
     assert runs == [200]
     assert (answers.predicted == estimator.predict(ROWS)).all()
     np.testing.assert_allclose(answers.outputs[0].probabilities, estimator.predict_proba(ROWS), atol=1e-5)

@@ -10,16 +10,17 @@ import pytest
 from modelmill.events import utc_now
 from modelmill.registry import Registry
 from modelmill.runs import Run
+from modelmill.storage import Storage
 from services.trainer.jobs import recovery
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.recovery import (
-    ATTEMPTS,
     LOST,
     close_lost_runs,
     recover,
     requeue_abandoned,
     requeue_unclaimed,
 )
+from services.trainer.jobs.retry import ATTEMPTS
 from tests.conftest import RedisServer
 from tests.eventually import eventually
 from tests.trainer.conftest import began
@@ -74,22 +75,24 @@ def test_a_taken_job_that_was_canceled_does_not_come_back(queue: TrainingQueue, 
     assert queue.rq.job_ids == []
 
 
-def test_a_job_with_a_lease_is_left_alone(queue: TrainingQueue, registry: Registry) -> None:
+def test_a_job_with_a_lease_is_left_alone(queue: TrainingQueue, registry: Registry, storage: Storage) -> None:
     job = queue.enqueue("m")
     start_run(registry, "r1", began(queue, job, run="r1"))
-    recover(queue.rq, registry)
+    recover(queue.rq, registry, storage)
     assert queue.job(job).status == "started"
     assert registry.runs.get("r1").status == "running"
 
 
-def test_a_job_whose_lease_ran_out_waits_again_and_its_run_is_closed(queue: TrainingQueue, registry: Registry) -> None:
+def test_a_job_whose_lease_ran_out_waits_again_and_its_run_is_closed(
+    queue: TrainingQueue, registry: Registry, storage: Storage
+) -> None:
     job = queue.enqueue("m")
     lease = began(queue, job, run="r1")
     start_run(registry, "r1", lease)
     queue.redis.delete(lease)
-    recover(queue.rq, registry)
+    recover(queue.rq, registry, storage)
     assert queue.rq.job_ids == [job]
-    assert (registry.runs.get("r1").status, registry.runs.get("r1").error) == ("failed", LOST)
+    assert (registry.runs.get("r1").status, registry.runs.get("r1").error) == ("lost", LOST)
 
 
 def test_after_three_attempts_the_job_has_failed(queue: TrainingQueue) -> None:
@@ -114,12 +117,14 @@ def test_many_that_look_at_once_requeue_a_job_once(queue: TrainingQueue) -> None
     assert queue.rq.job_ids == [job]
 
 
-def test_only_the_run_whose_lease_has_expired_is_closed(queue: TrainingQueue, registry: Registry) -> None:
+def test_only_the_run_whose_lease_has_expired_is_closed(
+    queue: TrainingQueue, registry: Registry, storage: Storage
+) -> None:
     leases = [began(queue, queue.enqueue("m")) for _ in range(2)]
     for number, lease in enumerate([*leases, ""]):
         start_run(registry, f"r{number}", lease)
     queue.redis.delete(leases[0])
-    close_lost_runs(registry)
-    assert [registry.runs.get(f"r{number}").status for number in range(3)] == ["failed", "running", "running"]
+    close_lost_runs(registry, storage)
+    assert [registry.runs.get(f"r{number}").status for number in range(3)] == ["lost", "running", "running"]
     assert registry.runs.get("r0").error == LOST
     assert {run.id for run in registry.runs.running()} == {"r1", "r2"}

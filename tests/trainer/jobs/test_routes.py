@@ -5,6 +5,11 @@ from __future__ import annotations
 import pytest
 from flask.testing import FlaskClient
 
+from modelmill.events import utc_now
+from modelmill.registry import Registry
+from modelmill.runs import Run
+from services.trainer.jobs.journal import Journal, log_entries
+from services.trainer.jobs.queue import TrainingQueue
 from tests.trainer.http import problem
 
 
@@ -52,14 +57,39 @@ def test_a_body_that_is_no_object_is_refused(http: FlaskClient) -> None:
 
 
 def test_a_full_queue_says_when_to_come_back(http: FlaskClient) -> None:
-    for _ in range(3):
-        http.post("/models/user_target/train")
+    for day in range(1, 4):
+        http.post("/models/user_target/train", json={"start": f"2026-01-0{day}"})
     answer = http.post("/models/user_target/train")
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "30")
 
 
 def test_a_waiting_job_can_be_canceled_once(http: FlaskClient) -> None:
     url = http.post("/models/user_target/train").json["url"]
-    assert http.delete(f"{url}?by=me").json["status"] == "canceled"
+    assert http.delete(f"{url}?by=me").json["status"] == "cancelled"
     assert "has ended already" in problem(http, "DELETE", url, 409)
     problem(http, "DELETE", "/jobs/unknown", 404)
+
+
+def test_a_second_request_for_the_same_is_told_the_first_ones_job(http: FlaskClient) -> None:
+    first = http.post("/models/user_target/train")
+    again = http.post("/models/user_target/train", json={"by": "another"})
+    assert (first.status_code, first.json["existing"]) == (202, False)
+    assert (again.status_code, again.json["existing"]) == (200, True)
+    assert again.json["job"] == first.json["job"]
+    assert again.headers["Location"] == first.headers["Location"]
+
+
+def test_a_priority_is_kept_and_one_that_is_none_is_refused(http: FlaskClient) -> None:
+    job = http.post("/models/user_target/train", json={"priority": "high"}).json["url"]
+    assert http.get(job).json["priority"] == "high"
+    reason = problem(http, "POST", "/models/user_target/train", 422, json={"priority": "urgent"})
+    assert reason == "field 'priority' is 'urgent'; expected low or normal or high"
+
+
+def test_the_log_of_a_run_is_plain_text(http: FlaskClient, registry: Registry, fake_queue: TrainingQueue) -> None:
+    registry.runs.start(Run(id="r1", model="user_target", started=utc_now(), job="j1"))
+    assert http.get("/runs/r1/log").text == ""
+    Journal(fake_queue.redis, "j1").add(log_entries("r1", 1, ["said"]))
+    answer = http.get("/runs/r1/log")
+    assert (answer.content_type, answer.text.partition("  ")[2]) == ("text/plain; charset=utf-8", "said\n")
+    problem(http, "GET", "/runs/r2/log", 404)

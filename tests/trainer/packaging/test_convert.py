@@ -8,16 +8,23 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    VotingClassifier,
+)
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from modelmill.errors import InvalidRequest
-from modelmill.package import Input
-from services.trainer.packaging.convert import Converted, convert
+from modelmill.package import Input, Parity
+from services.trainer.evaluation.answers import Answers
+from services.trainer.packaging.convert import Converted, NoGraph, convert
 from services.trainer.packaging.graph import Graph
+from services.trainer.packaging.packing import DEFAULT
+from services.trainer.packaging.parity import OwnAnswers, Tolerance
 
 RANDOM = np.random.default_rng(0)
 NUMBERS = pd.DataFrame({"a": RANDOM.normal(size=400), "b": 100 * RANDOM.normal(size=400)})
@@ -38,11 +45,15 @@ def inputs_of(rows: pd.DataFrame) -> list[Input]:
     return [Input(name, "str" if rows[name].dtype == object else "float", True) for name in rows.columns]
 
 
+def converted(estimator: Any, rows: pd.DataFrame, tolerance: Tolerance = DEFAULT) -> Converted:
+    return convert(estimator, inputs_of(rows), rows, OwnAnswers.of(Answers.of(estimator, rows)), tolerance)
+
+
 def fitted(estimator: Any, rows: pd.DataFrame, label: np.ndarray) -> tuple[Any, Converted, Graph]:
-    """Fit on the first 300 rows, convert with the others, and open the graph."""
+    """Fit on the first 300 rows, convert with the others."""
     estimator.fit(rows[:300], label[:300])
-    converted = convert(estimator, inputs_of(rows), rows[300:])
-    return estimator, converted, Graph(converted.graph, list(rows.columns), converted.layout, converted.tensor_dtype)
+    found = converted(estimator, rows[300:])
+    return estimator, found, found.graph
 
 
 @pytest.mark.parametrize(
@@ -60,9 +71,9 @@ def fitted(estimator: Any, rows: pd.DataFrame, label: np.ndarray) -> tuple[Any, 
     ids=["logistic", "forest", "boosting"],
 )
 def test_a_classifier_answers_alike_whatever_its_labels(estimator: Any, label: np.ndarray) -> None:
-    estimator, converted, graph = fitted(estimator, NUMBERS, label)
+    estimator, found, graph = fitted(estimator, NUMBERS, label)
     labels, probabilities = graph.run(NUMBERS[300:])
-    assert str(converted) == "matrix, float32"
+    assert (found.layout, found.tensor_dtype) == ("matrix", "float32")
     assert (labels.astype(label.dtype) == estimator.predict(NUMBERS[300:])).all()
     np.testing.assert_allclose(probabilities, estimator.predict_proba(NUMBERS[300:]), atol=1e-5)
 
@@ -84,8 +95,8 @@ def test_text_and_numbers_go_in_as_a_tensor_an_input_under_their_own_names(estim
     rows = MIXED.copy()
     if missing:
         rows.loc[::4, "carrier.delay"] = np.nan
-    estimator, converted, graph = fitted(estimator, rows, YES)
-    assert converted.layout == "columns"
+    estimator, found, graph = fitted(estimator, rows, YES)
+    assert found.layout == "columns"
     assert [item.name for item in graph.session.get_inputs()] == ["carrier.delay", "b", "origin"]
     np.testing.assert_allclose(graph.run(rows[300:])[1], estimator.predict_proba(rows[300:]), atol=1e-5)
 
@@ -101,6 +112,15 @@ def test_a_classifier_without_probabilities_has_labels_only() -> None:
     assert graph.outputs == ["label"]
 
 
+@pytest.mark.parametrize("how", ["soft", "hard"])
+def test_a_vote_answers_alike_and_is_left_as_it_was(how: str) -> None:
+    both = [("logistic", LogisticRegression()), ("forest", RandomForestClassifier(5, random_state=0))]
+    vote = make_pipeline(StandardScaler(), VotingClassifier(both, voting=how))
+    estimator, found, _ = fitted(vote, NUMBERS, YES)
+    assert found.parity.labels_differing == 0
+    assert estimator[-1].flatten_transform
+
+
 def test_a_regressor_answers_alike() -> None:
     number = (NUMBERS["a"] * 3 + NUMBERS["b"]).to_numpy()
     estimator, _, graph = fitted(HistGradientBoostingRegressor(max_iter=10), NUMBERS, number)
@@ -109,32 +129,65 @@ def test_a_regressor_answers_alike() -> None:
 
 def test_double_precision_where_single_is_not_enough() -> None:
     rows = NUMBERS.assign(t=1.7e9 + RANDOM.integers(0, 10_000, 400))
-    _, converted, _ = fitted(LinearRegression(), rows, (rows["t"] - 1.7e9).to_numpy())
-    assert str(converted) == "matrix, float64"
+    _, found, _ = fitted(LinearRegression(), rows, (rows["t"] - 1.7e9).to_numpy())
+    assert (found.layout, found.tensor_dtype) == ("matrix", "float64")
 
 
-def test_values_that_no_graph_can_tell_apart_are_refused_by_name() -> None:
+def test_what_a_graph_s_answers_differ_by_is_measured() -> None:
+    estimator, found, graph = fitted(make_pipeline(StandardScaler(), LogisticRegression()), NUMBERS, YES)
+    furthest = np.abs(graph.run(NUMBERS[300:])[1] - estimator.predict_proba(NUMBERS[300:])).max()
+    assert found.parity == Parity(100, 0.0, furthest, furthest)
+    assert 0 < furthest < 1e-6
+
+
+def test_a_number_s_difference_is_measured_by_itself_and_relative_to_the_numbers() -> None:
+    number = (NUMBERS["a"] * 3e6).to_numpy()
+    estimator, found, graph = fitted(HistGradientBoostingRegressor(max_iter=10), NUMBERS, number)
+    furthest = np.abs(graph.run(NUMBERS[300:])[0].ravel() - estimator.predict(NUMBERS[300:])).max()
+    assert found.parity.max_difference == furthest > 0.01
+    assert found.parity.max_relative_difference < 1e-6
+
+
+def test_double_precision_where_the_tolerance_asks_for_it() -> None:
+    estimator = LinearRegression().fit(NUMBERS, NUMBERS["a"] * 3 + NUMBERS["b"])
+    assert converted(estimator, NUMBERS).tensor_dtype == "float32"
+    exact = converted(estimator, NUMBERS, Tolerance.strict(1e-12))
+    assert exact.tensor_dtype == "float64"
+    assert exact.parity.max_relative_difference < 1e-12
+
+
+def test_values_that_no_graph_can_tell_apart_are_named() -> None:
     rows = NUMBERS.assign(t=1.7e9 + RANDOM.integers(0, 10_000, 400))
     label = (rows["t"] % 1000 < 500).to_numpy()
-    with pytest.raises(InvalidRequest, match=r"held-out rows otherwise .* cannot tell all values of 't' apart"):
+    with pytest.raises(NoGraph, match=r"held-out rows otherwise, by at most .* cannot tell all values of 't' apart"):
         fitted(HistGradientBoostingClassifier(max_iter=30), rows, label)
 
 
-def test_a_row_on_the_edge_of_a_decision_may_differ_and_is_counted() -> None:
+@pytest.fixture(scope="module")
+def on_an_edge() -> tuple[Any, pd.DataFrame]:
+    """A fitted estimator, and rows of which single precision puts the first on the other side of a threshold."""
     estimator = HistGradientBoostingClassifier(max_iter=5).fit(NUMBERS[:300], YES[:300])
-    threshold = next(n["num_threshold"] for n in estimator._predictors[0][0].nodes if not n["is_leaf"])
-    feature = next(n["feature_idx"] for n in estimator._predictors[0][0].nodes if not n["is_leaf"])
-    rows = NUMBERS[300:].copy()
-    for side in (np.nextafter(threshold, -np.inf), np.nextafter(threshold, np.inf)):
-        rows.iloc[0, feature] = side  # both become the same float32, on one side of the threshold
-        converted = convert(estimator, inputs_of(rows), rows)
-        if converted.edge_rows:
-            assert converted.edge_rows == 1
-            assert "1 rows on the edge" in str(converted)
-            return
+    node = next(node for node in estimator._predictors[0][0].nodes if not node["is_leaf"])
+    for side in (-np.inf, np.inf):  # both become the same float32, on one side of the threshold
+        rows = NUMBERS[300:].copy()
+        rows.iloc[0, node["feature_idx"]] = np.nextafter(node["num_threshold"], side)
+        graph = converted(estimator, rows).graph
+        if np.abs(graph.run(rows)[1] - estimator.predict_proba(rows)).max() > 1e-5:
+            return estimator, rows
     pytest.fail("neither side of the threshold differs, though single precision cannot tell them apart")
 
 
-def test_what_cannot_be_converted_is_refused_with_the_reason() -> None:
-    with pytest.raises(InvalidRequest, match=r"has no ONNX graph .*FunctionTransformer is not supported"):
+def test_a_row_on_the_edge_of_a_decision_may_differ_and_is_counted(on_an_edge: tuple[Any, pd.DataFrame]) -> None:
+    found = converted(*on_an_edge)
+    assert found.parity.edge_rows == 1
+    assert found.parity.max_difference > 1e-5
+
+
+def test_a_strict_tolerance_forgives_no_row_on_an_edge(on_an_edge: tuple[Any, pd.DataFrame]) -> None:
+    with pytest.raises(NoGraph, match="answers 1 of 100 held-out rows otherwise"):
+        converted(*on_an_edge, Tolerance.strict(1e-5))
+
+
+def test_what_cannot_be_converted_has_the_reason() -> None:
+    with pytest.raises(NoGraph, match=r"FunctionTransformer is not supported"):
         fitted(make_pipeline(FunctionTransformer(np.abs), LogisticRegression()), NUMBERS, YES)

@@ -16,14 +16,14 @@ from modelmill.connections import Redis
 from modelmill.declarations import Entity, Model
 from modelmill.errors import Conflict, RunEnded
 from modelmill.events import utc_now
-from modelmill.package import Input, Manifest
+from modelmill.package import Input
 from modelmill.registry import Registry, Version
 from modelmill.runs import Run
 from modelmill.storage import Storage
 from services.trainer.evaluation.answers import Answers
 from services.trainer.evaluation.metrics import scores
-from services.trainer.packaging.convert import convert
-from services.trainer.packaging.manifest import Inputs, files, manifest
+from services.trainer.packaging.manifest import Inputs, manifest
+from services.trainer.packaging.packing import pack
 from services.trainer.promotion.decision import Decision
 from services.trainer.promotion.registration import TRIES, HeldOut, register
 
@@ -52,18 +52,15 @@ def train(registry: Registry, storage: Storage) -> Train:
     def train(estimator: Any, recipe: Model, rows: pd.DataFrame = ROWS) -> tuple[Version, Decision]:
         run = Run(id=f"run-{len(registry.runs.newest('m', limit=100)) + 1}", model="m", started=utc_now())
         registry.runs.start(run)
-        made = packaged(estimator, recipe, run.id, rows)
-        folder = package.write(storage, made, files(estimator, convert(estimator, made.inputs, rows)))
-        run = replace(run, package=folder, metrics=made.metrics)
+        answers = Answers.of(estimator, rows)
+        run = replace(run, metrics=scores(recipe.metrics, answers, LABEL))
+        inputs = Inputs([Input(name, "float", False) for name in recipe.features], [])
+        packed = pack(estimator, inputs.fed, rows, answers)
+        made = manifest(recipe, run, inputs, estimator, packed, fitted_on=rows, held_out=rows)
+        run = replace(run, package=package.write(storage, made, packed.files))
         return register(registry, storage, run, made, HeldOut(recipe, rows, LABEL))
 
     return train
-
-
-def packaged(estimator: Any, recipe: Model, run: str, rows: pd.DataFrame) -> Manifest:
-    inputs = Inputs([Input(name, "float", False) for name in recipe.features], [])
-    metrics = scores(recipe.metrics, Answers.of(estimator, rows), LABEL)
-    return manifest(recipe, "", run, inputs, estimator, convert(estimator, inputs.fed, rows), metrics, rows)
 
 
 def test_the_first_version_becomes_champion(train: Train, registry: Registry) -> None:

@@ -1,7 +1,8 @@
-"""When schedules are due: slots are the same for every scheduler, also where clocks change."""
+"""What triggers a training: slots are the same for every scheduler, also where clocks change."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelmill.schedules import Cron, Schedule, cron, every
+from modelmill.declarations import Entity, Source
+from modelmill.triggers import After, Cron, Every, On, Slots, Trigger, after, cron, every, on
 
 BERLIN = "Europe/Berlin"
 SPRING = datetime(2026, 3, 29, tzinfo=UTC)
@@ -18,7 +20,7 @@ AUTUMN = datetime(2026, 10, 25, tzinfo=UTC)
 """The day on which Berlin's clocks go from 03:00 back to 02:00, at 01:00 UTC."""
 
 
-def slots(schedule: Schedule, start: datetime, hours: float, step: timedelta = timedelta(minutes=5)) -> list[str]:
+def slots(schedule: Slots, start: datetime, hours: float, step: timedelta = timedelta(minutes=5)) -> list[str]:
     """The slots that become due from `start` on, as a scheduler sees that looks every `step`."""
     found, last = [], schedule.slot_at(start)
     now = start
@@ -82,6 +84,32 @@ def test_slots_never_go_back_and_are_never_in_the_future(
     assert found == sorted(found)
 
 
+@given(
+    line=st.sampled_from(["0 3 * * *", "30 2 * * *", "*/20 * * * *", "0 * * * *", "15 1-4 * * 0", "0 0 1 * *"]),
+    day=st.sampled_from([SPRING, AUTUMN, datetime(2026, 6, 1, tzinfo=UTC)]),
+    zone=st.sampled_from([BERLIN, "America/New_York", "Australia/Lord_Howe", "UTC"]),
+    minutes=st.integers(-3000, 3000),
+)
+def test_the_next_slot_is_the_first_that_comes(line: str, day: datetime, zone: str, minutes: int) -> None:
+    schedule, now = Cron(line, zone), day + timedelta(minutes=minutes)
+    following = schedule.next_slot(now)
+    assert now < following == schedule.slot_at(following)
+    assert schedule.slot_at(following - timedelta(microseconds=1)) == schedule.slot_at(now)
+
+
+def test_the_next_slot_of_an_interval_is_its_next_multiple() -> None:
+    noon = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+    assert every(seconds=60).next_slot(noon) == noon + timedelta(minutes=1)
+    assert every(seconds=60).next_slot(noon - timedelta(seconds=1)) == noon
+
+
+def test_slots_between_two_times_are_the_newest_of_them_oldest_first() -> None:
+    noon = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+    hours = cron("0 * * * *").between(noon - timedelta(hours=4), noon, 3)
+    assert hours == [noon - timedelta(hours=2), noon - timedelta(hours=1), noon]
+    assert every(seconds=3600).between(noon, noon + timedelta(minutes=59), 3) == []
+
+
 @given(minute=st.integers(0, 7 * 24 * 60))
 def test_away_from_clock_changes_a_slot_is_what_the_clock_says(minute: int) -> None:
     now = datetime(2026, 6, 1, tzinfo=UTC) + timedelta(minutes=minute)
@@ -110,3 +138,55 @@ def test_an_unknown_time_zone_is_refused() -> None:
 def test_an_interval_that_is_no_whole_number_of_seconds_is_refused(seconds: object) -> None:
     with pytest.raises(ValueError, match="whole number"):
         every(seconds=seconds)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "trigger, name",
+    [
+        (every(seconds=60, cooldown="10m", daily=24), "every 60 s"),
+        (cron("0 3 * * *", tz=BERLIN, missed="all"), "cron '0 3 * * *' Europe/Berlin"),
+        (after(rows=1000), "after 1000 rows"),
+        (after(rows=1000, source="users"), "after 1000 rows of users"),
+        (on("drift.detected"), "on drift.detected"),
+    ],
+)
+def test_a_trigger_is_named_by_what_fires_it_whatever_its_limits_are(trigger: Trigger, name: str) -> None:
+    assert str(trigger) == name
+
+
+def test_slots_have_no_limits_and_what_comes_from_outside_has_some_unless_declared_otherwise() -> None:
+    slots: list[Trigger] = [every(seconds=60), cron("0 3 * * *")]
+    outside: list[Trigger] = [after(rows=1), on("drift.detected")]
+    assert {(t.cooldown, t.daily) for t in slots} == {(None, None)}
+    assert {(t.cooldown, t.daily) for t in outside} == {("10m", 24)}
+    assert on("drift.detected", cooldown=None, daily=None).pause == timedelta(0)
+    assert every(seconds=60, cooldown="2h").pause == timedelta(hours=2)
+
+
+def test_a_source_may_be_named_by_its_declaration() -> None:
+    users = Source("users", entity=Entity("user", key="user_id"), columns={"target": int})
+    assert after(rows=5, source=users).source == "users"
+
+
+@pytest.mark.parametrize(
+    "make, sentence",
+    [
+        (lambda: every(seconds=60, cooldown="soon"), "every\\(cooldown=...\\): 'soon' is no length of time"),
+        (lambda: after(rows=10, daily=0), "after\\(daily=0\\): expected a whole number of at least 1"),
+        (lambda: cron("0 3 * * *", missed="some"), "cron\\(missed='some'\\): expected one of 'skip', 'latest', 'all'"),
+        (lambda: after(rows=0), "after\\(rows=0\\): expected a whole number of at least 1"),
+        (lambda: after(rows=True), "after\\(rows=True\\): expected a whole number"),
+        (lambda: after(rows=10, source=7), "after\\(source=7\\): expected a source or its name"),
+        (lambda: on("drift.detect"), "on\\('drift.detect'\\).*did you mean 'drift.detected'"),
+        (lambda: on("rows.ingested"), "expected the type of an event about a model"),
+        (lambda: on("prediction.served"), "expected the type of an event about a model"),
+        (lambda: on(7), "expected the type of an event about a model"),
+        (lambda: Every("60"), "whole number"),
+        (lambda: Cron("every day", "UTC"), "five fields"),
+        (lambda: After(-1, None), "whole number"),
+        (lambda: On("never"), "expected the type of an event"),
+    ],
+)
+def test_a_trigger_that_cannot_be_is_refused_by_a_sentence(make: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        make()

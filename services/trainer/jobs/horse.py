@@ -1,0 +1,155 @@
+"""The process in which a worker lets one attempt at a job be carried out, which RQ calls the work-horse."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import NoReturn
+
+from rq.timeouts import BaseDeathPenalty
+
+from modelmill.connections import AWAY, Redis
+from modelmill.runs import Run
+from services.trainer.jobs.journal import Journal
+from services.trainer.jobs.output import Output
+from services.trainer.jobs.usage import Usage, of_ended
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+SHIPPING = 0.1
+"""Seconds between two writes of log lines."""
+LOOK = 2.0
+"""Seconds between two looks of the process at its own lease."""
+
+
+class Unlimited(BaseDeathPenalty):
+    """No time limit inside the process, where code could catch it: the worker keeps it from outside."""
+
+    def setup_death_penalty(self) -> None:
+        """Nothing."""
+
+    def cancel_death_penalty(self) -> None:
+        """Nothing."""
+
+
+class Horse:
+    """A forked process: wait for it, kill it, take in what it writes."""
+
+    def __init__(self, pid: int, output: Output) -> None:
+        self.pid = pid
+        self.output = output
+        self._poll = select.poll()
+        self._poll.register(output.reading, select.POLLIN)
+        self._end = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None  # which wakes the poll; Linux has it
+        if self._end is not None:
+            self._poll.register(self._end, select.POLLIN)
+
+    @classmethod
+    def fork(cls, journal: Journal, run: str, work: Callable[[], None]) -> Horse:
+        """Start the process, which does `work` and ends; it leads a process group of its own."""
+        output = Output(journal, run)
+        pid = os.fork()
+        if pid == 0:
+            _run(output, work)
+        with suppress(OSError):  # the process does it too, whoever comes first; or has ended already
+            os.setpgid(pid, pid)
+        output.hand_over()
+        return cls(pid, output)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the process ended within this time; its lines are shipped meanwhile."""
+        deadline = time.monotonic() + seconds
+        while not self._has_ended():
+            left = max(0.0, deadline - time.monotonic())
+            ready = {number for number, _ in self._poll.poll((left if self._end else min(left, SHIPPING)) * 1000)}
+            if self.output.reading in ready:
+                if not self.output.read():
+                    self._poll.unregister(self.output.reading)
+                self.output.ship()
+                time.sleep(min(SHIPPING, left))  # so that many lines go in one transaction
+            if not left:
+                return self._has_ended()
+        return True
+
+    def _has_ended(self) -> bool:
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def kill(self) -> None:
+        """End the process and those that it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def end(self) -> tuple[int, Usage]:
+        """Its wait status, 0 where it ended well, and what it took. Nothing that it started outlives it."""
+        self.kill()
+        _, status, taken = os.wait4(self.pid, 0)
+        if self._end is not None:
+            os.close(self._end)
+        self.output.close()
+        return status, of_ended(taken)
+
+
+def _run(output: Output, work: Callable[[], None]) -> NoReturn:
+    status = 1
+    try:
+        os.setpgrp()
+        output.redirect()
+        work()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def how(status: int) -> str:
+    """A wait status in words."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        name = signal.Signals(number).name
+        memory = "; the system may have been out of memory" if number == signal.SIGKILL else ""
+        return f"signal {number} ({name}){memory}"
+    return f"exit code {os.waitstatus_to_exitcode(status)}"
+
+
+def with_usage(run: Run, usage: Usage) -> Run:
+    """`run` with what its process took in the end; its own figures, which count its children too, where greater."""
+    return replace(
+        run,
+        peak_memory_mb=max(run.peak_memory_mb, usage.peak_memory_mb),
+        cpu_seconds=max(run.cpu_seconds, usage.cpu_seconds),
+    )
+
+
+# --- in the process itself
+
+
+def die_with(worker: int) -> None:
+    """Let the system kill this process when its worker dies (on Linux)."""
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != worker:  # it died before the line above
+        os._exit(1)
+
+
+def die_without(redis: Redis, lease: str) -> None:
+    """Kill this process soon after its lease is gone: another worker may have begun again by then.
+
+    That Redis is away says nothing of the lease.
+    """
+
+    def look() -> None:
+        while True:
+            time.sleep(LOOK)
+            with suppress(*AWAY):
+                if not redis.exists(lease):
+                    time.sleep(LOOK)  # it is gone at a proper end, too, shortly before that
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=look, name="lease", daemon=True).start()

@@ -1,0 +1,73 @@
+"""The process of one attempt: waited for, killed, and ended with what it started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from modelmill.connections import Redis
+from services.trainer.jobs.horse import Horse, how
+from services.trainer.jobs.journal import Journal
+from tests.eventually import eventually
+from tests.trainer.workers import lives
+
+Fork = Callable[[Callable[[], None]], Horse]
+
+
+@pytest.fixture
+def journal(fake_redis: Redis) -> Journal:
+    return Journal(fake_redis, "j")
+
+
+@pytest.fixture
+def fork(journal: Journal) -> Fork:
+    return lambda work: Horse.fork(journal, "r1", work)
+
+
+def test_it_is_awaited_and_its_lines_are_shipped(fork: Fork, journal: Journal) -> None:
+    def work() -> None:
+        print("printed")
+        os.write(2, b"written by a library\n")
+        subprocess.run([sys.executable, "-c", "print('by a child')"], check=True)
+
+    horse = fork(work)
+    assert eventually(lambda: horse.wait(0.1), within=10, saying="it ends")
+    status, usage = horse.end()
+    horse.output.ship()
+    assert status == 0
+    assert usage.peak_memory_mb > 1
+    assert [line.text for line in journal.lines("r1")] == ["printed", "written by a library", "by a child"]
+
+
+def test_waiting_ends_in_time_and_a_killed_one_says_how(fork: Fork) -> None:
+    horse = fork(lambda: time.sleep(60))
+    begun = time.monotonic()
+    assert not horse.wait(0.2)
+    assert 0.2 <= time.monotonic() - begun < 2
+    horse.kill()
+    assert horse.wait(5)
+    status, _ = horse.end()
+    assert how(status) == "signal 9 (SIGKILL); the system may have been out of memory"
+
+
+def test_nothing_that_it_started_outlives_it(fork: Fork, journal: Journal) -> None:
+    def work() -> None:
+        print(subprocess.Popen(["sleep", "60"]).pid)
+
+    horse = fork(work)
+    assert horse.wait(10)
+    horse.end()
+    horse.output.ship()
+    [line] = journal.lines("r1")
+    eventually(lambda: not lives(int(line.text)), within=5, saying="its child is gone")
+
+
+def test_an_exit_code_is_told() -> None:
+    assert how(3 << 8) == "exit code 3"
+    assert how(signal.SIGSEGV) == "signal 11 (SIGSEGV)"

@@ -1,0 +1,121 @@
+"""What serves an estimator: a graph, else scikit-learn, else nothing and a reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import TransformedTargetRegressor, make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multioutput import MultiOutputRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+
+from modelmill.errors import InvalidRequest
+from modelmill.package import ESTIMATOR, GRAPH, Input
+from services.trainer.evaluation.answers import Answers
+from services.trainer.packaging.packing import Packed, pack
+from services.trainer.packaging.parity import Tolerance
+from tests.own_types import Halved
+
+RANDOM = np.random.default_rng(0)
+ROWS = pd.DataFrame({"a": RANDOM.normal(size=300), "b": 1 + RANDOM.random(300)})
+YES = (ROWS["a"] > 0).to_numpy()
+
+
+def packed(estimator: Any, label: Any = YES, rows: pd.DataFrame = ROWS, **how: Any) -> Packed:
+    inputs = [Input(name, "str" if rows[name].dtype == object else "float", True) for name in rows]
+    estimator.fit(rows[:200], label[:200])
+    return pack(estimator, inputs, rows[200:], Answers.of(estimator, rows[200:]), **how)
+
+
+def test_a_graph_serves_what_it_answers_alike_and_the_estimator_lies_beside_it() -> None:
+    found = packed(make_pipeline(StandardScaler(), LogisticRegression()))
+    assert (found.runtime, found.runtime_reason, found.files.keys()) == ("onnx", "", {GRAPH, ESTIMATOR})
+    assert found.recorded["runtime"] == "onnx float32"
+    assert found.recorded["parity"].keys() == {
+        "rows", "labels_differing", "max_difference", "max_relative_difference", "edge_rows",
+    }  # fmt: skip
+
+
+def test_what_has_no_graph_is_served_by_scikit_learn_and_says_why() -> None:
+    estimator = make_pipeline(FunctionTransformer(np.log1p), LogisticRegression())
+    found = packed(estimator, rows=ROWS.abs())
+    assert (found.runtime, found.layout, found.tensor_dtype) == ("skops", "matrix", "float64")
+    assert found.files.keys() == {ESTIMATOR}
+    assert "FunctionTransformer is not supported" in found.runtime_reason
+    assert (found.recorded["runtime"], found.parity.max_difference) == ("skops", 0)
+
+
+def test_a_regression_and_text_are_served_by_scikit_learn_alike() -> None:
+    rows = ROWS.assign(city=pd.Series(RANDOM.choice(["EWR", ""], 300), dtype=object))
+    columns = make_column_transformer((OneHotEncoder(), ["city"]), remainder="passthrough")
+    estimator = TransformedTargetRegressor(make_pipeline(columns, Ridge()), func=np.log1p, inverse_func=np.expm1)
+    found = packed(estimator, ROWS["b"].to_numpy(), rows)
+    assert (found.runtime, found.layout) == ("skops", "columns")
+    assert (found.graph.run(rows[200:])[0] == estimator.predict(rows[200:])).all()
+
+
+def test_values_that_no_graph_can_tell_apart_are_served_by_scikit_learn() -> None:
+    rows = ROWS.assign(t=1.7e9 + RANDOM.integers(0, 10_000, 300))
+    found = packed(HistGradientBoostingClassifier(), (rows["t"] % 1000 < 500).to_numpy(), rows)
+    assert found.runtime == "skops"
+    assert "cannot tell all values of 't' apart" in found.runtime_reason
+
+
+def test_a_stricter_tolerance_lets_scikit_learn_serve_what_a_graph_would() -> None:
+    estimator = HistGradientBoostingClassifier(max_iter=20)
+    assert packed(estimator).runtime == "onnx"
+    exact = packed(estimator, tolerance=Tolerance.strict(1e-12))
+    assert exact.runtime == "skops"
+    assert exact.parity.max_difference <= 1e-12
+
+
+OWN = make_pipeline(Halved(), LogisticRegression())
+
+
+def test_a_type_of_the_user_s_own_has_to_be_declared() -> None:
+    with pytest.raises(
+        InvalidRequest,
+        match=r"skl2onnx has no converter for Halved\. scikit-learn could serve it, but .*reviewed: tests\.own_types\.Halved.*Model\(\.\.\., trusted=",
+    ):
+        packed(OWN)
+
+
+def test_a_declared_type_is_served_and_the_package_says_that_it_needs_it() -> None:
+    found = packed(OWN, trusted=["tests.own_types.Halved", "tests.own_types.Other"])
+    assert (found.runtime, found.trusted) == ("skops", ["tests.own_types.Halved"])
+
+
+def test_what_has_no_name_can_be_served_neither_way() -> None:
+    estimator = make_pipeline(FunctionTransformer(lambda rows: rows / 2), LogisticRegression())
+    with pytest.raises(
+        InvalidRequest,
+        match=r"has no ONNX graph .* cannot serve tests\..*<lambda> either: .* need names",
+    ):
+        packed(estimator)
+
+
+def test_what_skops_cannot_keep_can_be_served_neither_way() -> None:
+    estimator = make_pipeline(FunctionTransformer(np.abs), LogisticRegression())
+    estimator.because_ = (letter for letter in "")
+    with pytest.raises(InvalidRequest, match=r"cannot serve it either, for skops cannot keep it: .*generator"):
+        packed(estimator)
+
+
+def test_a_graph_serves_without_an_estimator_beside_it_where_skops_cannot_keep_that(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    estimator = LogisticRegression()
+    estimator.because_ = (letter for letter in "")
+    assert packed(estimator).files.keys() == {GRAPH}
+    assert "the package has no estimator.skops" in caplog.text
+
+
+def test_several_labels_a_row_are_refused() -> None:
+    two = np.column_stack([ROWS["a"], ROWS["b"]])
+    with pytest.raises(InvalidRequest, match="predicts 2 labels a row"):
+        packed(MultiOutputRegressor(Ridge()), two)
