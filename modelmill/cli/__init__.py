@@ -11,7 +11,19 @@ from typing import Any
 import click
 
 from modelmill import show
-from modelmill.cli import evaluation, events, features, models, predictions, proof, runs, system, training, triggers
+from modelmill.cli import (
+    cards,
+    evaluation,
+    events,
+    features,
+    models,
+    predictions,
+    proof,
+    runs,
+    system,
+    training,
+    triggers,
+)
 from modelmill.cli.terminal import EXIT_FAILED, EXIT_UNAVAILABLE
 from modelmill.errors import ModelmillError, RequestFailed, Unavailable
 
@@ -35,6 +47,6 @@ def main() -> None:
     """Keep scikit-learn models on tabular data alive in production."""
 
 
-for module in (system, features, proof, training, triggers, models, runs, evaluation, predictions, events):
+for module in (system, features, proof, training, triggers, models, runs, evaluation, cards, predictions, events):
     for command in module.COMMANDS:
         main.add_command(command)

@@ -7,6 +7,7 @@ from flask import Flask
 from modelmill.registry import Registry
 from modelmill.settings import Settings
 from modelmill.web import create_app, redis_answers
+from services.trainer.cards.routes import add_card_routes
 from services.trainer.evaluation.routes import add_evaluation_routes
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.routes import add_job_routes
@@ -26,6 +27,7 @@ def trainer_app(
     add_job_routes(app, queue, registry, recipes, overview.storage, settings.threads)
     add_run_routes(app, overview, recipes)
     add_evaluation_routes(app, overview)
+    add_card_routes(app, overview, recipes)
     add_model_routes(app, overview, recipes)
     add_trigger_routes(app, recipes, Backfills(queue, registry))
     return app

@@ -32,6 +32,7 @@ from modelmill.registry import Registry
 from modelmill.runs import Run, new_run_id
 from modelmill.splits import AtRandom, ByTime
 from modelmill.storage import Storage
+from services.trainer.cards.cards import Cards
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers, task_of
 from services.trainer.evaluation.evaluate import Question, brief, evaluate
@@ -96,6 +97,7 @@ def train(
     record = RunRecord(registry, run, job)
     with record.recording():
         version, promoted = _train(record, definitions, recipe, storage, settings, start=start, end=end)
+    Cards(registry, storage).keep(run.id)
     record.done()
     return {"run": run.id, "version": version, "promoted": promoted, "metrics": record.run.metrics}
 

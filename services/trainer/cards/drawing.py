@@ -19,11 +19,11 @@ from markupsafe import Markup
 from services.trainer.cards import words
 
 WIDTH, HEIGHT = 360.0, 270.0
-LEFT, RIGHT, TOP, BOTTOM = 44.0, 10.0, 10.0, 38.0
+LEFT, RIGHT, TOP, BOTTOM = 50.0, 10.0, 10.0, 38.0
 """Margins of the plot, where ticks and the names of the axes are."""
 TICKS = 5
-BAR_HEIGHT, BAR_WIDTH, BAR_NAME = 20.0, 720.0, 190.0
-LONGEST_NAME = 28
+BAR_HEIGHT, BAR_WIDTH, BAR_NAME = 20.0, 720.0, 215.0
+LONGEST_NAME, LONGEST_LABEL = 28, 11
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class Chart:
         for value in ticks(x):
             at = chart.at_x(value)
             _line(chart.svg, (at, TOP), (at, HEIGHT - BOTTOM), "grid")
-            _text(chart.svg, at, HEIGHT - BOTTOM + 13, words.number(value), "tick middle")
+            _text(chart.svg, at, HEIGHT - BOTTOM + 13, words.tick(value), "tick middle")
         for value in ticks(y):
             at = chart.at_y(value)
             _line(chart.svg, (LEFT, at), (WIDTH - RIGHT, at), "grid")
-            _text(chart.svg, LEFT - 6, at + 3.5, words.number(value), "tick end")
+            _text(chart.svg, LEFT - 6, at + 3.5, words.tick(value), "tick end")
         _text(chart.svg, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x.name, "axis middle")
         middle = (TOP + HEIGHT - BOTTOM) / 2
         name = _text(chart.svg, 10, middle, y.name, "axis middle")
@@ -143,15 +143,15 @@ def ticks(axis: Axis) -> list[float]:
 
 def heat_map(title: str, description: str, labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
     """A confusion matrix: a row a true class, a column a predicted one; shaded by the share of the row."""
-    size, left, top = min(64.0, 300.0 / len(labels)), 96.0, 40.0
-    across = left + size * len(labels)
-    svg = _svg(title, description, max(WIDTH, across + 10), top + size * len(labels) + 6, "chart heat")
+    left, top = 34 + 6.2 * min(LONGEST_LABEL, max(map(len, labels))), 40.0
+    size = min(116.0, (WIDTH - left - 4) / len(labels))
+    svg = _svg(title, description, WIDTH, top + size * len(labels) + 6, "chart")
     _text(svg, left + size * len(labels) / 2, 12, "predicted", "axis middle")
     name = _text(svg, 12, top + size * len(labels) / 2, "true", "axis middle")
     name.set("transform", f"rotate(-90 12 {top + size * len(labels) / 2:g})")
     for row, (label, of_label) in enumerate(zip(labels, counts, strict=True)):
         total = sum(of_label) or 1
-        _text(svg, left - 8, top + size * (row + 0.5) + 4, _short(label, 11), "tick end")
+        _text(svg, left - 8, top + size * (row + 0.5) + 4, _short(label, LONGEST_LABEL), "tick end")
         _text(svg, left + size * (row + 0.5), top - 8, _short(label, max(2, int(size / 6.5))), "tick middle")
         for column, times in enumerate(of_label):
             x, y, part = left + size * column, top + size * row, times / total
@@ -176,7 +176,7 @@ def bars(title: str, description: str, values: Sequence[tuple[str, float, float]
     for value in ticks(axis):
         at = axis.place(value, BAR_NAME, BAR_WIDTH - 70)
         _line(svg, (at, 0), (at, height - 32), "grid")
-        _text(svg, at, height - 19, words.number(value), "tick middle")
+        _text(svg, at, height - 19, words.tick(value), "tick middle")
     _text(svg, (BAR_NAME + BAR_WIDTH - 70) / 2, height - 4, name, "axis middle")
     zero = axis.place(0, BAR_NAME, BAR_WIDTH - 70)
     for number, (label, value, spread) in enumerate(values):
@@ -208,7 +208,7 @@ def whisker(axis: Axis, value: float, ends: tuple[float, float] | None, referenc
     _line(svg, (4, 8), (176, 8), "grid")
     if reference is not None:
         at = axis.place(reference, 4, 176)
-        _line(svg, (at, 1), (at, 15), "reference")
+        _line(svg, (at, 2), (at, 14), "mark")
     if ends is not None:
         _line(svg, (axis.place(ends[0], 4, 176), 8), (axis.place(ends[1], 4, 176), 8), "spread")
     _sub(svg, "circle", "dot c0", cx=f"{axis.place(value, 4, 176):g}", cy="8", r="3.5")

@@ -38,7 +38,7 @@ class Picture:
 
 def pictures(figures: Mapping[str, Mapping[str, Any]]) -> list[Picture]:
     """All pictures of `Evaluation.figures`; of several labels each says which."""
-    found = []
+    found: list[Picture] = []
     for label, of_label in figures.items():
         beside = f" of {label}" if len(figures) > 1 else ""
         for name, data in of_label.items():
@@ -72,7 +72,9 @@ def _confusion(data: Mapping[str, Any], beside: str) -> Iterator[Picture]:
     total = sum(map(sum, counts))
     right = sum(counts[at][at] for at in range(len(labels)))
     title = f"Confusion matrix{beside}"
-    about = f"{words.number(right)} of {words.number(total)} rows are on the diagonal, where prediction and truth agree."
+    about = (
+        f"{words.number(right)} of {words.number(total)} rows are on the diagonal, where prediction and truth agree."
+    )
     rows = [(label, *map(words.number, of_label)) for label, of_label in zip(labels, counts, strict=True)]
     svg = drawing.heat_map(title, about, labels, counts)
     caption = "Rows are true classes, columns predicted ones; percentages and shades are shares of the true class."
@@ -83,7 +85,7 @@ def _curves(
     data: Mapping[str, Any], title: str, axes: tuple[Axis, Axis], about: str, area: str
 ) -> tuple[Chart, str, Table, list[str]]:
     series = [Series(name, one["x"], one["y"]) for name, one in data.items()]
-    areas = ", ".join(f"{area} {words.number(one['area'])} for class {name}" for name, one in data.items())
+    areas = f"{area} {_of_classes({name: one['area'] for name, one in data.items()})}"
     chart = Chart.empty(title, f"{about} {areas}.", *axes)
     rows = [
         (words.number(x, 3), *(words.number(_height(one, x), 3) for one in data.values()))
@@ -116,7 +118,7 @@ def _precision_recall(data: Mapping[str, Any], beside: str) -> Iterator[Picture]
 
 def _calibration(data: Mapping[str, Any], beside: str) -> Iterator[Picture]:
     title = f"Calibration{beside}"
-    off = ", ".join(f"{words.number(one['error'], 2)} for class {name}" for name, one in data.items())
+    off = _of_classes({name: one["error"] for name, one in data.items()}, 2)
     chart = Chart.empty(
         title,
         f"Share that came true by predicted probability. Mean distance {off}.",
@@ -130,8 +132,8 @@ def _calibration(data: Mapping[str, Any], beside: str) -> Iterator[Picture]:
         for at, (said, true, count) in enumerate(zip(one["said"], one["true"], one["rows"], strict=True))
     ]
     caption = (
-        f"Groups of equally many rows by predicted probability; on the dashed line it came true as often as it was said."
-        f" On average the two are apart by {off}."
+        "Groups of equally many rows by predicted probability; on the dashed line it came true as often as was said."
+        f" On average the two are {off} apart."
     )
     table = Table(["class, group", "predicted probability", "came true", "rows"], rows)
     yield Picture(title, chart.markup(), caption, table, list(data) if len(data) > 1 else [])
@@ -193,6 +195,12 @@ PICTURES: dict[str, Callable[[Mapping[str, Any], str], Iterator[Picture]]] = {
     "calibration": _calibration,
     "residuals": _residuals,
 }
+
+
+def _of_classes(values: Mapping[str, float], digits: int = 4) -> str:
+    """A value, or with several classes each one's."""
+    texts = {name: words.number(value, digits) for name, value in values.items()}
+    return next(iter(texts.values())) if len(texts) == 1 else ", ".join(f"{text} for {n}" for n, text in texts.items())
 
 
 def _height(curve: Mapping[str, Sequence[float]], x: float) -> float:

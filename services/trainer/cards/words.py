@@ -12,7 +12,7 @@ NONE = "\N{EN DASH}"
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """A number with so many significant digits, whole ones with all of theirs: `0.7492`, `70 120`."""
+    """A number with so many digits, whole ones with all of theirs: `0.7492`, `70 120`."""
     if value is None or isinstance(value, str):
         return value or NONE
     if not math.isfinite(value):
@@ -21,8 +21,16 @@ def number(value: Any, digits: int = 4) -> str:
         text = f"{int(value):,}".replace(",", THIN)
     elif abs(value) >= 10**digits:
         text = f"{value:,.0f}".replace(",", THIN)
+    elif 0.01 <= abs(value) < 1:
+        text = f"{value:.{digits}f}"  # as many decimals each, so that a column is aligned
     else:
-        text = f"{value:#.{digits}g}" if 1e-4 <= abs(value) < 1 else f"{value:.{digits}g}"
+        text = f"{value:.{digits}g}"
+    return text.replace("-", MINUS)
+
+
+def tick(value: float) -> str:
+    """A round number on an axis, as short as it can be: `0.2`, `1 500`."""
+    text = f"{value:,.0f}".replace(",", THIN) if abs(value) >= 1000 else f"{value:g}"
     return text.replace("-", MINUS)
 
 

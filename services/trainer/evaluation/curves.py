@@ -1,4 +1,4 @@
-"""The curves of one class against all others: ROC, precision by recall, and calibration, thinned to be drawn."""
+"""What figures are made of: histograms, and the curves of one class against all others, thinned to be drawn."""
 
 from __future__ import annotations
 
@@ -16,6 +16,19 @@ BINS = 10
 def rounded(values: Iterable[float]) -> list[float]:
     """Numbers with six significant digits, for a file that people may read."""
     return [float(f"{value:.6g}") for value in values]
+
+
+def histogram(values: np.ndarray, bars: int) -> dict[str, list[float]]:
+    """How many of `values` are in each of so many ranges between their 1st and their 99th percentile.
+
+    Args:
+        values: [n] finite, at least one.
+    """
+    lo, hi = np.quantile(values, (0.01, 0.99))
+    if hi - lo <= 1e-9 * max(abs(lo), abs(hi), 1e-300):  # all alike, but for rounding
+        lo, hi = lo - max(0.5, abs(lo) / 10), hi + max(0.5, abs(hi) / 10)
+    counts, edges = np.histogram(values, bins=bars, range=(lo, hi))
+    return {"edges": rounded(edges), "counts": counts.tolist()}
 
 
 def ranking(scores: np.ndarray, positive: np.ndarray) -> dict[str, Any]:

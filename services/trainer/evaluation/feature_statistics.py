@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from services.trainer.evaluation.curves import rounded
+from services.trainer.evaluation.curves import histogram, rounded
 
 SAMPLED = 20_000
 """Rows, evenly spaced, that quantiles, histograms and frequencies are computed from; the rest is of all rows."""
@@ -43,16 +43,8 @@ def _column(values: pd.Series, step: int) -> dict[str, Any]:
         **found,
         **dict(zip(("mean", "std", "min", "max"), of_all, strict=True)),
         **dict(zip(QUANTILES, quantiles, strict=True)),
-        "histogram": _histogram(sample),
+        "histogram": histogram(sample, BARS),
     }
-
-
-def _histogram(sample: np.ndarray) -> dict[str, list[float]]:
-    lo, hi = np.quantile(sample, (0.01, 0.99))
-    if not lo < hi:
-        lo, hi = lo - 0.5, hi + 0.5
-    counts, edges = np.histogram(sample, bins=BARS, range=(lo, hi))
-    return {"edges": rounded(edges), "counts": counts.tolist()}
 
 
 def _text(values: pd.Series) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from services.trainer.evaluation.answers import Answers, Output, truths
-from services.trainer.evaluation.curves import MOST_POINTS, calibration, ranking, rounded
+from services.trainer.evaluation.curves import MOST_POINTS, calibration, histogram, ranking, rounded
 
 MOST_CLASSES = 12
 """Classes in a confusion matrix; rarer ones are together in `other`."""
@@ -91,7 +91,6 @@ def _residuals(output: Output, truth: np.ndarray) -> dict[str, Any]:
     bands = np.array([np.quantile(residual[group], (0.1, 0.5, 0.9)) for group in groups])
     # Evenly by the predicted number's rank, so that the picture shows where the rows are.
     shown = order[np.unique(np.linspace(0, len(order) - 1, min(MOST_POINTS, len(order))).round().astype(int))]
-    counts, edges = np.histogram(residual, bins=BARS, range=_middle(residual))
     return {
         "residuals": {
             "predicted": rounded(predicted[shown]),
@@ -101,15 +100,9 @@ def _residuals(output: Output, truth: np.ndarray) -> dict[str, Any]:
                 "rows": [len(group) for group in groups],
                 **{name: rounded(bands[:, at]) for at, name in enumerate(("low", "middle", "high"))},
             },
-            "histogram": {"edges": rounded(edges), "counts": counts.tolist()},
+            "histogram": histogram(residual, BARS),
         }
     }
-
-
-def _middle(residual: np.ndarray) -> tuple[float, float]:
-    """Where all but the most extreme hundredth on each side are."""
-    lo, hi = np.quantile(residual, (0.01, 0.99))
-    return (float(lo), float(hi)) if lo < hi else (float(lo) - 0.5, float(hi) + 0.5)
 
 
 def _name(label: object) -> str:

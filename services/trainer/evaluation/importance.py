@@ -63,8 +63,8 @@ def _measured(
     metric: Metric, fitted: Fitted, truth: np.ndarray, order: np.ndarray, random: np.random.Generator
 ) -> dict[str, Any]:
     budget = max(LEAST_SECONDS, SHARE * fitted.fit_seconds)
-    row_seconds = _row_seconds(fitted, order)
-    costs = [(LEAST * len(fitted.rows.columns) * rows * row_seconds, rows) for rows in ROWS]
+    row_seconds = _row_seconds(fitted, order, PATIENCE * budget)
+    costs = [(LEAST * len(fitted.rows.columns) * min(rows, len(order)) * row_seconds, rows) for rows in ROWS]
     cost, rows = next((effort for effort in costs if effort[0] <= budget), costs[-1])
     if cost > PATIENCE * budget:
         return {"metric": metric.name, "missing": f"it would take {cost:.1f} s"}
@@ -92,13 +92,14 @@ def _measured(
     }
 
 
-def _row_seconds(fitted: Fitted, order: np.ndarray) -> float:
-    """What the answer to a row takes in a large call."""
-    if fitted.row_seconds * ROWS[0] > LEAST_SECONDS * PATIENCE or len(order) > ROWS[0]:
+def _row_seconds(fitted: Fitted, order: np.ndarray, budget: float) -> float:
+    """What the answer to a row takes in a large call; of a small one, most is the call itself."""
+    probed = int(min(ROWS[0], budget / fitted.row_seconds))
+    if probed <= len(order):
         return fitted.row_seconds
-    begun = time.perf_counter()  # most of what was measured was the call itself
-    Answers.of(fitted.estimator, fitted.rows.iloc[np.resize(order, ROWS[0])])
-    return (time.perf_counter() - begun) / ROWS[0]
+    begun = time.perf_counter()
+    Answers.of(fitted.estimator, fitted.rows.iloc[np.resize(order, probed)])
+    return (time.perf_counter() - begun) / probed
 
 
 def _shuffled(
@@ -113,8 +114,11 @@ def _shuffled(
         places = {name: np.tile(np.arange(count), len(batch)) for name in range(inputs)}
         for number, column in enumerate(batch):
             places[column][number * count : (number + 1) * count] = random.permutation(count)
-        rows = pd.DataFrame({name: sample[name].array.take(places[at]) for at, name in enumerate(sample.columns)})
-        answers = Answers.of(estimator, rows)
+        shuffled = {  # with their own types: pandas would take text for another one
+            name: pd.Series(sample[name].array.take(places[at]), dtype=sample[name].dtype)
+            for at, name in enumerate(sample.columns)
+        }
+        answers = Answers.of(estimator, pd.DataFrame(shuffled))
         parts = (np.arange(number * count, (number + 1) * count) for number in range(len(batch)))
         values += [_value(metric, answers.rows(part), truth) for part in parts]
     return np.array(values)
