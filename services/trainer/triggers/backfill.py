@@ -215,7 +215,7 @@ class Backfills:
             return point
         if job.status == "finished" and job.run:
             return _after_run(point, self.registry.runs.get(job.run), "")
-        status = "failed" if job.status == "failed" else CANCELLED
+        status = CANCELLED if job.status in ("canceled", "stopped", CANCELLED) else "failed"
         return replace(point, status=status, run=job.run or "", error=job.error)
 
     def _change(self, model: str, change: Callable[[Backfill | None], Backfill]) -> Backfill:

@@ -54,7 +54,7 @@ def work(backfills: Backfills, *, fail: str = "") -> str:
     run = Run(id=f"r-{job.id[:8]}", model=MODEL, started=utc_now(), job=job.id, trigger="backfill", as_of=as_of)
     registry.runs.start(run)
     with queue.redis.pipeline() as pipe:
-        job.meta = {"run": run.id, "error": fail}
+        job.meta = {"run": run.id, "stage": "done", "error": fail}
         job.save_meta()
         queue.rq.remove(job.id)
         if fail:
