@@ -23,98 +23,20 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from types import NoneType, UnionType
 from typing import Any, Literal, get_args
 
 from modelmill import durations, splits, triggers, trusted_types
-from modelmill.constraints import NO_CONSTRAINTS, ColumnSpec, Constraints, Expect
+from modelmill.about import About
+from modelmill.columns import Column, Scalar
+from modelmill.constraints import Expect
 from modelmill.metrics import all_of, columns_of
 from modelmill.triggers import Trigger
 
 Policy = Literal["always", "if_better", "manual"]
 Batch = Literal["pandas", "arrow"]
-Scalar = float | int | str | bool | None
-DTYPES: dict[type, str] = {float: "float", int: "int", bool: "bool", str: "str"}
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAX_FUTURE = "5m"
 """How much later than now an event time may be where its source does not say."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A named, typed column. `dtype` is `float`, `int`, `bool` or `str`; `nullable` columns may lack a value."""
-
-    name: str
-    dtype: str
-    nullable: bool
-    constraints: Constraints = NO_CONSTRAINTS
-    description: str = ""
-
-    @classmethod
-    def specified(cls, name: str, spec: Any) -> Column:
-        """Read a type, or what `column(...)` made of one.
-
-        Raises:
-            ValueError: for anything else, and for constraints that contradict the type or each other.
-        """
-        if not isinstance(spec, ColumnSpec):
-            return cls.of(name, spec)
-        plain = cls.of(name, spec.annotation)
-        try:
-            spec.constraints.check(plain.dtype)
-        except ValueError as error:
-            raise ValueError(f"column {name!r}: {error}") from None
-        return replace(plain, constraints=spec.constraints, description=spec.description)
-
-    @classmethod
-    def of(cls, name: str, annotation: Any) -> Column:
-        """Read `float` or `float | None`.
-
-        Raises:
-            ValueError: for anything else.
-        """
-        if isinstance(annotation, ColumnSpec):
-            raise ValueError(f"column {name!r}: column(...) is for the columns of a source; expected its type alone")
-        kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-        named = [kind for kind in kinds if kind is not NoneType]
-        if len(named) != 1 or not isinstance(named[0], type) or named[0] not in DTYPES:
-            raise ValueError(
-                f"column {name!r} has type {annotation!r}; expected float, int, bool or str, or one of them | None"
-            )
-        return cls(name, DTYPES[named[0]], NoneType in kinds)
-
-    def __str__(self) -> str:
-        return f"{self.dtype}{'?' if self.nullable else ''}"
-
-    def allows(self, value: Scalar) -> bool:
-        """Whether `value` is one of this column's; a whole number is also a float."""
-        if value is None:
-            return self.nullable
-        return DTYPES.get(type(value)) == self.dtype or (self.dtype == "float" and type(value) is int)
-
-
-@dataclass(frozen=True)
-class About:
-    """What people say about a declaration, for the catalogue."""
-
-    description: str = ""
-    owner: str = ""
-    tags: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, what: str, description: str, owner: str, tags: Sequence[str]) -> About:
-        """Check that each is text.
-
-        Raises:
-            ValueError: for anything else, such as a single text for `tags`.
-        """
-        if isinstance(tags, str) or not all(isinstance(text, str) for text in (description, owner, *tags)):
-            given = (description, owner, tags)
-            raise ValueError(
-                f"{what}: description, owner and tags are {given!r}; expected texts, and for tags a list of texts"
-            )
-        return cls(description, owner, tuple(tags))
 
 
 class Declared:

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from modelmill import Entity, Model, Source, feature
-from modelmill.declarations import About, Column, collecting
+from modelmill.about import About
+from modelmill.columns import Column
+from modelmill.declarations import collecting
 
 USER = Entity("user", key="user_id")
 
@@ -147,7 +149,15 @@ def test_labels_are_names_of_different_columns(label: Any) -> None:
 
 def test_a_model_says_what_it_is_for() -> None:
     model = Model(
-        "m", entities=[USER], features=["a"], label="x", estimator=None, description="Who comes back.", owner="ann", tags=["churn"], limits="Not for new users.",
+        "m",
+        entities=[USER],
+        features=["a"],
+        label="x",
+        estimator=None,
+        description="Who comes back.",
+        owner="ann",
+        tags=["churn"],
+        limits="Not for new users.",
     )
     assert (model.about, model.limits) == (About("Who comes back.", "ann", ("churn",)), "Not for new users.")
 
