@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.datasets import load_diabetes, load_wine
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import Bunch
 
 from modelmill.declarations import Model
 from modelmill.definitions import Entity
@@ -35,7 +37,18 @@ def progression() -> Known:
     return _known("progression", Ridge(), load_diabetes(as_frame=True), "r2", segment="sex")
 
 
-def _known(name: str, estimator: Any, data: Any, metric: str, segment: str) -> Known:
+def several() -> Known:
+    """A regression of two labels."""
+    data = load_diabetes(as_frame=True)
+    truth = np.column_stack([data.target, data.data["bmi"] * 1000])
+    return _known(
+        "both", Ridge(), Bunch(data=data.data, target=truth), "r2", segment="sex", labels=("target", "weight")
+    )
+
+
+def _known(
+    name: str, estimator: Any, data: Any, metric: str, segment: str, labels: Sequence[str] = ("target",)
+) -> Known:
     rows, truth = data.data, np.asarray(data.target)
     order = np.random.default_rng(0).permutation(len(rows))
     held_out, train = np.sort(order[: len(rows) // 3]), np.sort(order[len(rows) // 3 :])
@@ -43,12 +56,12 @@ def _known(name: str, estimator: Any, data: Any, metric: str, segment: str) -> K
     answers = Answers.of(estimator, rows.iloc[held_out])
     segments = {segment: parts(pd.Series(rows[segment].iloc[held_out]))}
     how = f"at random, seed 0: {len(held_out)} of {len(rows)} rows held out"
-    question = Question((Metric(metric),), truth[held_out], ("target",), segments, how)
+    question = Question((Metric(metric),), truth[held_out], tuple(labels), segments, how)
     recipe = Model(
         name,
         entities=[Entity("thing", key="thing_id")],
         features=list(rows.columns),
-        label="target",
+        label=list(labels),
         estimator=estimator,
         description=f"What {name} is for.",
         owner="the cellar",

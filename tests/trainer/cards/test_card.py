@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from modelmill.runs import Run
+from services.trainer.cards import words
 from services.trainer.cards.cards import render
 from services.trainer.cards.known import Known
 from tests.trainer.cards import knowns
@@ -65,6 +66,15 @@ def test_a_regression_shows_residuals() -> None:
     assert headings[headings.index("Figures") + 1 : headings.index("What it goes by")] == [
         "Predicted and true", "Residuals by prediction", "Residuals",
     ]  # fmt: skip
+
+
+def test_several_labels_have_their_own_figures_and_metrics() -> None:
+    known = knowns.several()
+    page = Outline(render(known))
+    for title in ("Predicted and true of target", "Predicted and true of weight", "Residuals of weight"):
+        assert title in page.headings
+    assert known.evaluation is not None
+    assert words.number(known.evaluation.outputs["weight"]["r2"]) in page.text
 
 
 @pytest.mark.parametrize("known", [wine, progression])
