@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import aggregates, frames, ingest, jobs, memory, predict, servers, store, swap, training
+from benchmarks import aggregates, frames, ingest, jobs, memory, predict, runs, servers, store, swap, training
 from benchmarks.effort import QUICK, Effort
 from benchmarks.report import Machine, Table, save
 
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "frames": frames.measure,
     "memory": memory.measure,
     "store": store.measure,
+    "runs": runs.measure,
     "training": training.measure,
     "jobs": jobs.measure,
 }

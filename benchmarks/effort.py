@@ -23,6 +23,10 @@ class Effort:
     """Of flights to train on."""
     memory_swaps: int = 200
     """After which the predictor's memory is looked at again."""
+    runs: int = 10_000
+    """In the registry, to look through."""
 
 
-QUICK = Effort(seconds=1, repeats=1, rows=10_000, history_rows=100_000, timed_swaps=5, memory_swaps=20, months=1)
+QUICK = Effort(
+    seconds=1, repeats=1, rows=10_000, history_rows=100_000, timed_swaps=5, memory_swaps=20, months=1, runs=1_000
+)

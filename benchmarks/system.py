@@ -58,7 +58,7 @@ class System:
         job = self.client.train(model, by="benchmark", wait=True)
         if job["status"] != "finished":
             raise RuntimeError(f"training {model} {job['status']}: {job.get('error')}")
-        version: int = self.client.run(job["run"])["version"]
+        version: int = self.client.get_run(job["run"])["version"]
         until(lambda: self.served(model) == version, f"version {version} of {model} to be served")
         return version
 

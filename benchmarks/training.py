@@ -80,7 +80,7 @@ def _trained(client: Client, start: pd.Timestamp) -> dict[str, float]:
     job = client.train(MODEL, start=start.isoformat(), by="benchmark", wait=True)
     if job["status"] != "finished":
         raise RuntimeError(f"training {job['status']}: {job.get('error')}")
-    found: dict[str, Any] = client.run(job["run"])
+    found: dict[str, Any] = client.get_run(job["run"])
     seconds = (pd.Timestamp(found["finished"]) - pd.Timestamp(found["started"])).total_seconds()
     return {"all": seconds, "rows": found["rows_train"] + found["rows_test"], **found["seconds"]}
 

@@ -7,6 +7,7 @@ ModelmillError
 │   ├── UnknownName              an entity, source, feature, model, version, run, job or alias nobody declared
 │   └── MissingEntity            a declared entity of which no row with this key has arrived
 ├── InvalidRequest           422: understood, but a value in it cannot be used
+│   ├── InvalidFilter            a filter of runs that cannot be read, with the place where
 │   ├── ExpectationFailed        a batch of rows that as a whole is not what its source expects
 │   ├── UntrustedTypes           an estimator made of types that nobody has reviewed
 │   └── InvalidRows              rows that a source's columns do not allow, the first of them listed
@@ -115,6 +116,17 @@ class InvalidRequest(ModelmillError):
     """A request that was understood and cannot be carried out as it is."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class InvalidFilter(InvalidRequest):
+    """A filter that cannot be read or makes no sense. `position` counts its characters from 0."""
+
+    def __init__(self, text: str, position: int, reason: str) -> None:
+        start = max(0, position - 60)  # a long filter is shown around the place
+        shown = text[start : position + 60].translate(str.maketrans("\t\r\n", "   "))
+        super().__init__(
+            f"filter, character {position + 1}: {reason}\n  {shown}\n  {' ' * (position - start)}^", position=position
+        )
 
 
 class UntrustedTypes(InvalidRequest):

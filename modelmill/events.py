@@ -80,7 +80,7 @@ class RunStarted(Event):
     model: str
     run: str
     trigger: str
-    """What asked for it: `manual`, `backfill`, or a kind of trigger: `every`, `cron`, `after`, `on`."""
+    """What asked for it: `manual`, `backfill`, `manual log`, or a kind of trigger: `every`, `cron`, `after`, `on`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +97,19 @@ class RunFailed(Event):
     """The error in one sentence; the traceback is in the run."""
     status: str = "failed"
     """`failed`, `cancelled` or `lost`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLogged(Event):
+    """A run that was logged by hand, such as from a notebook, ended well; it has no version."""
+
+    type: ClassVar[str] = "run.logged"
+    stream: ClassVar[str] = keys.EVENTS_MODELS
+    subject: ClassVar[str] = "model"
+
+    model: str
+    run: str
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,6 +278,7 @@ EVENTS: dict[str, type[Event]] = {
     for kind in (
         RunStarted,
         RunFailed,
+        RunLogged,
         ModelTrained,
         ModelPromoted,
         DefinitionsApplied,

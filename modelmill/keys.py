@@ -25,7 +25,7 @@ QUEUE = "train"
 TRAININGS = "trainings"
 """Hash: what a training was asked for (`model|start|end`) to the job that further requests for the same join."""
 STORAGE_SWEPT = "storage:swept"
-"""String: there for a minute after the storage was looked through for what ended runs have left."""
+"""String: there for ten minutes, or until a run fails, after the storage was looked through for what is left over."""
 JOB_PRIORITY = "priority"
 """Field of an RQ job's hash: 2 high, 1 normal, 0 low. Where it lacks, it is 1."""
 
@@ -160,6 +160,9 @@ def model(name: str) -> str:
 RUNNING = "running"
 """Set: ids of the runs that have begun and not ended."""
 
+RUN_CHANGES = "run_changes"
+"""Sorted set: ids of all runs by their last change (microseconds since 1970, each change later than the one before)."""
+
 
 def run(run_id: str) -> str:
     """Hash: one training attempt, whatever became of it."""
@@ -177,6 +180,11 @@ def job_events(job_id: str) -> str:
 def runs(model: str) -> str:
     """Sorted set: ids of a model's runs by start time (seconds since 1970)."""
     return f"runs:{model}"
+
+
+def run_lease(run_id: str) -> str:
+    """String: while it is there the program that logs a run by hand lives; expires by itself."""
+    return f"run:{run_id}:lease"
 
 
 def version(model: str, number: int) -> str:

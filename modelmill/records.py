@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
 from typing import Any, TypeVar
 
 import orjson
@@ -27,27 +28,28 @@ def to_hash(record: Any) -> dict[str, str]:
 
 def from_hash(kind: type[Record], found: Mapping[str, str]) -> Record:
     """The dataclass that `to_hash` wrote; fields that the hash lacks have their defaults."""
-    values: dict[str, Any] = {}
-    for item in fields(kind):  # type: ignore[arg-type]  # a type variable cannot be bound to "any dataclass"
-        form = str(item.type)
-        if form.startswith("dict"):
-            prefix = f"{item.name}."
-            number = form == "dict[str, float]"
-            values[item.name] = {
-                name[len(prefix) :]: float(text) if number else text
-                for name, text in found.items()
-                if name.startswith(prefix)
-            }
-        elif item.name not in found:
-            continue
-        elif form.startswith("list"):
-            values[item.name] = orjson.loads(found[item.name])
-        elif form == "float":
-            values[item.name] = float(found[item.name])
+    forms = _forms(kind)  # type: ignore[arg-type]  # mypy takes a class whose kind is open for unhashable
+    values: dict[str, Any] = {name: {} for name, form in forms.items() if form.startswith("dict")}
+    for full_name, text in found.items():
+        form = forms.get(full_name)
+        if form is None:
+            name, _, inner = full_name.partition(".")
+            if inner and name in values:
+                values[name][inner] = float(text) if forms[name] == "dict[str, float]" else text
         elif form == "int":
-            values[item.name] = int(found[item.name])
+            values[full_name] = int(text)
+        elif form == "float":
+            values[full_name] = float(text)
         elif form == "int | None":
-            values[item.name] = int(found[item.name]) if found[item.name] else None
+            values[full_name] = int(text) if text else None
+        elif form.startswith("list"):
+            values[full_name] = orjson.loads(text)
         else:
-            values[item.name] = found[item.name]
+            values[full_name] = text
     return kind(**values)
+
+
+@cache
+def _forms(kind: type) -> dict[str, str]:
+    """Field of a dataclass to its type as it is written."""
+    return {item.name: str(item.type) for item in fields(kind)}

@@ -17,7 +17,7 @@ from modelmill.connections import Redis
 from modelmill.errors import Conflict, UnknownName
 from modelmill.events import ModelPromoted, ModelTrained, utc_now
 from modelmill.records import from_hash, to_hash
-from modelmill.runs import Run, Runs, lease_of, require_lease, require_running
+from modelmill.runs import Run, Runs, lease_of, require_lease, require_running, write
 
 CHAMPION = "champion"
 """The alias that predictors serve."""
@@ -106,7 +106,7 @@ class Registry:
             pipe.multi()
             pipe.set(keys.versions(run.model), number)
             pipe.hset(keys.version(run.model, number), mapping=to_hash(version))
-            pipe.hset(keys.run(run.id), mapping=to_hash(done))
+            write(pipe, done)
             pipe.srem(keys.RUNNING, run.id)
             bus.append(
                 pipe,

@@ -2,11 +2,14 @@
 
 They are plain text: `redis-cli HGETALL run:...`; dictionaries become fields with dotted names, such as
 `metrics.accuracy`. Every change is one transaction, with the lease that entitles to it and the event that tells of it.
+
+All runs are in one sorted set by their last change, so that whoever keeps a copy reads only what changed since.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -112,6 +115,31 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
+MARK_CHANGED = """
+-- KEYS: the sorted set. ARGV: ids of runs.
+-- The time, so that a change is later than all before it even where Redis has lost its last second.
+local now = redis.call('TIME')
+local newest = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+local score = math.max(now[1] * 1000000 + now[2], (tonumber(newest[2]) or 0) + 1)
+for i, run in ipairs(ARGV) do
+  redis.call('ZADD', KEYS[1], string.format('%.0f', score), run)
+end
+"""
+BATCH = 500
+"""Runs that are read in one round trip."""
+
+
+def write(pipe: Pipeline, run: Run) -> None:
+    """Write a run, on a pipeline that is in MULTI."""
+    write_fields(pipe, run.id, to_hash(run))
+
+
+def write_fields(pipe: Pipeline, run_id: str, fields: Mapping[str, str]) -> None:
+    """Write fields of a run and mark it as changed, on a pipeline that is in MULTI. Nothing else writes to runs."""
+    pipe.hset(keys.run(run_id), mapping=fields)
+    pipe.eval(MARK_CHANGED, 1, keys.RUN_CHANGES, run_id)
+
+
 class Runs:
     """Reads and changes the runs in `redis` (a client that decodes to text)."""
 
@@ -130,7 +158,7 @@ class Runs:
             pipe.multi()
             pipe.sadd(keys.MODELS, run.model)
             pipe.sadd(keys.RUNNING, run.id)
-            pipe.hset(keys.run(run.id), mapping=to_hash(run))
+            write(pipe, run)
             pipe.zadd(keys.runs(run.model), {run.id: datetime.fromisoformat(run.started).timestamp()})
             bus.append(pipe, RunStarted(source="trainer", model=run.model, run=run.id, trigger=run.trigger))
 
@@ -147,7 +175,7 @@ class Runs:
             require_running(pipe, run)
             require_lease(pipe, run)
             pipe.multi()
-            pipe.hset(keys.run(run.id), mapping=to_hash(run))
+            write(pipe, run)
 
         self.redis.transaction(change, keys.run(run.id), *lease_of(run))
 
@@ -177,7 +205,7 @@ class Runs:
         def close(pipe: Pipeline) -> None:
             require_running(pipe, run)
             pipe.multi()
-            pipe.hset(keys.run(run.id), mapping=changes)
+            write_fields(pipe, run.id, changes)
             pipe.srem(keys.RUNNING, run.id)
             event = RunFailed(source="trainer", model=run.model, run=run.id, error=ended.error, status=ended.status)
             bus.append(pipe, event)
@@ -196,7 +224,7 @@ class Runs:
             require_lease(pipe, run)
             pipe.multi()
             known = {"peak_memory_mb": str(run.peak_memory_mb), "cpu_seconds": str(run.cpu_seconds)}
-            pipe.hset(keys.run(run.id), mapping=known)
+            write_fields(pipe, run.id, known)
 
         self.redis.transaction(change, *lease_of(run))
 
@@ -225,6 +253,38 @@ class Runs:
                 pipe.hgetall(keys.run(run_id))
             runs = [from_hash(Run, found) for found in pipe.execute() if found]
         return sorted(runs, key=lambda run: run.started, reverse=True)[:limit]
+
+    def read(self, ids: Sequence[str]) -> list[Run]:
+        """The runs of these ids, in their order, without those that do not exist."""
+        return [from_hash(Run, found) for found in self.hashes(ids) if found]
+
+    def hashes(self, ids: Sequence[str]) -> Iterable[dict[str, str]]:
+        """The runs of these ids as they lie in Redis, an empty one for each that does not exist."""
+        for start in range(0, len(ids), BATCH):
+            with self.redis.pipeline(transaction=False) as pipe:
+                for run_id in ids[start : start + BATCH]:
+                    pipe.hgetall(keys.run(run_id))
+                yield from pipe.execute()
+
+    def changes(self, after: float) -> tuple[list[tuple[str, float]], int]:
+        """The ids of the runs that changed after a position, each with its own, in their order; and how many runs
+        there are in all. The position before all is 0."""
+        with self.redis.pipeline() as pipe:
+            pipe.zrange(keys.RUN_CHANGES, f"({after:.0f}", "+inf", byscore=True, withscores=True)
+            pipe.zcard(keys.RUN_CHANGES)
+            changed, count = pipe.execute()
+        return [(run_id, score) for run_id, score in changed], count
+
+    def ids(self) -> set[str]:
+        """The ids of all runs."""
+        return set(self.redis.zrange(keys.RUN_CHANGES, 0, -1))
+
+    def mark_all(self) -> None:
+        """Mark those runs as changed that were never marked, because they were recorded before runs were."""
+        known = self.ids()
+        for model in self.redis.smembers(keys.MODELS):
+            if unmarked := set(self.redis.zrange(keys.runs(model), 0, -1)) - known:
+                self.redis.eval(MARK_CHANGED, 1, keys.RUN_CHANGES, *sorted(unmarked))
 
 
 def require_running(pipe: Pipeline, run: Run) -> None:

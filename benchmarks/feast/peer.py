@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import orjson
-
+from benchmarks import foreign
 from benchmarks.contest import serving
-from benchmarks.feast import environment
+from benchmarks.foreign import Program
 from benchmarks.mill import FEATURES
 from benchmarks.system import until
 from modelmill import redis_server
@@ -41,20 +39,10 @@ class Feast:
     """The ways to a running Feast."""
 
     redis: Redis
-    process: subprocess.Popen[bytes]
+    program: Program
+    """Its library; the commands are those of `program.py`."""
     url: str
     """Of its feature server."""
-
-    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """What a command of `program.py` answers.
-
-        Raises:
-            RuntimeError: where the program ended instead.
-        """
-        to, answers = _pipes(self.process)
-        to.write(orjson.dumps({"do": do, **arguments}) + b"\n")
-        to.flush()
-        return _answer(answers)
 
     @staticmethod
     def request(keys: Sequence[str]) -> dict[str, Any]:
@@ -69,7 +57,7 @@ def running(readings: Path, measurements: Path) -> Iterator[Feast]:
     Raises:
         SystemExit: where it cannot be installed.
     """
-    binaries, port, server_port = environment.binaries(), free_port(), free_port()
+    binaries, port, server_port = foreign.binaries("feast"), free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="feast-benchmark-") as name, _redis(port) as redis:
         folder = Path(name)
         (folder / "feature_store.yaml").write_text(CONFIGURATION.format(folder=folder, port=port))
@@ -79,10 +67,10 @@ def running(readings: Path, measurements: Path) -> Iterator[Feast]:
         server += ["--max-requests", "0"]  # else it starts itself anew after a thousand
         with (
             (folder / "server.log").open("wb") as log,
-            _program(binaries / "python", name) as process,
+            foreign.running(binaries / "python", PROGRAM, name, **QUIET) as program,
             serving(server, server_port, log, **QUIET),
         ):
-            yield Feast(redis, process, f"http://127.0.0.1:{server_port}/get-online-features")
+            yield Feast(redis, program, f"http://127.0.0.1:{server_port}/get-online-features")
 
 
 @contextmanager
@@ -105,29 +93,3 @@ def _answers(redis: Redis) -> bool:
         return bool(redis.ping())
     except AWAY:
         return False
-
-
-@contextmanager
-def _program(python: Path, folder: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = [str(python), "-W", "ignore", str(PROGRAM), folder]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **QUIET})
-    try:
-        _answer(_pipes(process)[1])
-        yield process
-    finally:
-        process.kill()
-        process.wait(timeout=20)
-
-
-def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    return process.stdin, process.stdout
-
-
-def _answer(answers: IO[bytes]) -> dict[str, Any]:
-    line = answers.readline()
-    if not line:
-        raise RuntimeError("Feast's program has ended; what it printed says why")
-    found: dict[str, Any] = orjson.loads(line)
-    return found

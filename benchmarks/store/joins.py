@@ -54,7 +54,7 @@ def _ways(system: System, feast: Feast, folder: Path, spine: pd.DataFrame) -> di
     features = [f"station.{name}" for name in FEATURES]
 
     def theirs() -> Took:
-        found = feast.ask("join", path=str(path))
+        found = feast.program.ask("join", path=str(path))
         return Took(found["seconds"], 0, found["rows"], found["found"])
 
     def ours() -> Took:

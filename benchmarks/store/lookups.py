@@ -57,7 +57,7 @@ def _ways(system: System, feast: Feast, folder: Path, effort: Effort, count: int
     in_process = keys(IN_PROCESS[count] * effort.seconds)
     url = f"{system.client.settings.feature_url}/entities/sensor/lookup"
     return {
-        "Feast, in process": lambda: _quantiles(feast.ask("lookup", keys=in_process)["ms"]),
+        "Feast, in process": lambda: _quantiles(feast.program.ask("lookup", keys=in_process)["ms"]),
         "Feast's server, HTTP": lambda: _load(feast.url, theirs, effort),
         "Modelmill, HTTP": lambda: _load(url, ours, effort),
     }

@@ -35,7 +35,7 @@ def online(system: System, feast: Feast, folder: Path) -> Table:
         file = folder / "sizes.parquet"
         frame.to_parquet(file, index=False)
         feast.redis.flushall()
-        feast.ask("write", path=str(file))
+        feast.program.ask("write", path=str(file))
         system.client.ingest("readings", file)
         ours, theirs = _bytes(redis, names), _bytes(feast.redis, feast.redis.keys())
         rows.append([values, theirs, ours, ours / theirs])

@@ -19,7 +19,7 @@ def measure(system: System, feast: Feast, folder: Path, effort: Effort) -> Table
     """Write the same rows in each way in turn, each time into an online store without them."""
     ways = ingest.ways(system, folder, effort.rows)
     path = str(folder / "readings.parquet")
-    ways[FEAST] = Way(lambda: feast.ask("write", path=path), feast.redis.flushall, feast.redis.dbsize)
+    ways[FEAST] = Way(lambda: feast.program.ask("write", path=path), feast.redis.flushall, feast.redis.dbsize)
     measured = ingest.rates(ways, effort)
     found = {name: median(rates) for name, rates in measured.items()}
     rows: list[list[Cell]] = [[name, rate, rate / found[BASELINE], rate / found[FEAST]] for name, rate in found.items()]

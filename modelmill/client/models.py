@@ -1,4 +1,4 @@
-"""Calls of the trainer about what it trained: runs, models, their versions and aliases."""
+"""Calls of the trainer about models, their versions and aliases."""
 
 from __future__ import annotations
 
@@ -7,19 +7,6 @@ from modelmill.client.transport import Json, Transport
 
 class ModelCalls(Transport):
     """What the registry knows, and which version an alias names."""
-
-    def runs(self, model: str | None = None, limit: int = 20) -> list[Json]:
-        """The newest runs, of one model or of all."""
-        params = {"limit": str(limit)} | ({"model": model} if model else {})
-        return list(self._call("GET", f"{self.settings.trainer_url}/runs", params=params)["runs"])
-
-    def run(self, run_id: str) -> Json:
-        """A run with all its metadata."""
-        return self._call("GET", f"{self.settings.trainer_url}/runs/{run_id}")
-
-    def evaluation(self, run_id: str) -> Json:
-        """How good a run's model is on its held-out rows: metrics, 95 % intervals, segments."""
-        return self._call("GET", f"{self.settings.trainer_url}/runs/{run_id}/evaluation")
 
     def card(
         self, model: str = "", *, version: int | None = None, alias: str = "champion", run: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -26,6 +26,7 @@ from modelmill.events import (
     QualityDegraded,
     RowsIngested,
     RunFailed,
+    RunLogged,
     RunStarted,
 )
 
@@ -117,10 +118,12 @@ def sentence(event: Event) -> str:
         case RunStarted():
             return f"training began ({event.trigger})"
         case RunFailed():
-            return f"training failed: {event.error}"
+            said = event.error if event.status == "cancelled" else f"{event.status}: {event.error}"
+            return f"training {said}"
+        case RunLogged():
+            return f"run logged by hand: {_metrics(event.metrics)}"
         case ModelTrained():
-            metrics = ", ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())
-            return f"version {event.version} trained: {metrics}"
+            return f"version {event.version} trained: {_metrics(event.metrics)}"
         case ModelPromoted():
             before = "" if event.previous is None else f", before it version {event.previous}"
             return f"version {event.version} is {event.alias}{before}: {event.reason or f'by {event.by}'}"
@@ -141,6 +144,10 @@ def sentence(event: Event) -> str:
         case QualityDegraded():
             return f"{event.metric or 'quality'} has degraded{f': {event.detail}' if event.detail else ''}"
     return ""
+
+
+def _metrics(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
 
 
 def _newest(redis: Redis, stream: str, count: int) -> list[Entry]:

@@ -14,18 +14,24 @@ from services.trainer.jobs.routes import add_job_routes
 from services.trainer.models.overview import Overview
 from services.trainer.models.routes import add_model_routes
 from services.trainer.recipes import Recipes
+from services.trainer.runs.index import RunIndex
 from services.trainer.runs.routes import add_run_routes
 from services.trainer.triggers.backfill import Backfills
 from services.trainer.triggers.routes import add_trigger_routes
 
 
 def trainer_app(
-    queue: TrainingQueue, registry: Registry, overview: Overview, recipes: Recipes, settings: Settings
+    queue: TrainingQueue,
+    registry: Registry,
+    overview: Overview,
+    recipes: Recipes,
+    runs: RunIndex,
+    settings: Settings,
 ) -> Flask:
     """The trainer's app."""
     app = create_app("trainer", settings, {"redis": redis_answers(registry.redis)})
-    add_job_routes(app, queue, registry, recipes, overview.storage, settings.threads)
-    add_run_routes(app, overview, recipes)
+    add_job_routes(app, queue, registry, recipes, overview.storage, settings)
+    add_run_routes(app, runs, overview, recipes)
     add_evaluation_routes(app, overview)
     add_card_routes(app, overview, recipes)
     add_model_routes(app, overview, recipes)

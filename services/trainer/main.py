@@ -20,6 +20,7 @@ from services.trainer.jobs import recovery
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.models.overview import Overview
 from services.trainer.recipes import Recipes
+from services.trainer.runs.index import RunIndex
 from services.trainer.settings import TrainerSettings
 from services.trainer.triggers.backfill import Backfills
 from services.trainer.triggers.scheduler import Scheduler
@@ -28,7 +29,7 @@ PORT = 8002
 
 
 def build() -> Flask:
-    """The app of one worker process, and its threads: definitions, schedules, recovery of abandoned jobs."""
+    """The app of one worker process, and its threads: definitions, schedules, recovery of abandoned jobs, runs."""
     logs.configure("trainer")
     settings = TrainerSettings.read()
     redis = connect(settings.redis_url, timeout=settings.redis_timeout)
@@ -47,8 +48,10 @@ def build() -> Flask:
     scheduler = Scheduler(recipes, queue, Backfills(queue, registry))
     Thread(target=scheduler.watch, args=(stop,), name="schedules", daemon=True).start()
     Thread(target=recovery.watch, args=(queue.rq, registry, storage, stop), name="recovery", daemon=True).start()
+    runs = RunIndex(registry.runs)
+    Thread(target=runs.follow, args=(stop,), name="runs", daemon=True).start()
     overview = Overview(registry, storage)
-    return trainer_app(queue, registry, overview, recipes, settings)
+    return trainer_app(queue, registry, overview, recipes, runs, settings)
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ from typing import Any
 from redis.client import Pipeline
 from redis.exceptions import WatchError
 from rq import Queue, Worker
-from rq.exceptions import DeserializationError, StopRequested
+from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
@@ -46,7 +46,7 @@ from rq.worker.base import WorkerStatus
 from modelmill import keys, logs
 from modelmill.connections import AWAY, Redis, connect
 from modelmill.definitions_file import load
-from modelmill.errors import InvalidRequest, ModelmillError, RunEnded, Unavailable, UnknownName
+from modelmill.errors import ModelmillError, RunEnded, Unavailable, UnknownName
 from modelmill.registry import Registry
 from modelmill.runs import new_run_id
 from modelmill.storage import Storage
@@ -57,8 +57,9 @@ from services.trainer.jobs.priority import PriorityQueue
 from services.trainer.jobs.recovery import LEASE, SWEEP, recover
 from services.trainer.jobs.retry import ATTEMPTS, may_pass, pause
 from services.trainer.jobs.run_record import sentence
+from services.trainer.jobs.train_job import TrainJob
 from services.trainer.jobs.usage import Usage
-from services.trainer.jobs.view import FUNCTIONS, attempt_of
+from services.trainer.jobs.view import attempt_of
 from services.trainer.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
@@ -71,39 +72,6 @@ OLDEST_REDIS = (6, 2, 0)
 """Before it there is no BLMOVE, and RQ would pop jobs into nowhere."""
 PRELOADED = "services.trainer.job"
 """Imported before the first fork, so that each training starts with scikit-learn loaded."""
-
-
-class TrainJob(Job):
-    """A job that can run nothing but a training: no other function, no method, no callback."""
-
-    success_callback = failure_callback = stopped_callback = None
-    lease = ""
-    """The key that its worker keeps from expiring while this attempt goes on."""
-    run = ""
-    """The id for the run that this attempt makes."""
-    before: str | None = None
-    """The run of the attempt before."""
-
-    @property
-    def func(self) -> Any:
-        """The function, imported once its name is known to be the right one.
-
-        Raises:
-            InvalidRequest: for any other.
-        """
-        if self.func_name not in FUNCTIONS or self.instance is not None:
-            raise InvalidRequest(
-                f"function {self.func_name!r} may not run here; only {' and '.join(map(repr, FUNCTIONS))} may"
-            )
-        if self._success_callback_name or self._failure_callback_name or self._stopped_callback_name:
-            raise InvalidRequest("a job with callbacks may not run here")
-        return super().func
-
-    def _deserialize_data(self) -> None:
-        try:
-            super()._deserialize_data()  # type: ignore[no-untyped-call]
-        except DeserializationError as error:
-            raise DeserializationError("the job is not JSON; enqueue it with `--serializer json`") from error
 
 
 class TrainWorker(Worker):
@@ -203,16 +171,13 @@ class TrainWorker(Worker):
         """Let a process do the job; renew its lease and keep its log meanwhile, and the time limit."""
         journal = Journal(self.connection, job.id, execution.key)
         job.started_at = now()
-        begun = time.monotonic()
         process = Horse.fork(journal, job.run, lambda: self.main_work_horse(job, queue))
         self._horse_pid = process.pid
-        limit = None
-        while not process.wait(min(RENEWAL, _left(job, begun))):
-            if _left(job, begun) <= 0:
-                limit = job.timeout
-                process.kill()
-            elif not self._renew(job, execution):
-                process.kill()
+        try:
+            limit = self._supervise(process, job, execution)
+        except BaseException:
+            process.kill()
+            raise
         self._horse_pid = 0
         self.executions.pop(execution.id, None)
         status, usage = process.end()
@@ -220,6 +185,17 @@ class TrainWorker(Worker):
         if status != 0:
             self._record_killed(job, queue, execution, status, limit, usage)
         self._keep_log(journal, job)
+
+    def _supervise(self, process: Horse, job: Job, execution: Execution) -> int | None:
+        """Return when the process has ended; the time limit in seconds, if it was killed for that."""
+        begun, limit = time.monotonic(), None
+        while not process.wait(min(RENEWAL, _left(job, begun))):
+            if _left(job, begun) <= 0:
+                limit = int(job.timeout or 0)
+                process.kill()
+            elif not self._renew(job, execution):
+                process.kill()
+        return limit
 
     def _renew(self, job: Job, execution: Execution) -> bool:
         """Renew the lease; False where the job was cancelled, deleted, or given to another worker meanwhile.
@@ -293,6 +269,7 @@ class TrainWorker(Worker):
         def count(pipe: Pipeline) -> None:
             self._count(job, pipe, failed=True)
 
+        self.connection.delete(keys.STORAGE_SWEPT)  # the run may have left a package
         ours = outcome.fail(job, queue, execution, count, error=error, traceback=traceback, pause=wait)
         if ours and job.get_status(refresh=False) == JobStatus.FAILED:
             self._enqueue_dependents_safely(queue, job)
@@ -313,14 +290,17 @@ class TrainWorker(Worker):
         job.ended_at = now()
         stopped = self._stopped_job_id == job.id  # by a command of RQ's, or by the cancelation that has closed all
         self._stopped_job_id = None
+        wait: float | None = None
         if limit is not None:
-            reason, wait = f"time limit of {limit} s: the training was stopped", None
+            reason = f"time limit of {limit} s: the training was stopped"
         elif stopped:
-            reason, wait = "stopped by a command to its worker", None
+            reason = "stopped by a command to its worker"
         else:
             reason, wait = f"its process ended unexpectedly: {horse.how(status)}", 0.0
         with suppress(UnknownName, RunEnded):
             run = horse.with_usage(self.registry.runs.get(job.run), usage)
+            if run.status == "succeeded":  # the next attempt will find its version
+                reason, wait = f"{reason}, after it had registered version {run.version}", 0.0
             # The cancelation has taken the lease, but whose process it was is certain.
             self.registry.runs.measured(replace(run, lease="") if run.status == "cancelled" else run)
             if limit is not None:
@@ -332,13 +312,12 @@ class TrainWorker(Worker):
         if stopped and self._is_ours(job, execution):
             job.cancel()
         self._fail(job, queue, execution, reason, "", wait)
-        self.connection.delete(keys.STORAGE_SWEPT)  # it may have left a package
 
     # --- in the process that trains
 
     def main_work_horse(self, job: Any, queue: Queue) -> None:
         """Carry out the job, and die with the worker, which alone renews the lease, or with the lease."""
-        horse.die_with(os.getppid() if self.pid is None else self.pid)
+        horse.die_with(self.pid or os.getppid())
         horse.die_without(self.connection, job.lease)
         logging.getLogger("rq.worker").setLevel(logging.WARNING)  # the log is the training's own
         super().main_work_horse(job, queue)

@@ -95,6 +95,15 @@ def test_a_feature_is_declared_with_what_can_be_used(arguments: dict[str, Any], 
         feature(USER, dtype=float, **arguments)(f)
 
 
+def test_the_timeout_of_a_model_is_seconds() -> None:
+    def model(timeout: str | None) -> Model:
+        return Model("m", entities=[USER], features=["a"], label="target", estimator=None, timeout=timeout)
+
+    assert (model("2h").timeout, model(None).timeout) == (7200, None)
+    with pytest.raises(ValueError, match=r"model 'm': timeout: '2 hours' is no length of time"):
+        model("2 hours")
+
+
 def test_a_model_needs_something_to_predict_from() -> None:
     with pytest.raises(ValueError, match="model 'm': expected at least one feature or input"):
         Model("m", entities=[USER], features=[], label="target", estimator=None)

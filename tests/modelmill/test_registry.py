@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -85,6 +86,43 @@ def test_a_failed_run_keeps_its_error_and_traceback(registry: Registry, fake_red
     assert (failed.status, failed.error, failed.traceback) == ("failed", "no such column", "Traceback ...")
     assert failed.finished
     assert isinstance(events(fake_redis)[-1], RunFailed)
+
+
+def test_a_lost_run_and_a_cancelled_one_say_so_and_tell_it(registry: Registry, fake_redis: Redis) -> None:
+    lost, cancelled = begin(registry), begin(registry)
+    registry.runs.lose(lost, "its process was killed")
+    registry.runs.cancel(cancelled, "me")
+    assert [(run.status, run.error, run.canceled_by) for run in map(registry.runs.get, (lost.id, cancelled.id))] == [
+        ("lost", "its process was killed", ""),
+        ("cancelled", "cancelled by me", "me"),
+    ]
+    told = [event for event in events(fake_redis) if isinstance(event, RunFailed)]
+    assert [(event.status, event.error) for event in told] == [
+        ("lost", "its process was killed"),
+        ("cancelled", "cancelled by me"),
+    ]
+
+
+def test_who_closes_a_run_keeps_what_its_process_has_recorded_meanwhile(registry: Registry) -> None:
+    run = begin(registry)
+    registry.runs.update(replace(run, stage="fit", rows_train=300))
+    registry.runs.lose(run, "its process was killed")
+    closed = registry.runs.get(run.id)
+    assert (closed.status, closed.stage, closed.rows_train) == ("lost", "fit", 300)
+
+
+def test_what_a_run_took_is_recorded_after_its_end_but_not_without_its_lease(
+    registry: Registry, fake_redis: Redis
+) -> None:
+    fake_redis.set("lease", "")
+    run = begin(registry, lease="lease")
+    registry.runs.fail(run, "error", "")
+    registry.runs.measured(replace(run, peak_memory_mb=210.5, cpu_seconds=1.25))
+    assert (registry.runs.get(run.id).peak_memory_mb, registry.runs.get(run.id).cpu_seconds) == (210.5, 1.25)
+    assert registry.runs.get(run.id).status == "failed"
+    fake_redis.delete("lease")
+    with pytest.raises(RunEnded, match="did not renew its lease"):
+        registry.runs.measured(run)
 
 
 def test_running_are_those_that_have_not_ended(registry: Registry) -> None:

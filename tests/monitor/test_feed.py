@@ -21,6 +21,7 @@ from modelmill.events import (
     QualityDegraded,
     RowsIngested,
     RunFailed,
+    RunLogged,
     RunStarted,
 )
 from services.monitor import feed
@@ -85,6 +86,7 @@ def test_an_event_is_a_cloud_event_with_its_position_and_a_sentence() -> None:
     [
         (started("r"), "training began (manual)"),
         (RunFailed(model="m", run="r", error="no rows"), "training failed: no rows"),
+        (RunLogged(model="m", run="r", metrics={"auc": 0.9}), "run logged by hand: auc 0.9"),
         (ModelTrained(model="m", version=7, run="r", metrics={"auc": 0.71234}), "version 7 trained: auc 0.7123"),
         (promoted(None, ""), "version 7 is champion: by ann"),
         (promoted(6, "better"), "version 7 is champion, before it version 6: better"),

@@ -50,7 +50,7 @@ def a_new_version_goes_live_without_a_failed_request(client: Client) -> None:
     with constant_load(client.settings, MODEL, {"user_id": EXAMPLE_USER}) as load:
         job = client.train(MODEL, by="test", wait=True)
         assert job["status"] == "finished", job
-        version = client.run(job["run"])["version"]
+        version = client.get_run(job["run"])["version"]
         eventually(lambda: version in load.served, within=10, saying=f"version {version} answers")
     assert load.failures == []
     assert load.swaps() >= 1

@@ -37,6 +37,7 @@ from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.retry import ATTEMPTS
 from services.trainer.models.overview import Overview
 from services.trainer.recipes import Recipes
+from services.trainer.runs.index import RunIndex
 from services.trainer.settings import TrainerSettings
 from tests.conftest import USERS_MILL, RedisServer
 from tests.trainer.http import Train, manifest
@@ -161,7 +162,8 @@ def registry(fake_redis: Redis) -> Registry:
 def http(fake_redis: Redis, fake_queue: TrainingQueue, registry: Registry, storage: Storage) -> FlaskClient:
     """A client of the trainer of the users example."""
     overview = Overview(registry, storage)
-    return trainer_app(fake_queue, registry, overview, Recipes(fake_redis, USERS_MILL), TrainerSettings()).test_client()
+    recipes, runs = Recipes(fake_redis, USERS_MILL), RunIndex(registry.runs)
+    return trainer_app(fake_queue, registry, overview, recipes, runs, TrainerSettings()).test_client()
 
 
 @pytest.fixture

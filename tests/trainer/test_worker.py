@@ -19,8 +19,8 @@ from modelmill.registry import Registry
 from services.trainer.jobs import feed
 from services.trainer.jobs.journal import log_name
 from services.trainer.jobs.queue import TrainingQueue
+from services.trainer.jobs.train_job import TrainJob
 from services.trainer.jobs.view import TRAIN
-from services.trainer.worker import TrainJob
 from tests.conftest import ROOT, USERS_MILL, RedisServer
 from tests.eventually import eventually
 from tests.trainer.conftest import FeatureStub, serving
@@ -110,6 +110,8 @@ def env(redis_server: RedisServer, stub: FeatureStub, folder: Path) -> dict[str,
         "MODELMILL_DEFINITIONS": str(mill),
         "PYTHONPATH": str(folder),
         "OMP_NUM_THREADS": "1",
+        "OMP_DISPLAY_ENV": "TRUE",
+        "MODELMILL_TRAIN_OPENMP_WAIT": "passive",
     }
 
 
@@ -288,6 +290,11 @@ def test_what_a_run_takes_is_recorded(queue: TrainingQueue, registry: Registry) 
     assert 0.5 < run.cpu_seconds < 10
 
 
+def test_openmp_waits_as_the_setting_says(queue: TrainingQueue, folder: Path) -> None:
+    ended(queue, queue.enqueue("user_target"))
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in (folder / "worker.log").read_text()
+
+
 def test_rq_sees_the_same_queue(queue: TrainingQueue, redis_server: RedisServer, env: dict[str, str]) -> None:
     rq = str(Path(sys.executable).parent / "rq")
     command = [rq, "info", "--url", redis_server.url]
@@ -305,6 +312,7 @@ def test_a_plain_rq_worker_can_carry_out_the_same_jobs(environment: dict[str, st
     subprocess.run(command.split(), check=True, capture_output=True, cwd=ROOT, env=own, timeout=60)
     assert (queue.job(job).status, queue.job(job).error) == ("finished", "")
     assert Registry(real_redis.client()).aliases("user_target") == {"champion": 1}
+    queue.redis.close()
 
 
 def test_health_tells_whether_a_worker_of_this_host_lives(

@@ -25,11 +25,11 @@ HEARTBEAT = 2.0
 LIFETIME = 600.0
 """Seconds after which a listener is asked to connect again, so that no thread is taken for ever."""
 WAIT = 1.0
-"""Seconds that one read waits for entries; below the time limit of a Redis call."""
+"""Seconds that one read waits for entries; it must be below the time limit of a Redis call."""
 POSITION = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 
-def follow(queue: TrainingQueue, job: str, position: str | None) -> Iterator[str]:
+def follow(queue: TrainingQueue, job: str, position: str | None, *, wait: float = WAIT) -> Iterator[str]:
     """The events of `job` after `position`, the id of one, or from its begin.
 
     Raises:
@@ -38,10 +38,10 @@ def follow(queue: TrainingQueue, job: str, position: str | None) -> Iterator[str
     """
     if position is not None and not POSITION.fullmatch(position):
         raise InvalidRequest(f"Last-Event-ID is {position!r}; expected the id of an event, such as 1795477628000-0")
-    return _follow(queue, queue.job(job), position or "0-0")
+    return _follow(queue, queue.job(job), position or "0-0", wait)
 
 
-def _follow(queue: TrainingQueue, view: JobView, position: str) -> Iterator[str]:
+def _follow(queue: TrainingQueue, view: JobView, position: str, wait: float) -> Iterator[str]:
     journal, deadline, shown, closed = Journal(queue.redis, view.job), time.monotonic() + LIFETIME, None, False
     spoken = time.monotonic()
     yield ": following\n\n"
@@ -50,7 +50,7 @@ def _follow(queue: TrainingQueue, view: JobView, position: str) -> Iterator[str]
             if (state := (view.status, view.position, view.attempt)) != shown:
                 yield server_sent("state", asdict(view))
                 shown, spoken = state, time.monotonic()
-            found = queue.redis.xread({journal.key: position}, count=1000, block=int(WAIT * 1000))
+            found = queue.redis.xread({journal.key: position}, count=1000, block=max(1, int(wait * 1000)))
             entries = found[0][1] if found else []
             for number, fields in entries:
                 position, entry = number.decode(), readable(fields)

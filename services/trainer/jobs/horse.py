@@ -66,15 +66,17 @@ class Horse:
 
     def wait(self, seconds: float) -> bool:
         """Whether the process ended within this time; its lines are shipped meanwhile."""
-        deadline = time.monotonic() + seconds
+        deadline, taken = time.monotonic() + seconds, True
         while not self._has_ended():
             left = max(0.0, deadline - time.monotonic())
-            ready = {number for number, _ in self._poll.poll((left if self._end else min(left, SHIPPING)) * 1000)}
+            more = taken and self.output.waits
+            ready = {number for number, _ in self._poll.poll(1000 * (left if self._end and not more else SHIPPING))}
             if self.output.reading in ready:
                 if not self.output.read():
                     self._poll.unregister(self.output.reading)
-                self.output.ship()
                 time.sleep(min(SHIPPING, left))  # so that many lines go in one transaction
+            if taken and self.output.waits:
+                taken = self.output.ship_some()
             if not left:
                 return self._has_ended()
         return True

@@ -20,6 +20,8 @@ WAITING = 10_000
 BATCH = 500
 """Lines written to Redis at a time."""
 PIECE = 65536
+PIECES = 4
+"""Read at a time."""
 
 
 class Output:
@@ -54,8 +56,11 @@ class Output:
         os.close(self._writing)
 
     def read(self) -> bool:
-        """Take in what was written; False where that was all, since nobody can write any more."""
-        while True:
+        """Take in what was written; False where that was all, since nobody can write any more.
+
+        However much is written, it returns soon: the lease is to be renewed, and the time limit kept.
+        """
+        for _ in range(PIECES):
             try:
                 piece = os.read(self.reading, PIECE)
             except BlockingIOError:
@@ -63,20 +68,32 @@ class Output:
             if not piece:
                 return False
             self._split(piece)
+        return True
+
+    @property
+    def waits(self) -> bool:
+        """Whether lines wait to be shipped."""
+        return bool(self._lines)
+
+    def ship_some(self, *, fenced: bool = True) -> bool:
+        """Write the first lines that wait to the journal; False where they must go on waiting, because Redis is away,
+        or the lease is."""
+        batch = [self._lines[number] for number in range(min(BATCH, len(self._lines)))]
+        first = self._read - len(self._lines) + 1
+        try:
+            if not self.journal.add(log_entries(self.run, first, batch), fenced=fenced):
+                return False
+        except AWAY as error:
+            log.warning("%d lines of the log wait for Redis: %s", len(self._lines), error)
+            return False
+        for _ in batch:
+            self._lines.popleft()
+        return True
 
     def ship(self, *, fenced: bool = True) -> None:
-        """Write the lines that wait to the journal; while Redis is away, or the lease is, they go on waiting."""
-        while self._lines:
-            batch = [self._lines[number] for number in range(min(BATCH, len(self._lines)))]
-            first = self._read - len(self._lines) + 1
-            try:
-                if not self.journal.add(log_entries(self.run, first, batch), fenced=fenced):
-                    return
-            except AWAY as error:
-                log.warning("%d lines of the log wait for Redis: %s", len(self._lines), error)
-                return
-            for _ in batch:
-                self._lines.popleft()
+        """Write all the lines that wait, as far as they need not go on waiting."""
+        while self.waits and self.ship_some(fenced=fenced):
+            pass
 
     def close(self) -> None:
         """Take in the rest and let go of the pipe, whoever may still write to it; nothing of it is shipped yet."""

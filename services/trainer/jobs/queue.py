@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
+import orjson
 from redis.client import Pipeline
 from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
@@ -196,6 +197,7 @@ class TrainingQueue:
                 raise Conflict(f"job {job.id} has ended already: {CANCELLED}", job=job.id)
             pipe.multi()
             job.cancel(pipeline=pipe)
+            pipe.hset(job.key, "meta", orjson.dumps({**job.meta, "error": said}))
             pipe.expire(job.key, KEPT_SECONDS)
             if leases:
                 pipe.delete(*leases)

@@ -42,8 +42,8 @@ SWEEP = 2
 """Seconds between two looks."""
 LEASE = 10
 """Seconds for which a job belongs to a worker that does not renew its claim."""
-STORAGE_SWEEP = 60
-"""Seconds between two looks at the storage, by one process each."""
+STORAGE_SWEEP = 600
+"""Seconds between two looks at the storage, by one process each; after a failed or lost run it is looked at once."""
 FORGET = "if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then return redis.call('HDEL', KEYS[1], ARGV[1]) end"
 LOST = "worker lost: its process ended, or did not renew its claim on the job in time"
 
@@ -157,7 +157,8 @@ def close_lost_runs(registry: Registry, storage: Storage) -> int:
             except RunEnded:
                 continue  # it has just ended by itself
             closed += 1
-            archive(storage, Journal(registry.redis, run.job), run.model, run.id)
+            if run.job:  # one that was logged by hand has none, and no log
+                archive(storage, Journal(registry.redis, run.job), run.model, run.id)
     return closed
 
 

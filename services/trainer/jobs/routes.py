@@ -10,6 +10,7 @@ from flask import Flask, Response, request
 
 from modelmill.errors import Unavailable
 from modelmill.registry import Registry
+from modelmill.settings import Settings
 from modelmill.storage import Storage
 from modelmill.web import json_object, reply
 from services.trainer import requests
@@ -21,11 +22,12 @@ from services.trainer.recipes import Recipes
 
 
 def add_job_routes(
-    app: Flask, queue: TrainingQueue, registry: Registry, recipes: Recipes, storage: Storage, threads: int
+    app: Flask, queue: TrainingQueue, registry: Registry, recipes: Recipes, storage: Storage, settings: Settings
 ) -> None:
-    """Add them to the trainer, whose server has so many `threads`."""
-    most_listeners = max(0, threads - 2)  # two threads remain for everybody else
+    """Add them to the trainer."""
+    most_listeners = max(0, settings.threads - 2)  # two threads remain for everybody else
     places = BoundedSemaphore(most_listeners)
+    wait = min(feed.WAIT, settings.redis_timeout / 2)
 
     @app.post("/models/<model>/train")
     def train(model: str) -> Response:
@@ -76,7 +78,7 @@ def add_job_routes(
         if not places.acquire(blocking=False):
             raise Unavailable(f"all {most_listeners} places for listeners are taken; raise MODELMILL_THREADS")
         try:
-            events = feed.follow(queue, job, request.headers.get("Last-Event-ID"))
+            events = feed.follow(queue, job, request.headers.get("Last-Event-ID"), wait=wait)
         except BaseException:
             places.release()
             raise

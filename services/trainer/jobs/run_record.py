@@ -62,6 +62,7 @@ class RunRecord:
             RunEnded: where someone else has closed the run; nothing more may be done in its name.
         """
         self.note(stage=name)
+        log.info("%s of %s, run %s", name, self.run.model, self.run.id)
         begun = time.perf_counter()
         yield
         self.run = replace(self.run, seconds={**self.run.seconds, name: round(time.perf_counter() - begun, 6)})

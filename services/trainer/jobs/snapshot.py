@@ -20,10 +20,15 @@ def position(redis: Any, definitions: Definitions, model: str) -> str:
     for source in definitions.sources.values():
         if any(entity.name in {e.name for e in recipe.entities} for entity in source.entities):
             read.add(source.name)
-    names = sorted(read)
-    clocks = redis.mget([keys.ingest_clock(name) for name in names])
-    known = [f"{name}={_text(clock)}" for name, clock in zip(names, clocks, strict=True)]
-    return hashlib.sha256("|".join([definitions.fingerprint, *known]).encode()).hexdigest()[:16]
+    known = [definitions.fingerprint]
+    with redis.pipeline() as pipe:
+        for name in sorted(read):
+            pipe.get(keys.ingest_clock(name))
+            pipe.zrange(keys.ingest_open(name), 0, -1)  # its rows are there only once it has ended
+        answers = pipe.execute()
+    for name, clock, going_on in zip(sorted(read), answers[::2], answers[1::2], strict=True):
+        known.append(f"{name}={_text(clock)},{','.join(map(_text, going_on))}")
+    return hashlib.sha256("|".join(known).encode()).hexdigest()[:16]
 
 
 def _text(clock: bytes | str | None) -> str:

@@ -10,8 +10,7 @@ import logging
 import posixpath
 from datetime import UTC, datetime, timedelta
 
-from modelmill import package
-from modelmill.errors import UnknownName
+from modelmill import keys, package
 from modelmill.registry import Registry
 from modelmill.storage import Storage
 
@@ -19,17 +18,16 @@ log = logging.getLogger(__name__)
 
 PACKAGES = posixpath.dirname(posixpath.dirname(package.location("model", "run")))
 RUNS = "runs"
+UNSUCCESSFUL = ("failed", "cancelled", "lost")
 UNFINISHED = timedelta(minutes=30)
 """Age at which an unfinished file belongs to nobody any more: none takes so long to write."""
 
 
 def sweep(registry: Registry, storage: Storage) -> None:
     """Remove the packages of ended runs that have no version, and files that were never finished."""
-    for folder in _packages(storage):
-        if _is_orphan(registry, posixpath.basename(folder)):
-            with_files = storage.path(folder)
-            storage.files.rm(with_files, recursive=True)
-            log.warning("removed %s: its run ended without a version", folder)
+    for folder in _orphans(registry, _packages(storage)):
+        storage.files.rm(storage.path(folder), recursive=True)
+        log.warning("removed %s: its run ended without a version", folder)
     before = datetime.now(UTC) - UNFINISHED
     for folder in (PACKAGES, RUNS):
         if removed := storage.remove_temporary(folder, before):
@@ -47,10 +45,10 @@ def _packages(storage: Storage) -> list[str]:
     return sorted(name for name in names if name.count("/") == 2 and storage.files.isdir(storage.path(name)))
 
 
-def _is_orphan(registry: Registry, run_id: str) -> bool:
-    """Whether a folder belongs to a run that has ended without a version; of what is no run we know nothing."""
-    try:
-        run = registry.runs.get(run_id)
-    except UnknownName:
-        return False
-    return run.status != "running" and run.version is None
+def _orphans(registry: Registry, folders: list[str]) -> list[str]:
+    """The folders of runs that have ended without a version; of what is no run we know nothing."""
+    with registry.redis.pipeline(transaction=False) as pipe:
+        for folder in folders:
+            pipe.hmget(keys.run(posixpath.basename(folder)), "status", "version")
+        found = zip(folders, pipe.execute(), strict=True)
+    return [folder for folder, (status, version) in found if status in UNSUCCESSFUL and not version]

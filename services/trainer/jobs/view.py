@@ -62,7 +62,7 @@ class JobView:
     started: str | None
     ended: str | None
     error: str
-    """Why it failed, in one sentence; the run has the traceback."""
+    """Why it failed, or who cancelled it, in one sentence; the run has the traceback."""
 
 
 def view(queue: PriorityQueue, job: Job) -> JobView:
@@ -122,7 +122,7 @@ def _scheduled(queue: PriorityQueue, job: Job) -> datetime | None:
 
 
 def _error(job: Job, status: JobStatus) -> str:
-    if status != JobStatus.FAILED:
+    if status not in (JobStatus.FAILED, JobStatus.CANCELED):
         return ""
     if known := job.meta.get("error"):
         return str(known)

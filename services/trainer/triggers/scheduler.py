@@ -127,15 +127,17 @@ class Scheduler:
         """Write the state and enqueue the training that the step asks for.
 
         Raises:
-            WatchError: where another scheduler has changed the state meanwhile.
+            WatchError: where another scheduler has changed the state meanwhile, or the same training waits by now.
             QueueFull: where no further training may wait.
         """
         key, name, firing = keys.triggers(model.name), str(trigger), step.firing
         with self.queue.redis.pipeline() as pipe:
-            pipe.watch(key)
+            pipe.watch(key, keys.TRAININGS)
             found = pipe.hget(key, name)
             if (found and found.decode()) != before:
                 raise WatchError
+            if firing and self.queue.joinable(pipe, model.name, None, firing.end, ""):
+                raise WatchError  # somebody has just asked for the same training
             pipe.multi()
             pipe.hset(key, name, str(step.state))
             if firing:

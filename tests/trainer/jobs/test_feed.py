@@ -18,11 +18,6 @@ from tests.trainer.conftest import began
 from tests.trainer.http import problem
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "WAIT", 0.01)
-
-
 def heard(events: Iterator[str]) -> list[tuple[str, dict[str, Any], str]]:
     """Kind, content and id of each event."""
     found = []
@@ -46,7 +41,7 @@ def ended(fake_queue: TrainingQueue, registry: Registry) -> str:
 
 
 def test_all_that_has_happened_comes_first_and_the_end_last(fake_queue: TrainingQueue, ended: str) -> None:
-    events = heard(feed.follow(fake_queue, ended, None))
+    events = heard(feed.follow(fake_queue, ended, None, wait=0.01))
     assert [kind for kind, _, _ in events] == ["state", "stage", "log", "log", "end"]
     assert events[1][1] == {"run": "r1", "stage": "fit", "progress": "0.2", "rows": "300"}
     assert [content["text"] for kind, content, _ in events if kind == "log"] == ["one", "two"]
@@ -54,8 +49,8 @@ def test_all_that_has_happened_comes_first_and_the_end_last(fake_queue: Training
 
 
 def test_a_listener_goes_on_after_the_event_that_it_heard_last(fake_queue: TrainingQueue, ended: str) -> None:
-    position = heard(feed.follow(fake_queue, ended, None))[2][2]
-    events = heard(feed.follow(fake_queue, ended, position))
+    position = heard(feed.follow(fake_queue, ended, None, wait=0.01))[2][2]
+    events = heard(feed.follow(fake_queue, ended, position, wait=0.01))
     assert [content["text"] for kind, content, _ in events if kind == "log"] == ["two"]
 
 
@@ -64,7 +59,7 @@ def test_what_changes_is_told_as_it_comes_and_silence_is_broken(
 ) -> None:
     monkeypatch.setattr(feed, "HEARTBEAT", 0.0)
     job = fake_queue.enqueue("m")
-    events = feed.follow(fake_queue, job, None)
+    events = feed.follow(fake_queue, job, None, wait=0.01)
     assert next(events) == ": following\n\n"
     assert '"status":"queued"' in next(events)
     assert next(events) == ": still there\n\n"
@@ -77,15 +72,15 @@ def test_a_listener_is_asked_to_connect_again_in_the_end(
     fake_queue: TrainingQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed, "LIFETIME", 0.0)
-    assert heard(feed.follow(fake_queue, fake_queue.enqueue("m"), None)) == []
+    assert heard(feed.follow(fake_queue, fake_queue.enqueue("m"), None, wait=0.01)) == []
 
 
 def test_what_is_no_position_and_no_job_is_refused(fake_queue: TrainingQueue) -> None:
     job = fake_queue.enqueue("m")
     with pytest.raises(InvalidRequest, match="expected the id of an event"):
-        feed.follow(fake_queue, job, "yesterday")
+        feed.follow(fake_queue, job, "yesterday", wait=0.01)
     with pytest.raises(UnknownName):
-        feed.follow(fake_queue, "nope", None)
+        feed.follow(fake_queue, "nope", None, wait=0.01)
 
 
 def test_there_are_places_for_two_listeners_fewer_than_threads(http: FlaskClient, ended: str) -> None:

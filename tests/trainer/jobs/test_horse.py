@@ -13,7 +13,7 @@ import pytest
 
 from modelmill.connections import Redis
 from services.trainer.jobs.horse import Horse, how
-from services.trainer.jobs.journal import Journal
+from services.trainer.jobs.journal import LENGTH, Journal
 from tests.eventually import eventually
 from tests.trainer.workers import lives
 
@@ -54,6 +54,37 @@ def test_waiting_ends_in_time_and_a_killed_one_says_how(fork: Fork) -> None:
     assert horse.wait(5)
     status, _ = horse.end()
     assert how(status) == "signal 9 (SIGKILL); the system may have been out of memory"
+
+
+def test_one_that_never_stops_talking_is_bounded_in_time_and_in_memory(fork: Fork, journal: Journal) -> None:
+    def work() -> None:
+        while True:
+            os.write(1, b"and on and on\n" * 1000)
+
+    horse = fork(work)
+    begun = time.monotonic()
+    assert not horse.wait(0.5)
+    assert time.monotonic() - begun < 5
+    horse.kill()
+    assert horse.wait(5)
+    horse.end()
+    horse.output.ship_some()
+    numbers = [line.number for line in journal.lines("r1")]
+    assert len(numbers) <= LENGTH
+    assert numbers[-1] > len(numbers), "some were dropped, and that can be seen"
+
+
+def test_a_burst_of_lines_is_shipped_while_it_goes_on_in_silence(fork: Fork, journal: Journal) -> None:
+    def work() -> None:
+        print("\n".join(map(str, range(2000))))
+        time.sleep(60)
+
+    horse = fork(work)
+    for _ in range(100):
+        if horse.wait(0.2) or len(list(journal.lines("r1"))) == 2000:
+            break
+    assert [line.text for line in journal.lines("r1")] == list(map(str, range(2000)))
+    horse.end()
 
 
 def test_nothing_that_it_started_outlives_it(fork: Fork, journal: Journal) -> None:

@@ -17,6 +17,9 @@ from services.trainer.jobs.recovery import requeue_due
 from services.trainer.jobs.view import JobView
 from tests.trainer.conftest import began
 
+DUE = -1.0
+"""A pause that is over already."""
+
 
 class Attempt:
     """A job that has been begun, and what is held of it."""
@@ -77,7 +80,7 @@ def test_an_error_that_may_pass_lets_the_job_wait_for_its_next_attempt(attempt: 
 
 
 def test_it_is_put_into_the_queue_when_its_time_has_come(attempt: Attempt) -> None:
-    attempt.fail(0.001)
+    attempt.fail(DUE)
     requeue_due(attempt.queue.rq)
     requeue_due(attempt.queue.rq)
     assert attempt.queue.rq.job_ids == [attempt.id]
@@ -87,10 +90,10 @@ def test_it_is_put_into_the_queue_when_its_time_has_come(attempt: Attempt) -> No
 
 def test_after_three_attempts_it_has_failed(attempt: Attempt) -> None:
     for _ in range(2):
-        attempt.fail(0.001)
+        attempt.fail(DUE)
         requeue_due(attempt.queue.rq)
         attempt.begin()
-    attempt.fail(0.001, "still away")
+    attempt.fail(DUE, "still away")
     assert (attempt.view.status, attempt.view.attempt, attempt.view.error) == ("failed", 3, "still away")
     assert attempt.told[-1] == {"kind": "end", "status": "failed", "error": "still away"}
 
@@ -101,7 +104,7 @@ def test_an_error_that_stays_is_final(attempt: Attempt) -> None:
 
 
 def test_a_job_that_waits_for_its_next_attempt_can_be_cancelled(attempt: Attempt, registry: Registry) -> None:
-    attempt.fail(0.001)
+    attempt.fail(DUE)
     attempt.queue.cancel(attempt.id, registry)
     requeue_due(attempt.queue.rq)
     assert (attempt.view.status, attempt.queue.rq.job_ids) == ("cancelled", [])

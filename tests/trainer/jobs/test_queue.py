@@ -103,7 +103,8 @@ def test_a_model_is_pending_while_a_training_waits_or_runs(fake_queue: TrainingQ
 
 def test_a_canceled_job_leaves_the_queue_and_expires(fake_queue: TrainingQueue, fake_redis: Redis) -> None:
     job = fake_queue.enqueue("m")
-    assert fake_queue.cancel(job, Registry(fake_redis)).status == "cancelled"
+    view = fake_queue.cancel(job, Registry(fake_redis), by="me")
+    assert (view.status, view.error) == ("cancelled", "cancelled by me")
     assert fake_queue.rq.job_ids == []
     assert 0 < fake_queue.redis.ttl(f"rq:job:{job}") <= 86400
 

@@ -16,4 +16,9 @@ def test_it_changes_with_what_is_ingested_and_with_nothing_else(fake_redis: Redi
     fake_redis.set(keys.ingest_clock("other"), "1")
     assert position(fake_redis, definitions, "user_target") == first
     fake_redis.set(keys.ingest_clock("users"), "1")
-    assert position(fake_redis, definitions, "user_target") != first
+    second = position(fake_redis, definitions, "user_target")
+    fake_redis.zadd(keys.ingest_open("users"), {"digest": 1.0})
+    third = position(fake_redis, definitions, "user_target")
+    fake_redis.delete(keys.ingest_open("users"))
+    assert len({first, second, third}) == 3
+    assert position(fake_redis, definitions, "user_target") == second

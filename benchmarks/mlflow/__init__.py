@@ -1,0 +1,1 @@
+"""MLflow beside Modelmill, in an environment of its own."""
