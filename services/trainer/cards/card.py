@@ -155,8 +155,11 @@ def _brief(known: Known) -> Facts:
 
 def _metrics(known: Known) -> Iterator[Score]:
     found = known.evaluation
-    for name, value in found.metrics.items() if found else ():
-        interval, base = found.intervals.get(name) if found else None, found.baseline.get(name) if found else None
+    if found is None:  # logged by hand, or of a former version
+        yield from (Score(name, words.number(value)) for name, value in known.run.metrics.items())
+        return
+    for name, value in found.metrics.items():
+        interval, base = found.intervals.get(name), found.baseline.get(name)
         held = [value, *([interval.lo, interval.hi] if interval else []), *([] if base is None else [base])]
         picture = whisker(Axis.around("", held), value, _ends(interval), base)
         yield Score(name, words.number(value), _interval(interval), words.number(base), picture)

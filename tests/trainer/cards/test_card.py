@@ -132,10 +132,11 @@ def test_a_failed_run_says_how_it_failed() -> None:
     assert 'File "mill.py", line 7' in page.text
 
 
-def test_a_run_of_a_former_version_has_a_card_of_what_is_known() -> None:
+def test_a_run_without_an_evaluation_has_a_card_of_what_is_known() -> None:
     known = wine()
     page = Outline(render(Known(known.run)))
-    assert page.headings == ["Decision", "Limits", "Data", "Origin"]
+    assert page.headings == ["Decision", "Metrics", "Limits", "Data", "Origin"]
+    assert words.number(known.run.metrics["accuracy"]) in page.text
 
 
 def test_the_same_run_has_the_same_card_in_well_under_fifty_milliseconds() -> None:
