@@ -4,11 +4,13 @@ from modelmill.aggregates import Aggregate
 from modelmill.constraints import Expect, column
 from modelmill.declarations import Entity, Model, Source, feature
 from modelmill.request_features import request_feature
+from modelmill.search import Candidate
 from modelmill.splits import at_random, by_group, by_time
 from modelmill.triggers import after, cron, every, on
 
 __all__ = [
     "Aggregate",
+    "Candidate",
     "Client",
     "Entity",
     "Expect",

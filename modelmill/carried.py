@@ -1,4 +1,4 @@
-"""Columns that a model's training frame carries beside features, inputs and label: to split rows, and to part them."""
+"""Columns that a model's training frame carries beside features, inputs and labels: to split, part and weigh rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from modelmill.splits import AtRandom, ByGroup, ByTime
 
 
 def carried(definitions: Definitions, model: Model) -> list[str]:
-    """Join keys and columns of the label's source that the frame of `model` holds for its split and segments.
+    """Join keys and columns of the label's source that the frame of `model` holds for its split, segments and weights.
 
     For a split by the user's function these are all of them.
 
@@ -20,6 +20,8 @@ def carried(definitions: Definitions, model: Model) -> list[str]:
     in_frame = {*model.features, *model.inputs}
     more = [*(entity.key for entity in source.entities), *(name for name in source.columns if name not in model.labels)]
     wanted = {f"segments: {column!r}": column for column in model.segments}
+    if (weight := model.weighting.column) is not None:
+        wanted[f"sample_weight: {weight!r}"] = weight
     if isinstance(model.split, ByGroup):
         wanted[f"split: {model.split}: {model.split.column!r}"] = model.split.column
     for where, column in wanted.items():

@@ -30,7 +30,9 @@ from modelmill.about import About
 from modelmill.columns import Column, Scalar
 from modelmill.constraints import Expect
 from modelmill.metrics import all_of, columns_of
+from modelmill.search import NOT_GIVEN, Search
 from modelmill.triggers import Trigger
+from modelmill.weighting import Weighting
 
 Policy = Literal["always", "if_better", "manual"]
 Batch = Literal["pandas", "arrow"]
@@ -211,6 +213,10 @@ class Model(Declared):
         label: the column of `source` to predict, or a list of them: then the estimator predicts them all.
         source: the table with the labels; may be left out where only one source of `entities` has the label.
         estimator: a scikit-learn estimator, or a function that returns one (then only the trainer imports it).
+        search: parameters of `estimator` to search: name to a list of values or a distribution; see docs/search.md.
+        trials: how many combinations are tried; may be left out where `search` holds lists alone, for all of them.
+        cv: what each trial is judged on: a number of folds, a share of the rows, or a scikit-learn splitter.
+        candidates: instead of `estimator`, several that are compared: functions, or a dict of name to function.
         metric: a scikit-learn scorer's name, or a function(y_true, y_pred); greater is better. It decides.
         metrics: more of them, which are recorded beside it.
         segments: columns by whose values the metrics are recorded too: features, inputs, join keys, or other columns
@@ -221,6 +227,9 @@ class Model(Declared):
         promote: `if_better` (than the champion on the same held-out rows), `always` or `manual`.
         train: when to train without being asked: `every(seconds=60)`, `cron("0 3 * * *")`, `after(rows=1000)`,
             `on("drift.detected")`, or a list of them.
+        sample_weight: a column of `source`: how much each row counts in a fit.
+        class_weight: how much rows count by their class: `"balanced"`, or a dict of class to weight.
+        seed: of everything that is drawn: each `random_state` that the estimator leaves open, folds, intervals.
         defaults: values for features of an entity that is not there; without one a request for it is a 404.
         description: what the model is for.
         owner: who answers for it.
@@ -238,7 +247,7 @@ class Model(Declared):
         entities: Sequence[Entity],
         features: Sequence[str],
         label: str | Sequence[str],
-        estimator: Any,
+        estimator: Any = NOT_GIVEN,
         metric: str | Callable[..., Any] = "accuracy",
         metrics: Sequence[str | Callable[..., Any]] = (),
         segments: Sequence[str] = (),
@@ -248,6 +257,13 @@ class Model(Declared):
         promote: Policy = "if_better",
         train: Trigger | Sequence[Trigger] = (),
         defaults: Mapping[str, Scalar] | None = None,
+        sample_weight: str | None = None,
+        class_weight: str | Mapping[Any, float] | None = None,
+        seed: int = 0,
+        search: Any = None,
+        trials: int | None = None,
+        cv: Any = None,
+        candidates: Sequence[Any] | Mapping[str, Any] = (),
         timeout: str | None = None,
         trusted: Sequence[str] = (),
         test_share: float | None = None,
@@ -268,6 +284,7 @@ class Model(Declared):
         self.about = About.of(f"model {name!r}", description, owner, tags)
         self.limits = limits
         self.timeout = None if timeout is None else _length(f"model {name!r}: timeout", timeout)
+        self.seed = _seed(f"model {name!r}", seed)
         self.trusted = trusted_types.checked(f"model {name!r}", trusted)
         super().__init__("model", name)
         if not isinstance(limits, str):
@@ -287,6 +304,8 @@ class Model(Declared):
             """The name of the one that decides."""
             self.segments = columns_of(segments)
             self.split = splits.check(split)
+            self.weighting = Weighting.of(sample_weight, class_weight)
+            self.search = Search.of(estimator, search, trials, cv, candidates)
         except ValueError as error:
             raise ValueError(f"model {name!r}: {error}") from None
 
@@ -331,6 +350,12 @@ def _entities(owner: str, given: Sequence[Entity]) -> tuple[Entity, ...]:
         if not isinstance(entity, Entity):
             raise ValueError(f"{owner}: {entity!r} is not an Entity; declare one: user = Entity('user', key='user_id')")
     return tuple(given)
+
+
+def _seed(owner: str, seed: Any) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"{owner}: seed={seed!r}; expected a whole number from 0 to {2**32 - 1}")
+    return seed
 
 
 def _labels(owner: str, label: Any) -> tuple[str, ...]:

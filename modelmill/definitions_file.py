@@ -185,6 +185,11 @@ def _check_model(definitions: Definitions, model: Model) -> None:
         if (stored := source.columns[name]).dtype != column.dtype:
             raise ValueError(f"input {name!r} is {column.dtype} here, but {stored.dtype} in source {source.name!r}")
     taken = (*model.features, *model.inputs)
+    if (weight := model.weighting.column) in source.columns and source.columns[weight].dtype == "str":
+        raise ValueError(f"sample_weight {weight!r} is a column of texts; expected one of numbers")
+    if len({source.columns[label].dtype for label in model.labels}) > 1:
+        types = ", ".join(f"{label} {source.columns[label].dtype}" for label in model.labels)
+        raise ValueError(f"label: the types are {types}; expected labels of one type")
     for label in model.labels:
         if label in taken or any(r.column.name == label and r.source == source.name for r in refs):
             raise ValueError(f"label {label!r} is also a feature or an input, or what one is computed from")

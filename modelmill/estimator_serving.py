@@ -38,12 +38,12 @@ class Node:
 class EstimatorSession:
     """Has those parts of an `onnxruntime.InferenceSession` that a package is served by."""
 
-    def __init__(self, estimator: Any, inputs: Sequence[Input], layout: Layout) -> None:
+    def __init__(self, estimator: Any, inputs: Sequence[Input], layout: Layout, labels: int = 1) -> None:
         self.estimator = _in_one_thread(estimator)
         self.columns = [item.name for item in inputs]
         self.layout = layout
         self.inputs = _inputs(inputs, layout)
-        self.outputs = _outputs(estimator)
+        self.outputs = _outputs(estimator, labels)
         self.threads = ThreadpoolController()
 
     def get_inputs(self) -> list[Node]:
@@ -63,9 +63,15 @@ class EstimatorSession:
         rows = self._frame(feed)
         try:
             with self.threads.limit(limits=1):  # requests run side by side already
-                return [np.asarray(getattr(self.estimator, METHODS[name])(rows)) for name in outputs]
+                return [self._asked(name, rows) for name in outputs]
         except Exception as error:  # an estimator may raise anything
             raise EstimatorFailed(type(self.estimator).__name__, error) from error
+
+    def _asked(self, output: str, rows: pd.DataFrame) -> np.ndarray:
+        answers = getattr(self.estimator, METHODS[output])(rows)
+        if output == "probabilities" and isinstance(self.estimator.classes_, list):
+            return np.hstack(of_each_label(answers))
+        return np.asarray(answers)
 
     def _frame(self, feed: Mapping[str, np.ndarray]) -> pd.DataFrame:
         if self.layout == "matrix":
@@ -117,10 +123,26 @@ def _inputs(inputs: Sequence[Input], layout: Layout) -> list[Node]:
     return [Node(i.name, "tensor(string)" if i.dtype == "str" else "tensor(double)", [None, 1]) for i in inputs]
 
 
-def _outputs(estimator: Any) -> list[Node]:
+def of_each_label(probabilities: Any) -> list[np.ndarray]:
+    """[n, classes] probabilities for each of several labels, as an estimator gives them.
+
+    Most give such a list; a chain of classifiers gives [n, labels], those of the second of two classes.
+    """
+    if isinstance(probabilities, list):
+        return [np.asarray(own) for own in probabilities]
+    return [np.column_stack([1 - second, second]) for second in np.asarray(probabilities).T]
+
+
+def _outputs(estimator: Any, count: int) -> list[Node]:
     classes = getattr(estimator, "classes_", None)
     if classes is None:
-        return [Node("variable", "tensor(double)", [None, 1])]
+        return [Node("variable", "tensor(double)", [None, count])]
+    if isinstance(classes, list):
+        kinds = {TYPES.get(np.asarray(own).dtype.kind, "tensor(string)") for own in classes}
+        several = Node("label", kinds.pop() if len(kinds) == 1 else "tensor(string)", [None, len(classes)])
+        total = sum(len(own) for own in classes)
+        probable = hasattr(estimator, "predict_proba")
+        return [several, Node("probabilities", "tensor(double)", [None, total])] if probable else [several]
     labels = Node("label", TYPES.get(np.asarray(classes).dtype.kind, "tensor(string)"), [None])
     if not hasattr(estimator, "predict_proba"):
         return [labels]

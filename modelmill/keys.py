@@ -182,6 +182,28 @@ def runs(model: str) -> str:
     return f"runs:{model}"
 
 
+def trials(run_id: str) -> str:
+    """Sorted set: ids of the runs that are trials of a run's search, by trial number."""
+    return f"run:{run_id}:trials"
+
+
+def search(run_id: str) -> str:
+    """Hash: how many trials of a run's search have `begun`, `ended` and `failed`; and trial number to its state as
+    JSON: the run that has it in hand or had it, status, score.
+
+    Expires a day after the last trial began or ended.
+    """
+    return f"run:{run_id}:search"
+
+
+def search_in_hand(run_id: str) -> str:
+    """Hash: number of each trial of a run's search that has begun and not ended, to the lease of who has it in hand.
+
+    Expires with `search`.
+    """
+    return f"run:{run_id}:search:in_hand"
+
+
 def run_lease(run_id: str) -> str:
     """String: while it is there the program that logs a run by hand lives; expires by itself."""
     return f"run:{run_id}:lease"

@@ -127,11 +127,15 @@ class Manifest:
     tensor_dtype: Precision
     """Type of the numeric tensors."""
     classes: list[Any]
-    """The labels in the order of the probabilities' columns; empty for regression."""
+    """The values of the label in the order of the probabilities' columns; empty for regression. Of several `labels` a
+    list each, whose probabilities stand side by side."""
     label: str
+    """Its name; of several all names, in words."""
     metrics: dict[str, float]
     example: dict[str, Any]
     """One row of input values, by name, with which the predictor warms up."""
+    labels: list[str] = field(default_factory=list)
+    """The names where there are several."""
     answer: list[Any] = field(default_factory=list)
     """What comes out for the example, output by output: a model that answers otherwise when it is loaded, for instance
     because another version of scikit-learn loads it, is not served."""

@@ -54,6 +54,15 @@ class Run:
     """The key that its worker keeps from expiring; without it nothing more is recorded of the run."""
     version: int | None = None
     """The version that it registered."""
+    parent: str = ""
+    """The run of the search that it is a trial of."""
+    trial: int | None = None
+    """Its number among the trials of that search, from 1."""
+    trials: int = 0
+    """How many trials its own search has."""
+    trials_ended: int = 0
+    """Of them those that have succeeded or failed."""
+    trials_failed: int = 0
     decision: str = ""
     """Whether the version was promoted, and why or why not."""
     estimator: str = ""
@@ -84,6 +93,7 @@ class Run:
     `max_difference`, `max_relative_difference`, `edge_rows`."""
     error: str = ""
     traceback: str = ""
+    seed: int = 0
     params: dict[str, str] = field(default_factory=dict)
     split: str = ""
     """Which rows were held out, in words."""
@@ -207,8 +217,9 @@ class Runs:
             pipe.multi()
             write_fields(pipe, run.id, changes)
             pipe.srem(keys.RUNNING, run.id)
-            event = RunFailed(source="trainer", model=run.model, run=run.id, error=ended.error, status=ended.status)
-            bus.append(pipe, event)
+            if not run.parent:  # a search goes on after a trial that failed
+                event = RunFailed(source="trainer", model=run.model, run=run.id, error=ended.error, status=ended.status)
+                bus.append(pipe, event)
 
         self.redis.transaction(close, keys.run(run.id))
         return ended
@@ -227,6 +238,15 @@ class Runs:
             write_fields(pipe, run.id, known)
 
         self.redis.transaction(change, *lease_of(run))
+
+    def trials(self, run_id: str) -> list[Run]:
+        """The trials of a run's search, in the order of their numbers; attempts that were lost come first.
+
+        Raises:
+            UnknownName: for a run that does not exist.
+        """
+        self.get(run_id)
+        return self.read(self.redis.zrange(keys.trials(run_id), 0, -1))
 
     def running(self) -> list[Run]:
         """The runs that have begun and not ended."""

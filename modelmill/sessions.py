@@ -45,7 +45,9 @@ def open_session(manifest: Manifest, content: bytes, trusted: Collection[str] = 
         return graph_session(content)
     from modelmill.estimator_serving import EstimatorSession, load_estimator  # brings pandas, skops and scikit-learn
 
-    return EstimatorSession(load_estimator(content, trusted), manifest.inputs, manifest.layout)
+    return EstimatorSession(
+        load_estimator(content, trusted), manifest.inputs, manifest.layout, max(1, len(manifest.labels))
+    )
 
 
 def graph_session(graph: bytes) -> Session:

@@ -22,6 +22,7 @@ from modelmill.cli import (
     runs,
     system,
     training,
+    trials,
     triggers,
 )
 from modelmill.cli.terminal import EXIT_FAILED, EXIT_UNAVAILABLE
@@ -47,6 +48,19 @@ def main() -> None:
     """Keep scikit-learn models on tabular data alive in production."""
 
 
-for module in (system, features, proof, training, triggers, models, runs, evaluation, cards, predictions, events):
+for module in (
+    system,
+    features,
+    proof,
+    training,
+    triggers,
+    models,
+    runs,
+    trials,
+    evaluation,
+    cards,
+    predictions,
+    events,
+):
     for command in module.COMMANDS:
         main.add_command(command)

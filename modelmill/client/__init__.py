@@ -20,12 +20,13 @@ from modelmill.client.predictions import PredictionCalls
 from modelmill.client.runs import RunCalls
 from modelmill.client.training import TrainingCalls
 from modelmill.client.transport import Json, Progress
+from modelmill.client.trials import TrialCalls
 from modelmill.client.triggers import TriggerCalls
 
 __all__ = ["Client", "Json", "LoggedRun", "Progress"]
 
 
-class Client(FeatureCalls, TrainingCalls, TriggerCalls, RunCalls, ModelCalls, PredictionCalls, EventCalls):
+class Client(FeatureCalls, TrainingCalls, TrialCalls, TriggerCalls, RunCalls, ModelCalls, PredictionCalls, EventCalls):
     """Calls the services at the addresses in `settings` (default: from the environment).
 
     Every method raises `RequestFailed` where the service answers with an error, and `Unavailable` where it does not

@@ -20,7 +20,7 @@ def describe(live: LiveModels, name: str) -> dict[str, Any]:
             "run": manifest.run,
             "task": manifest.task,
             "runtime": manifest.runtime,
-            "label": manifest.label,
+            "label": manifest.labels or manifest.label,
             "classes": manifest.classes,
             "entities": manifest.entities,
             "inputs": [_described(item) for item in manifest.inputs],

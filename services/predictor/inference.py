@@ -19,9 +19,9 @@ class Answers:
     """What a model answered, one entry a row."""
 
     predictions: list[Any]
-    """Labels, or numbers of a regression."""
-    probabilities: list[dict[str, float]] | None
-    """Class to its probability, where the model has them."""
+    """Labels, or numbers of a regression; of a model with several labels an object of label to either."""
+    probabilities: list[dict[str, Any]] | None
+    """Class to its probability, where the model has them; of several labels, label to such an object."""
 
 
 def infer(model: ServedModel, rows: Sequence[list[Value]]) -> Answers:
@@ -32,6 +32,8 @@ def infer(model: ServedModel, rows: Sequence[list[Value]]) -> Answers:
         InvalidAnswer: for an answer that is not a finite number.
     """
     outputs = model.session.run(model.outputs, tensors(model, rows))
+    if model.manifest.labels:
+        return _of_several(model, outputs)
     if model.manifest.task == "regression":
         numbers = outputs[0].reshape(-1).tolist()
         _check_finite(model, [[number] for number in numbers])
@@ -42,6 +44,32 @@ def infer(model: ServedModel, rows: Sequence[list[Value]]) -> Answers:
     probabilities = outputs[1].tolist()
     _check_finite(model, probabilities)
     return Answers(labels, [dict(zip(model.class_names, row, strict=True)) for row in probabilities])
+
+
+def _of_several(model: ServedModel, outputs: Sequence[Any]) -> Answers:
+    """The answers of a model with several labels, each named by its label."""
+    manifest, rows = model.manifest, outputs[0].tolist()
+    if manifest.task == "regression":
+        _check_finite(model, rows)
+        return Answers([dict(zip(manifest.labels, row, strict=True)) for row in rows], None)
+    predictions = [
+        {
+            label: classes[classes.index(value)]  # the class itself: False, where a tensor holds 0
+            for label, classes, value in zip(manifest.labels, manifest.classes, row, strict=True)
+        }
+        for row in rows
+    ]
+    if len(outputs) == 1:
+        return Answers(predictions, None)
+    beside = outputs[1].tolist()
+    _check_finite(model, beside)
+    return Answers(predictions, [_named(model, row) for row in beside])
+
+
+def _named(model: ServedModel, beside: list[float]) -> dict[str, dict[str, float]]:
+    """The probabilities of one row, which stand side by side, by label and class."""
+    numbers = iter(beside)
+    return {label: {name: next(numbers) for name in names} for label, names in model.label_classes.items()}
 
 
 def tensors(model: ServedModel, rows: Sequence[list[Value]]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class ServedModel:
     """What the graph calls a class to what the estimator calls it: ONNX has 0 and 1 for False and True."""
     class_names: tuple[str, ...]
     """The classes as names of probabilities; empty where the model has none."""
+    label_classes: Mapping[str, tuple[str, ...]]
+    """Label to the names of its classes, of a model with several."""
     loaded: str
     """When it was loaded, as an ISO time."""
 

@@ -99,8 +99,12 @@ def warmed_up(
         session=session,
         tensors=_tensors(manifest, session),
         outputs=outputs,
-        labels={label: label for label in manifest.classes},
-        class_names=tuple(map(_class_name, manifest.classes)) if has_probabilities else (),
+        labels={} if manifest.labels else {label: label for label in manifest.classes},
+        class_names=() if manifest.labels or not has_probabilities else tuple(map(_class_name, manifest.classes)),
+        label_classes={
+            label: tuple(map(_class_name, classes))
+            for label, classes in zip(manifest.labels, manifest.classes, strict=False)
+        },
         loaded=utc_now(),
     )
     example = [[manifest.example[item.name] for item in manifest.inputs]]

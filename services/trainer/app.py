@@ -16,6 +16,7 @@ from services.trainer.models.routes import add_model_routes
 from services.trainer.recipes import Recipes
 from services.trainer.runs.index import RunIndex
 from services.trainer.runs.routes import add_run_routes
+from services.trainer.training.routes import add_search_routes
 from services.trainer.triggers.backfill import Backfills
 from services.trainer.triggers.routes import add_trigger_routes
 
@@ -34,6 +35,7 @@ def trainer_app(
     add_run_routes(app, runs, overview, recipes)
     add_evaluation_routes(app, overview)
     add_card_routes(app, overview, recipes)
+    add_search_routes(app, registry)
     add_model_routes(app, overview, recipes)
     add_trigger_routes(app, recipes, Backfills(queue, registry))
     return app

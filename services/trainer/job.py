@@ -1,4 +1,4 @@
-"""The RQ job that trains a model: `services.trainer.job.train`, the only function that a worker runs.
+"""The functions that a worker runs: `train`, the RQ job that trains a model, and `trial`, which helps with its search.
 
 Stages: frame -> fit -> evaluate -> package -> register -> done. Each is recorded in the run and shown by the job.
 From the shell:
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import numpy as np
@@ -22,7 +22,7 @@ from sklearn.base import clone
 
 from modelmill import applied, package
 from modelmill.carried import carried
-from modelmill.connections import connect
+from modelmill.connections import Redis, connect
 from modelmill.declarations import Model
 from modelmill.definitions import Definitions
 from modelmill.definitions_file import load
@@ -30,7 +30,7 @@ from modelmill.errors import InvalidRequest, RunEnded, UnknownName
 from modelmill.events import utc_now
 from modelmill.registry import Registry
 from modelmill.runs import Run, new_run_id
-from modelmill.splits import AtRandom, ByTime
+from modelmill.splits import AtRandom, ByGroup, ByTime, SplitRule
 from modelmill.storage import Storage
 from services.trainer.cards.cards import Cards
 from services.trainer.evaluation import evaluation as evaluations
@@ -38,19 +38,28 @@ from services.trainer.evaluation.answers import Answers, task_of
 from services.trainer.evaluation.evaluate import Question, brief, evaluate
 from services.trainer.evaluation.illustration import illustrated
 from services.trainer.evaluation.importance import Fitted
-from services.trainer.evaluation.metrics import require_metrics
+from services.trainer.evaluation.metrics import require_metrics, score
 from services.trainer.evaluation.segments import parts
 from services.trainer.jobs import snapshot
+from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.recovery import LOST
-from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions, parameters
+from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions
 from services.trainer.jobs.view import attempt_of
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.packing import pack
 from services.trainer.promotion.registration import HeldOut, register
 from services.trainer.settings import TrainerSettings
 from services.trainer.training import frame as frames
+from services.trainer.training import sharing
+from services.trainer.training.crew import Crew
+from services.trainer.training.fit import Fitting, fit
+from services.trainer.training.folds import Kinds
 from services.trainer.training.frame import Frame
+from services.trainer.training.helper import help_search
+from services.trainer.training.rows import Rows
+from services.trainer.training.seeds import seed_process, seeded
 from services.trainer.training.split import Split, require_classes, split
+from services.trainer.training.study import Study, make_study
 
 TLS = httpx.create_ssl_context()
 """Made once, before a worker forks: it takes a tenth of a second."""
@@ -89,6 +98,7 @@ def train(
         as_of=end or "",
         job=job.id if job else "",
         lease=getattr(job, "lease", ""),
+        seed=recipe.seed,
         features=[*recipe.features, *recipe.inputs],
         definitions=definitions.fingerprint,
         git_commit=git_commit(definitions.path.parent),
@@ -113,12 +123,12 @@ def _train(
     end: str | None,
 ) -> tuple[int, bool]:
     inputs = packaging.signature(definitions, recipe)
-    label = definitions.label_source(recipe).columns[recipe.label]
+    crew = _crew(record, recipe, settings)
     with record.stage("frame"):
         record.note(fields=inputs.fields)
-        estimator = make_estimator(recipe)
+        study = _study(recipe)
+        estimator = study.estimator
         task = task_of(estimator)
-        require_metrics(recipe.metrics)
         with (
             httpx.Client(timeout=httpx.Timeout(10.0, read=settings.frame_timeout), verify=TLS) as http,
             frames.fetch(
@@ -126,7 +136,9 @@ def _train(
             ) as file,
         ):
             record.progress(0.5)
-            frame = frames.read(file, inputs.fed, label, carried(definitions, recipe))
+            frame = _read(definitions, recipe, file)
+            if crew:
+                sharing.keep_frame(storage, record.run, file)
         parted = _split(definitions, recipe, frame, classes=task == "classification")
         record.note(
             rows_train=len(parted.train),
@@ -138,18 +150,18 @@ def _train(
             split=parted.how,
         )
     with record.stage("fit"):
-        record.note(estimator=estimator.__repr__(N_CHAR_MAX=10_000), params=parameters(estimator))
-        estimator.fit(frame.inputs.iloc[parted.train], frame.label[parted.train])
+        seed_process(recipe.seed)
+        rows = _rows(recipe, frame).take(parted.train)
+        kinds = _kinds(definitions, recipe, frame, parted, classes=task == "classification")
+        estimator = fit(Fitting(record, storage, recipe, crew), study, rows, parted.train, kinds, recipe.seed)
     with record.stage("evaluate"):
         held_out = _held_out(recipe, frame, parted)
         begun = time.perf_counter()
         answers = Answers.of(estimator, held_out.rows)
-        fitted = Fitted(
-            estimator, held_out.rows, record.run.seconds["fit"], (time.perf_counter() - begun) / len(answers)
-        )
-        question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, parted.how)
+        fitted = Fitted(estimator, held_out.rows, answers, record.run.seconds["fit"], time.perf_counter() - begun)
+        question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, parted.how, recipe.seed)
         found = evaluate(question, answers, frame.label[parted.train])
-        found = illustrated(found, recipe, question, answers, fitted, frame.inputs.iloc[parted.train])
+        found = illustrated(found, recipe, question, fitted, frame.inputs.iloc[parted.train])
         evaluations.write(storage, recipe.name, record.run.id, found)
         record.note(
             metric=recipe.metric,
@@ -206,13 +218,98 @@ def _earlier_attempt(registry: Registry, job: Job) -> dict[str, Any] | None:
     return {"run": run.id, "version": run.version, "promoted": promoted, "metrics": run.metrics}
 
 
-def make_estimator(recipe: Model) -> Any:
-    """A fresh estimator of the recipe: what its function returns, or a copy of its object.
+def trial(run: str) -> dict[str, Any]:
+    """Help with the search of `run` until none of its trials is left to begin.
+
+    Returns:
+        The number of trials that were carried out.
+
+    Raises:
+        UnknownName: for a run that does not exist.
+        RunEnded: where this process has lost its lease.
+    """
+    settings = TrainerSettings.read()
+    redis = connect(settings.redis_url, timeout=settings.redis_timeout)
+    registry = Registry(redis)
+    parent = registry.runs.get(run)
+    definitions = _definitions_of(redis, parent, settings)
+    recipe = definitions.model(parent.model)
+
+    def read(file: IO[bytes]) -> Rows:
+        return _rows(recipe, _read(definitions, recipe, file))
+
+    job = get_current_job()
+    assert job is not None, "only workers help"
+    storage = Storage(settings.storage_url)
+    return help_search(registry, storage, _queue(settings), parent, _study(recipe), read, job)
+
+
+def _definitions_of(redis: Redis, run: Run, settings: TrainerSettings) -> Definitions:
+    """The definitions that a run works with, from Redis or, where none were ever applied, from the file."""
+    try:
+        return applied.load(redis, run.definitions)
+    except UnknownName:
+        found = load(settings.definitions)
+    if found.fingerprint != run.definitions:
+        raise InvalidRequest(
+            f"run {run.id} works with definitions {run.definitions[:12]}, but {found.path} holds others here"
+        )
+    return found
+
+
+def _crew(record: RunRecord, recipe: Model, settings: TrainerSettings) -> Crew | None:
+    """The workers that can help with a search; None where there is none, or no worker."""
+    if record.job is None or not recipe.search.tries:
+        return None
+    return Crew(_queue(settings), int(record.job.timeout or settings.train_timeout))
+
+
+def _queue(settings: TrainerSettings) -> TrainingQueue:
+    redis = connect(settings.redis_url, timeout=settings.redis_timeout, text=False)
+    return TrainingQueue(redis, timeout=settings.train_timeout)
+
+
+def _read(definitions: Definitions, recipe: Model, file: IO[bytes]) -> Frame:
+    columns = definitions.label_source(recipe).columns
+    labels = [columns[name] for name in recipe.labels]
+    return frames.read(file, packaging.signature(definitions, recipe).fed, labels, carried(definitions, recipe))
+
+
+def _rows(recipe: Model, frame: Frame) -> Rows:
+    column = recipe.weighting.column
+    weight = None if column is None else frame.column(column).to_numpy(np.float64, na_value=np.nan)
+    return Rows(frame.inputs, frame.label, recipe.weighting, weight)
+
+
+def _study(recipe: Model) -> Study:
+    require_metrics(recipe.metrics)
+
+    def judge(fitted: Any, rows: Rows) -> float:
+        return score(recipe.metrics[0], Answers.of(fitted, rows.inputs), rows.label)
+
+    return make_study(recipe, make_estimator, judge, recipe.seed)
+
+
+def _rule(definitions: Definitions, recipe: Model) -> SplitRule:
+    """How rows are split: as the recipe says; where it says nothing, by time if the label's source has times."""
+    return recipe.split or (ByTime() if definitions.label_source(recipe).event_time else AtRandom())
+
+
+def _kinds(definitions: Definitions, recipe: Model, frame: Frame, parted: Split, *, classes: bool) -> Kinds:
+    """What the folds of a search have to keep to: what the split keeps to."""
+    rule = _rule(definitions, recipe)
+    if isinstance(rule, ByGroup):
+        return Kinds(False, classes, frame.column(rule.column).iloc[parted.train].astype(str).to_numpy())
+    timed = not isinstance(rule, AtRandom) and bool(definitions.label_source(recipe).event_time)
+    return Kinds(timed or isinstance(rule, ByTime), classes)
+
+
+def make_estimator(recipe: Model, made: Any) -> Any:
+    """A fresh estimator of what a recipe declares as one: what its function returns, or a copy of its object.
 
     Raises:
         InvalidRequest: for what cannot be fitted.
     """
-    made = recipe.estimator
     if isinstance(made, type) or not hasattr(made, "fit"):
         made = made() if callable(made) else made
     if not hasattr(made, "fit") or not hasattr(made, "get_params"):
@@ -220,13 +317,11 @@ def make_estimator(recipe: Model) -> Any:
             f"model {recipe.name!r}: estimator is {made!r}; expected a scikit-learn estimator, or a function that"
             " returns one"
         )
-    return clone(made)
+    return seeded(clone(made), recipe.seed)
 
 
 def _split(definitions: Definitions, recipe: Model, frame: Frame, *, classes: bool) -> Split:
-    """As the recipe says; by time where it says nothing and the label's source has times of its own."""
-    by_itself = ByTime() if definitions.label_source(recipe).event_time else AtRandom()
-    parted = split(recipe.split or by_itself, frame, recipe.labels, classes=classes)
+    parted = split(_rule(definitions, recipe), frame, recipe.labels, classes=classes)
     if classes:
         require_classes(frame.label, parted)
     elif not np.issubdtype(frame.label.dtype, np.number):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
-from sklearn.ensemble import HistGradientBoostingClassifier
+import skops.io
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 
 from modelmill.errors import EstimatorFailed, InvalidAnswer, InvalidRequest
@@ -17,6 +20,9 @@ from services.predictor.live import ServedModel
 from services.predictor.loading import warmed_up
 from tests.predictor import packages
 from tests.predictor.packages import USER_INPUTS, manifest
+
+RANDOM = np.random.default_rng(0)
+NUMBERS = pd.DataFrame({"a": RANDOM.normal(size=200), "b": RANDOM.normal(size=200)})
 
 
 def model(graph: bytes, **changes: Any) -> ServedModel:
@@ -139,3 +145,33 @@ def test_what_lacks_reaches_scikit_learn_as_nan() -> None:
 
 def test_no_number_is_too_large_for_scikit_learn_that_fits_double_precision() -> None:
     assert infer(served_itself(HistGradientBoostingClassifier(max_iter=3)), [[1e300, 0.0, 0]]).predictions == [1]
+
+
+def of_several(estimator: Any, label: Any, **changes: Any) -> ServedModel:
+    """A model of two numbers that scikit-learn serves."""
+    estimator.fit(NUMBERS, label)
+    inputs = [Input(name, "float", False) for name in NUMBERS]
+    described = manifest(
+        inputs=inputs, entities={}, runtime="skops", tensor_dtype="float64", example={"a": 0.0, "b": 0.0}, **changes
+    )
+    return warmed_up(described.model, 7, described, open_session(described, skops.io.dumps(estimator)))
+
+
+def test_classes_of_several_labels_are_named_by_their_labels() -> None:
+    label = np.column_stack([NUMBERS["a"] > 0, NUMBERS["b"] > 0])
+    answers = infer(
+        of_several(
+            RandomForestClassifier(20, random_state=0), label, labels=["late", "full"], classes=[[False, True]] * 2
+        ),
+        [[2.0, -2.0], [-2.0, 2.0]],
+    )
+    assert answers.predictions == [{"late": True, "full": False}, {"late": False, "full": True}]
+    assert [type(value) for value in answers.predictions[0].values()] == [bool, bool]
+    assert answers.probabilities is not None
+    assert answers.probabilities[0]["late"]["true"] > 0.8
+    assert answers.probabilities[0]["full"].keys() == {"false", "true"}
+
+
+def test_numbers_of_several_labels_are_named_by_their_labels() -> None:
+    model = of_several(LinearRegression(), NUMBERS * 2, task="regression", labels=["x", "y"], classes=[])
+    assert infer(model, [[1.0, 2.0]]).predictions == [{"x": pytest.approx(2.0), "y": pytest.approx(4.0)}]

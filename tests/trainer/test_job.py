@@ -82,7 +82,7 @@ def test_the_package_answers_as_the_estimator_in_it(registry: Registry, tmp_path
     definitions = load(USERS_MILL)
     inputs = packaging.signature(definitions, definitions.model("user_target")).fed
     label = definitions.sources["users"].columns["target"]
-    rows = frame.read(io.BytesIO(parquet(users_table(50, seed=7))), inputs, label).inputs
+    rows = frame.read(io.BytesIO(parquet(users_table(50, seed=7))), inputs, [label]).inputs
     served = packaged(manifest, graph)
     assert (served.predict(rows) == estimator.predict(rows)).all()
     np.testing.assert_allclose(served.predict_proba(rows), estimator.predict_proba(rows), atol=1e-5)
@@ -249,8 +249,56 @@ def test_a_broken_definitions_file_is_named_with_its_line(registry: Registry, mi
 def test_an_estimator_object_is_fitted_afresh_each_time(mill: Path) -> None:
     mill.write_text(mill.read_text().replace("estimator=classifier", "estimator=classifier()"))
     recipe = load(mill).model("user_target")
-    assert make_estimator(recipe) is not make_estimator(recipe)
-    assert make_estimator(recipe) is not recipe.estimator
+    assert make_estimator(recipe, recipe.estimator) is not make_estimator(recipe, recipe.estimator)
+    assert make_estimator(recipe, recipe.estimator) is not recipe.estimator
+
+
+def test_several_labels_are_trained_scored_each_and_packaged_together(
+    registry: Registry, mill: Path, feature_stub: FeatureStub, tmp_path: Path
+) -> None:
+    table = users_table()
+    feature_stub.table = table.append_column("other", pa.array([int(x > 0) for x in table["feature_1"].to_pylist()]))
+    text = mill.read_text().replace('"target": int', '"target": int, "other": int')
+    text = text.replace('label="target"', 'label=["target", "other"]').replace("LogisticRegression())", FOREST)
+    mill.write_text(text)
+    run = registry.runs.get(train("user_target")["run"])
+    storage = Storage(f"file://{tmp_path}/storage")
+    found = evaluation.read(storage, "user_target", run.id)
+    assert found.outputs.keys() == {"target", "other"}
+    assert found.metrics["accuracy"] == pytest.approx(np.mean([one["accuracy"] for one in found.outputs.values()]))
+    manifest, _ = package.read(storage, run.package)
+    assert (manifest.labels, manifest.classes) == (["target", "other"], [[0, 1], [0, 1]])
+    assert train("user_target")["version"] == 2  # the champion can be compared
+
+
+FOREST = "__import__('sklearn.ensemble').ensemble.RandomForestClassifier(20))"
+
+
+def test_weights_of_rows_come_from_their_column_and_class(
+    registry: Registry, mill: Path, feature_stub: FeatureStub
+) -> None:
+    plain = registry.runs.get(train("user_target")["run"])
+    table = users_table()
+    feature_stub.table = table.append_column("worth", pa.array([float(number % 2) for number in range(len(table))]))
+    text = mill.read_text().replace('"target": int', '"target": int, "worth": float')
+    mill.write_text(text.replace('label="target"', 'label="target", sample_weight="worth", class_weight={1: 9}'))
+    weighed = registry.runs.get(train("user_target")["run"])
+    assert weighed.metrics != plain.metrics
+    feature_stub.table = table.append_column("worth", pa.array([-1.0] * len(table)))
+    with pytest.raises(InvalidRequest, match=r"sample_weight 'worth' is -1\.0 in 300 of 300 rows"):
+        train("user_target")
+
+
+def test_a_seed_makes_a_training_repeatable(registry: Registry, mill: Path) -> None:
+    text = mill.read_text().replace("LogisticRegression())", FOREST)
+    runs = []
+    for seed in (1, 1, 2):
+        mill.write_text(text.replace('label="target"', f'label="target", seed={seed}'))
+        runs.append(registry.runs.get(train("user_target")["run"]))
+    same, again, other = (run.metrics["roc_auc"] for run in runs)
+    assert same == again != other
+    assert runs[0].seed == 1
+    assert runs[0].params["randomforestclassifier__random_state"] == "1"
 
 
 def test_a_training_leaves_a_card_beside_its_evaluation(registry: Registry, tmp_path: Path) -> None:

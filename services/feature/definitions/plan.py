@@ -64,6 +64,7 @@ def describe(definitions: Definitions) -> Hashes:
             "metric": " ".join(metric.name for metric in model.metrics),
             "segments": " ".join(model.segments),
             "split": splits.described(model.split),
+            "search": str(model.search),
             "promote": model.promote,
             "train": "; ".join(str(schedule) for schedule in model.train),
         }

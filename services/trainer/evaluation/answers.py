@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_clas
 from sklearn.utils.metaestimators import available_if
 
 from modelmill.errors import InvalidRequest
+from modelmill.estimator_serving import of_each_label
 
 Task = Literal["classification", "regression"]
 ARGMAX = frozenset(
@@ -167,9 +168,15 @@ def _labels(estimator: Any, rows: pd.DataFrame) -> tuple[np.ndarray, list[np.nda
         labels = None if given is None else _by_probability(estimator, rows, given)
         if labels is None:
             labels = estimator.predict(rows)
+    labels = np.asarray(labels)
+    if labels.ndim > 1 and not isinstance(estimator.classes_, list):
+        raise InvalidRequest(
+            f"estimator {type(estimator).__name__} does not tell the classes of its labels apart; wrap it in"
+            " sklearn.multioutput.MultiOutputClassifier"
+        )
     if given is None:
-        return np.asarray(labels), None
-    return np.asarray(labels), [np.asarray(own) for own in (given if isinstance(given, list) else [given])]
+        return labels, None
+    return labels, of_each_label(given) if labels.ndim > 1 else [np.asarray(given)]
 
 
 def _by_probability(estimator: Any, rows: pd.DataFrame, probabilities: Any) -> np.ndarray | None:

@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 import pandas as pd
 
 from modelmill.declarations import Model
-from services.trainer.evaluation.answers import Answers
 from services.trainer.evaluation.evaluate import Question
 from services.trainer.evaluation.evaluation import Evaluation
 from services.trainer.evaluation.feature_statistics import feature_statistics
@@ -16,22 +15,17 @@ from services.trainer.evaluation.importance import Fitted, importance
 
 
 def illustrated(
-    evaluation: Evaluation,
-    recipe: Model,
-    question: Question,
-    answers: Answers,
-    fitted: Fitted,
-    trained_on: pd.DataFrame,
+    evaluation: Evaluation, recipe: Model, question: Question, fitted: Fitted, trained_on: pd.DataFrame
 ) -> Evaluation:
     """`evaluation` with all that is drawn or told on the card.
 
     Args:
-        answers: those that the evaluation was made of.
+        fitted: what the evaluation was made of.
         trained_on: [m, inputs] the rows that the estimator was fitted on.
     """
     return replace(
         evaluation,
-        figures=figures(question.labels, answers, question.truth),
+        figures=figures(question.labels, fitted.answers, question.truth),
         importance=importance(question.metrics[0], fitted, question.truth, question.seed),
         features=feature_statistics(trained_on),
         purpose=asdict(recipe.about) | {"limits": recipe.limits},

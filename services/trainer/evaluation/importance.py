@@ -30,14 +30,21 @@ BATCH = 40_000
 
 @dataclass(frozen=True)
 class Fitted:
-    """An estimator with the rows that it is asked about, and what it has cost so far."""
+    """An estimator with the rows that it was asked about, and what it has cost so far."""
 
     estimator: Any
     rows: pd.DataFrame
     """[n, inputs] held out."""
+    answers: Answers
+    """What it says of them."""
     fit_seconds: float
-    row_seconds: float
-    """What the answer to one of the rows took when all of them were asked about."""
+    answer_seconds: float
+    """What these answers took."""
+
+    @property
+    def row_seconds(self) -> float:
+        """What one of them took, at most."""
+        return max(self.answer_seconds / len(self.answers), 1e-9)
 
 
 def importance(metric: Metric, fitted: Fitted, truth: np.ndarray, seed: int = 0) -> dict[str, Any]:
@@ -70,7 +77,7 @@ def _measured(
         return {"metric": metric.name, "missing": f"it would take {cost:.1f} s"}
     chosen = np.sort(order[:rows])
     sample, own = fitted.rows.iloc[chosen], truth[chosen]
-    whole = _value(metric, Answers.of(fitted.estimator, sample), own)
+    whole = _value(metric, fitted.answers.rows(chosen), own)
     begun = time.perf_counter()
     shuffled: list[np.ndarray] = []
     for repeats in range(MOST):

@@ -14,6 +14,7 @@ is whether keys have expired by the clock of Redis, so the hosts' clocks need no
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from threading import Event as Flag
 
 from redis.client import Pipeline
@@ -26,8 +27,9 @@ from rq.serializers import JSONSerializer
 
 from modelmill import keys
 from modelmill.connections import AWAY
-from modelmill.errors import RunEnded
+from modelmill.errors import RunEnded, UnknownName
 from modelmill.registry import Registry
+from modelmill.runs import Run
 from modelmill.storage import Storage
 from services.trainer.jobs import outcome
 from services.trainer.jobs.journal import KEPT_SECONDS, Journal, archive
@@ -152,14 +154,23 @@ def close_lost_runs(registry: Registry, storage: Storage) -> int:
     for run in registry.runs.running():
         if run.lease and not registry.redis.exists(run.lease):
             try:
-                registry.runs.lose(run, LOST)
-                log.warning("run %s of %s is closed: %s", run.id, run.model, LOST)
+                _close(registry, run)
             except RunEnded:
                 continue  # it has just ended by itself
             closed += 1
             if run.job:  # one that was logged by hand has none, and no log
                 archive(storage, Journal(registry.redis, run.job), run.model, run.id)
     return closed
+
+
+def _close(registry: Registry, run: Run) -> None:
+    """Close a run whose lease is gone: its process was lost, or it is a trial of a training that was cancelled."""
+    with suppress(UnknownName):
+        if run.parent and (parent := registry.runs.get(run.parent)).status == "cancelled":
+            registry.runs.cancel(run, parent.canceled_by)
+            return
+    registry.runs.lose(run, LOST)
+    log.warning("run %s of %s is closed: %s", run.id, run.model, LOST)
 
 
 def _tidy(queue: Queue) -> None:

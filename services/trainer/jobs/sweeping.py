@@ -1,4 +1,5 @@
-"""What runs that ended without a version have left in the storage: their packages, and files that were never finished.
+"""What runs that ended without a version have left in the storage: their packages, what the workers of a search shared,
+and files that were never finished.
 
 A process that was killed cleans nothing up, and one that was stopped and woke late may write a file after its run was
 closed. So it is looked for again and again.
@@ -13,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from modelmill import keys, package
 from modelmill.registry import Registry
 from modelmill.storage import Storage
+from services.trainer.training import sharing
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ def sweep(registry: Registry, storage: Storage) -> None:
     for folder in _orphans(registry, _packages(storage)):
         storage.files.rm(storage.path(folder), recursive=True)
         log.warning("removed %s: its run ended without a version", folder)
+    sharing.sweep(storage, registry)
     before = datetime.now(UTC) - UNFINISHED
     for folder in (PACKAGES, RUNS):
         if removed := storage.remove_temporary(folder, before):

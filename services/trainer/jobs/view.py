@@ -17,7 +17,9 @@ from services.trainer.jobs.retry import ATTEMPTS
 
 TRAIN = "services.trainer.job.train"
 """The function that a job names."""
-FUNCTIONS: tuple[str, ...] = (TRAIN,)
+TRIAL = "services.trainer.job.trial"
+"""The function that a job names which helps with the search of a training."""
+FUNCTIONS: tuple[str, ...] = (TRAIN, TRIAL)
 """Every function that a worker runs."""
 ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.STOPPED)
 ARGUMENTS = ("model", "trigger", "by", "start", "end")

@@ -44,6 +44,7 @@ class Overview:
             "tags": list(recipe.about.tags) if recipe else [],
             "limits": recipe.limits if recipe else "",
             "split": splits.described(recipe.split) if recipe else "",
+            "search": str(recipe.search) if recipe else "",
             "versions": [asdict(version) for version in self.registry.versions(name)],
             "history": [asdict(move) for move in self.registry.history(name)],
         }

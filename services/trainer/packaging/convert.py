@@ -29,6 +29,7 @@ from modelmill.errors import InvalidRequest
 from modelmill.package import MATRIX, Input, Layout, Parity, Precision
 from modelmill.sessions import graph_session
 from services.trainer.evaluation.answers import Answers
+from services.trainer.packaging import lightgbm
 from services.trainer.packaging.graph import Graph
 from services.trainer.packaging.parity import OwnAnswers, Tolerance
 
@@ -56,6 +57,8 @@ def convert(
     Raises:
         NoGraph: where there is none.
     """
+    if own.labels is not None and own.labels.shape[1] > 1:
+        raise NoGraph("it predicts classes of several labels, whose graphs give them in different forms")
     reasons: dict[str, list[str]] = {}
     nearly = None
     for layout, precision in _candidates(inputs):
@@ -101,7 +104,10 @@ def _graph(estimator: Any, inputs: Sequence[Input], layout: Layout, precision: P
     with warnings.catch_warnings(), _without_flattening(estimator):
         warnings.simplefilter("ignore")  # theirs, about each other's versions
         model = convert_sklearn(
-            estimator, initial_types=types, options={"zipmap": False} if has_probabilities else None
+            estimator,
+            initial_types=types,
+            options={"zipmap": False} if has_probabilities else None,
+            target_opset=lightgbm.opset(estimator),
         )
     if not has_probabilities:
         del model.graph.output[1:]  # scores, which nobody may take for probabilities

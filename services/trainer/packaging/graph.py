@@ -41,24 +41,35 @@ class Graph:
 class GraphClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A classifier that answers by its package."""
 
-    def __init__(self, graph: Graph, classes: Sequence[Any]) -> None:
+    def __init__(self, graph: Graph, classes: Sequence[Any], several: bool = False) -> None:
         self.graph = graph
         self.classes = classes
-        self.classes_ = np.asarray(classes)
+        self.several = several
+        self.classes_: Any = [np.asarray(own) for own in classes] if several else np.asarray(classes)
 
     def predict(self, rows: pd.DataFrame) -> np.ndarray:
-        """[n] labels."""
-        return self.graph.run(rows)[0].astype(self.classes_.dtype)
+        """[n] labels, or [n, labels] where there are several."""
+        return self._labels(self.graph.run(rows)[0])
 
-    def labels_and_probabilities(self, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray | None]:
-        """[n] labels, and [n, classes] probabilities if there are any, from one run of the graph."""
+    def _labels(self, output: np.ndarray) -> np.ndarray:
+        labels: np.ndarray = output.astype(np.result_type(*self.classes_) if self.several else self.classes_.dtype)
+        return labels
+
+    def _probabilities(self, output: np.ndarray) -> np.ndarray | list[np.ndarray]:
+        """[n, classes]; of several labels a list of them, which stand side by side in `output`."""
+        if not self.several:
+            return output
+        return np.split(output, np.cumsum([len(own) for own in self.classes_])[:-1], axis=1)
+
+    def labels_and_probabilities(self, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray | list[np.ndarray] | None]:
+        """What `predict` and, if there are any, `predict_proba` give, from one run of the graph."""
         labels, *probabilities = self.graph.run(rows)
-        return labels.astype(self.classes_.dtype), probabilities[0] if probabilities else None
+        return self._labels(labels), self._probabilities(probabilities[0]) if probabilities else None
 
     @available_if(lambda self: len(self.graph.outputs) > 1)  # type: ignore[untyped-decorator]
-    def predict_proba(self, rows: pd.DataFrame) -> np.ndarray:
-        """[n, classes] probabilities."""
-        return self.graph.run(rows)[1]
+    def predict_proba(self, rows: pd.DataFrame) -> np.ndarray | list[np.ndarray]:
+        """[n, classes] probabilities, or a list of them."""
+        return self._probabilities(self.graph.run(rows)[1])
 
 
 class GraphRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -68,8 +79,9 @@ class GraphRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.graph = graph
 
     def predict(self, rows: pd.DataFrame) -> np.ndarray:
-        """[n] numbers."""
-        return self.graph.run(rows)[0].reshape(-1)
+        """[n] numbers, or [n, labels] where there are several."""
+        numbers = self.graph.run(rows)[0]
+        return numbers.reshape(-1) if numbers.size == len(rows) else numbers
 
 
 def packaged(manifest: Manifest, content: bytes, trusted: Collection[str] = ()) -> GraphClassifier | GraphRegressor:
@@ -80,4 +92,6 @@ def packaged(manifest: Manifest, content: bytes, trusted: Collection[str] = ()) 
     """
     session = open_session(manifest, content, trusted)
     graph = Graph(session, [item.name for item in manifest.inputs], manifest.layout, manifest.tensor_dtype)
-    return GraphClassifier(graph, manifest.classes) if manifest.task == "classification" else GraphRegressor(graph)
+    if manifest.task == "regression":
+        return GraphRegressor(graph)
+    return GraphClassifier(graph, manifest.classes, bool(manifest.labels))

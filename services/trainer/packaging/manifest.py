@@ -95,7 +95,8 @@ def manifest(
         tensor_dtype=packed.tensor_dtype,
         tensors=packed.tensors,
         outputs=packed.outputs,
-        classes=estimator.classes_.tolist() if task == "classification" else [],
+        classes=_classes(estimator, len(recipe.labels)) if task == "classification" else [],
+        labels=list(recipe.labels) if len(recipe.labels) > 1 else [],
         label=recipe.label,
         metrics=run.metrics,
         example=example(inputs.fed, shown),
@@ -103,6 +104,14 @@ def manifest(
         ranges={item.name: value_range(fitted_on[item.name]) for item in inputs.fed},
         environment=run.packages,
     )
+
+
+def _classes(estimator: Any, labels: int) -> list[Any]:
+    """The classes of its label, or of each of several."""
+    if labels == 1:
+        own: list[Any] = np.asarray(estimator.classes_).tolist()
+        return own
+    return [np.asarray(classes).tolist() for classes in estimator.classes_]
 
 
 def value_range(column: pd.Series) -> Range:

@@ -108,7 +108,8 @@ def _estimator(
     refused = f"estimator {type(estimator).__name__} has no ONNX graph that answers as it does: {reason}. scikit-learn"
     try:
         content = skops.io.dumps(estimator)
-        session = EstimatorSession(load_estimator(content, trusted), inputs, layout)
+        labels = (own.numbers if own.labels is None else own.labels).shape[1]
+        session = EstimatorSession(load_estimator(content, trusted), inputs, layout, labels)
     except UntrustedTypes as error:
         nameless = [name for name in error.fields["types"] if not FULL_NAME.fullmatch(name)]
         if nameless:

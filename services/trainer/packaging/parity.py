@@ -32,38 +32,34 @@ class OwnAnswers:
     """What is compared of an estimator's answers for n rows: labels and maybe probabilities, or numbers."""
 
     labels: np.ndarray | None
-    """[n]; None for a regression."""
+    """[n, labels]; None for a regression."""
     numbers: np.ndarray
-    """[n, classes] probabilities, or [n, 1] numbers of a regression, or [n, 0]."""
+    """[n, classes] probabilities, those of several labels side by side, or [n, labels] numbers, or [n, 0]."""
     scale: np.ndarray
-    """[n, 1]: what a difference is measured relative to."""
+    """What a difference is measured relative to, for each of the numbers."""
 
     @classmethod
     def of(cls, answers: Answers) -> OwnAnswers:
-        """What is compared of an estimator's answers.
-
-        Raises:
-            InvalidRequest: for answers about several labels.
-        """
-        if len(answers.outputs) != 1:
-            raise InvalidRequest(f"the estimator predicts {len(answers.outputs)} labels a row; expected one")
-        [output] = answers.outputs
+        """What is compared of an estimator's answers."""
+        predicted = np.column_stack([output.predicted for output in answers.outputs])
         if answers.task == "regression":
-            numbers = output.predicted.reshape(-1, 1).astype(np.float64)
-            return cls(None, numbers, np.maximum(np.abs(numbers), numbers.std()))
-        rows = len(answers)
-        numbers = np.empty((rows, 0)) if output.probabilities is None else output.probabilities
-        return cls(output.predicted, numbers, np.ones((rows, 1)))
+            numbers = predicted.astype(np.float64)
+            return cls(None, numbers, np.maximum(np.abs(numbers), numbers.std(axis=0)))
+        given = [output.probabilities for output in answers.outputs if output.probabilities is not None]
+        numbers = np.hstack(given) if given else np.empty((len(answers), 0))
+        return cls(predicted, numbers, np.ones(numbers.shape))
 
     def differing(self, outputs: list[np.ndarray], tolerance: Tolerance) -> np.ndarray:
         """[n] whether a package with these outputs answers a row otherwise than within `tolerance`.
 
         Raises:
-            InvalidRequest: where it does not answer with one label or number a row.
+            InvalidRequest: where it does not answer with a label or number for each of a row.
         """
-        shape, rows = outputs[0].shape, len(self.numbers)
-        if shape != (rows,) and (self.labels is not None or shape != (rows, 1)):
-            raise InvalidRequest(f"its answers for {rows} rows are of the shape {list(shape)}; expected one a row")
+        shape, expected = outputs[0].shape, (self.numbers if self.labels is None else self.labels).shape
+        if shape != expected and not (expected[1] == 1 and shape == expected[:1]):
+            raise InvalidRequest(
+                f"its answers for {expected[0]} rows are of the shape {list(shape)}; expected {expected[1]} a row"
+            )
         allowed = (tolerance.number if self.labels is None else tolerance.probability) * self.scale
         close = (self._differences(outputs) <= allowed).all(axis=1)  # NaN never is
         found: np.ndarray = ~close | self._other_labels(outputs)
@@ -92,5 +88,5 @@ class OwnAnswers:
     def _other_labels(self, outputs: list[np.ndarray]) -> np.ndarray:
         if self.labels is None:
             return np.zeros(len(self.numbers), np.bool_)
-        other: np.ndarray = outputs[0].astype(self.labels.dtype) != self.labels
-        return other
+        other = outputs[0].astype(self.labels.dtype).reshape(self.labels.shape) != self.labels
+        return np.asarray(np.any(other, axis=1))

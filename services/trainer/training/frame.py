@@ -40,7 +40,7 @@ class Frame:
     inputs: pd.DataFrame
     """[n, inputs]: a column an input of the model, in its order; float64, or object for text."""
     label: np.ndarray
-    """[n]"""
+    """[n], or [n, labels] where there are several."""
     carried: pd.DataFrame
     """[n, carried]: other columns, for the split and the segments, as they are stored."""
     times: np.ndarray
@@ -89,35 +89,36 @@ def fetch(
     raise Unavailable(f"no training frame from {url} in {ATTEMPTS} attempts: {problem or type(problem).__name__}")
 
 
-def read(file: IO[bytes], inputs: Sequence[Input], label: Column, carried: Sequence[str] = ()) -> Frame:
-    """Read a frame with the columns that it carries beside.
+def read(file: IO[bytes], inputs: Sequence[Input], labels: Sequence[Column], carried: Sequence[str] = ()) -> Frame:
+    """Read a frame with the columns that it carries beside. Several labels are of one type.
 
     Raises:
         InvalidRequest: for a column that is missing or of another type than declared, or where no row is left.
     """
-    table = _columns(file, [EVENT_TIME, *(item.name for item in inputs), label.name, *carried])
+    table = _columns(file, [EVENT_TIME, *(item.name for item in inputs), *(label.name for label in labels), *carried])
     columns, missing = {}, np.zeros(table.num_rows, np.bool_)
     try:
         for item in inputs:
             columns[item.name], absent = _input(table[item.name], item.dtype)
             if not item.nullable:
                 missing |= absent
-        missing |= pc.is_null(table[label.name], nan_is_null=True).to_numpy()
+        for label in labels:
+            missing |= pc.is_null(table[label.name], nan_is_null=True).to_numpy()
         keep = pa.array(~missing)
-        labels = table[label.name].filter(keep).cast(_arrow_type(label.dtype)).to_numpy().astype(LABELS[label.dtype])
+        truth = [_label(table[label.name].filter(keep), label.dtype) for label in labels]
     except pa.ArrowInvalid as error:
         raise InvalidRequest(f"the training frame does not hold the declared types: {error}") from None
     if missing.all():
         raise InvalidRequest(
-            f"no row to train on: all {table.num_rows} rows lack the label {label.name!r} or a value of a feature that"
-            " is not nullable",
+            f"no row to train on: all {table.num_rows} rows lack the label"
+            f" {', '.join(repr(label.name) for label in labels)} or a value of a feature that is not nullable",
             rows=table.num_rows,
         )
     times = table[EVENT_TIME].filter(keep).cast(pa.timestamp("us")).to_numpy()
     frame = pd.DataFrame({name: pd.Series(values, dtype=values.dtype) for name, values in columns.items()})
     return Frame(
         frame[~missing].reset_index(drop=True),
-        labels,
+        truth[0] if len(truth) == 1 else np.column_stack(truth),
         table.select(list(carried)).filter(keep).to_pandas(),
         times,
         int(missing.sum()),
@@ -201,6 +202,11 @@ def _input(column: pa.ChunkedArray, dtype: str) -> tuple[np.ndarray, np.ndarray]
         return pc.fill_null(column.cast(pa.string()), "").to_numpy().astype(np.object_), absent
     numbers = column.cast(pa.float64()).to_numpy()
     return numbers, np.isnan(numbers)
+
+
+def _label(column: pa.ChunkedArray, dtype: str) -> np.ndarray:
+    values: np.ndarray = column.cast(_arrow_type(dtype)).to_numpy().astype(LABELS[dtype])
+    return values
 
 
 def _arrow_type(dtype: str) -> pa.DataType:

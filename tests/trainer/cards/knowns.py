@@ -68,8 +68,8 @@ def _known(
         tags=["example", "small"],
         limits="Only what <b>grew</b> in one valley.",
     )
-    fitted = Fitted(estimator, rows.iloc[held_out], 1.0, 1e-6)
-    found = illustrated(evaluate(question, answers, truth[train]), recipe, question, answers, fitted, rows.iloc[train])
+    fitted = Fitted(estimator, rows.iloc[held_out], answers, 1.0, 1e-4)
+    found = illustrated(evaluate(question, answers, truth[train]), recipe, question, fitted, rows.iloc[train])
     run = Run(
         id="20260101T000000-abcdef",
         model=name,

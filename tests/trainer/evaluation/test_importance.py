@@ -13,6 +13,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from modelmill.metrics import Metric
+from services.trainer.evaluation.answers import Answers
 from services.trainer.evaluation.importance import MOST, Fitted, importance
 
 RANDOM = np.random.default_rng(11)
@@ -27,9 +28,12 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-def fitted(estimator: Any, truth: np.ndarray, *, rows: pd.DataFrame = ROWS, fit: float = 1e3) -> Fitted:
+def fitted(
+    estimator: Any, truth: np.ndarray, *, rows: pd.DataFrame = ROWS, fit: float = 1e3, seconds: float = 1e-6
+) -> Fitted:
     """An estimator that had so much time to be fitted that all may be measured."""
-    return Fitted(estimator.fit(rows, truth), rows, fit, 1e-9)
+    estimator.fit(rows, truth)
+    return Fitted(estimator, rows, Answers.of(estimator, rows), fit, seconds)
 
 
 @pytest.mark.parametrize("metric", ["roc_auc", "accuracy", "average_precision"])
@@ -75,12 +79,12 @@ def test_text_is_shuffled_too() -> None:
 
 
 def test_a_short_fit_is_worth_fewer_rows() -> None:
-    slow = Fitted(LogisticRegression().fit(ROWS, LABELS), ROWS, 0.0, 1.9e-5)
+    slow = fitted(LogisticRegression(), LABELS, fit=0.0, seconds=1.9e-5 * len(ROWS))
     assert importance(Metric("accuracy"), slow, LABELS)["rows"] == 500
 
 
 def test_a_model_that_is_too_slow_is_not_measured() -> None:
-    slow = Fitted(LogisticRegression().fit(ROWS, LABELS), ROWS, 0.0, 1.0)
+    slow = fitted(LogisticRegression(), LABELS, fit=0.0, seconds=len(ROWS))
     assert importance(Metric("accuracy"), slow, LABELS) == {"metric": "accuracy", "missing": "it would take 1500.0 s"}
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.compose import TransformedTargetRegressor, make_column_transformer
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.multioutput import MultiOutputRegressor
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier, MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
@@ -115,7 +115,30 @@ def test_a_graph_serves_without_an_estimator_beside_it_where_skops_cannot_keep_t
     assert "the package has no estimator.skops" in caplog.text
 
 
-def test_several_labels_a_row_are_refused() -> None:
-    two = np.column_stack([ROWS["a"], ROWS["b"]])
-    with pytest.raises(InvalidRequest, match="predicts 2 labels a row"):
-        packed(MultiOutputRegressor(Ridge()), two)
+TWO = np.column_stack([YES, RANDOM.random(300) < ROWS["b"] - 1])
+
+
+def test_numbers_of_several_labels_have_a_graph() -> None:
+    found = packed(MultiOutputRegressor(Ridge()), ROWS[["a", "b"]].to_numpy())
+    assert (found.runtime, found.graph.run(ROWS)[0].shape) == ("onnx", (300, 2))
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        RandomForestClassifier(20, random_state=0),
+        MultiOutputClassifier(LogisticRegression()),
+        ClassifierChain(LogisticRegression()),
+    ],
+    ids=["forest", "one each", "chain"],
+)
+def test_classes_of_several_labels_are_served_by_scikit_learn(estimator: Any) -> None:
+    found = packed(estimator, TWO)
+    labels, probabilities = found.graph.run(ROWS)
+    assert (found.runtime, labels.shape, probabilities.shape) == ("skops", (300, 2), (300, 4))
+    np.testing.assert_allclose(probabilities.reshape(300, 2, 2).sum(axis=2), 1)
+
+
+def test_several_labels_whose_classes_are_not_told_apart_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"wrap it in sklearn\.multioutput\.MultiOutputClassifier"):
+        packed(RidgeClassifier(), TWO)

@@ -85,7 +85,7 @@ def test_an_error_of_the_feature_service_is_passed_on_in_its_words() -> None:
 
 def test_columns_come_in_the_order_of_the_model_whatever_the_file_holds() -> None:
     table = users_table(20).select(["target", "feature_3", "_event_time", "feature_1", "feature_2"])
-    read = frame.read(io.BytesIO(parquet(table)), INPUTS, LABEL)
+    read = frame.read(io.BytesIO(parquet(table)), INPUTS, [LABEL])
     assert list(read.inputs.columns) == ["feature_1", "feature_2", "feature_3"]
     assert read.label.tolist() == table["target"].to_pylist()
     assert read.span == ("2026-01-01T00:00:00.000000Z", "2026-01-01T00:19:00.000000Z")
@@ -102,7 +102,7 @@ def test_numbers_become_float64_and_missing_ones_nan_and_missing_text_empty() ->
         }
     )
     inputs = [Input("whole", "int", True), Input("flag", "bool", True), Input("origin", "str", True)]
-    read = frame.read(io.BytesIO(parquet(table)), inputs, Column("y", "float", False))
+    read = frame.read(io.BytesIO(parquet(table)), inputs, [Column("y", "float", False)])
     np.testing.assert_array_equal(read.inputs["whole"], [1.0, np.nan, 3.0, 4.0])
     np.testing.assert_array_equal(read.inputs["flag"], [1.0, 0.0, np.nan, 1.0])
     assert read.inputs["origin"].dtype == object
@@ -120,7 +120,7 @@ def test_rows_without_label_or_without_a_value_that_must_be_there_are_dropped_an
         }
     )
     inputs = [Input("x", "float", False), Input("origin", "str", False)]
-    read = frame.read(io.BytesIO(parquet(table)), inputs, Column("y", "str", True))
+    read = frame.read(io.BytesIO(parquet(table)), inputs, [Column("y", "str", True)])
     assert (read.label.tolist(), read.dropped) == (["a"], 3)
     assert read.times.tolist() == [datetime(2026, 1, 1, 12)]
 
@@ -134,7 +134,7 @@ def test_what_is_carried_beside_comes_with_the_rows_that_are_left() -> None:
             "shop": pa.array(["north", "south", None, "south"]).dictionary_encode(),
         }
     )
-    read = frame.read(io.BytesIO(parquet(table)), [Input("x", "float", False)], Column("y", "int", False), ["shop"])
+    read = frame.read(io.BytesIO(parquet(table)), [Input("x", "float", False)], [Column("y", "int", False)], ["shop"])
     assert read.carried["shop"].astype(object).where(read.carried["shop"].notna(), None).tolist() == [
         "north",
         None,
@@ -148,24 +148,24 @@ def test_what_is_carried_beside_comes_with_the_rows_that_are_left() -> None:
 def test_a_frame_of_which_no_row_is_left_is_refused() -> None:
     table = pa.table({"_event_time": NOON, "x": [1.0] * 4, "y": pa.nulls(4, pa.int64())})
     with pytest.raises(InvalidRequest, match="all 4 rows lack the label 'y'"):
-        frame.read(io.BytesIO(parquet(table)), [Input("x", "float", False)], Column("y", "int", True))
+        frame.read(io.BytesIO(parquet(table)), [Input("x", "float", False)], [Column("y", "int", True)])
 
 
 def test_a_column_that_is_missing_means_other_definitions() -> None:
     table = users_table(5).drop_columns(["feature_3"])
     with pytest.raises(InvalidRequest, match=r"lacks 'feature_3'.*modelmill apply"):
-        frame.read(io.BytesIO(parquet(table)), INPUTS, LABEL)
+        frame.read(io.BytesIO(parquet(table)), INPUTS, [LABEL])
 
 
 def test_a_column_of_another_type_is_refused() -> None:
     table = users_table(3).set_column(1, "feature_1", pa.array(["a", "b", "c"]))
     with pytest.raises(InvalidRequest, match="does not hold the declared types"):
-        frame.read(io.BytesIO(parquet(table)), INPUTS, LABEL)
+        frame.read(io.BytesIO(parquet(table)), INPUTS, [LABEL])
 
 
 def test_a_truncated_file_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="not Parquet"):
-        frame.read(io.BytesIO(parquet(users_table(50))[:-100]), INPUTS, LABEL)
+        frame.read(io.BytesIO(parquet(users_table(50))[:-100]), INPUTS, [LABEL])
 
 
 def mixed_table() -> pa.Table:
