@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from modelmill.package import Manifest
 from services.trainer.cards import words
 from services.trainer.cards.drawing import Axis, spark, whisker
 from services.trainer.cards.known import Known
@@ -251,11 +252,26 @@ def _package(known: Known) -> Facts:
         ("because", manifest.runtime_reason),
         ("answers", same),
         ("takes", ", ".join(f"{item.name} ({item.dtype}{'?' if item.nullable else ''})" for item in manifest.inputs)),
-        ("classes", ", ".join(map(str, manifest.classes))),
+        ("classes", _classes(manifest)),
         ("size", f"{words.number(known.size / 1e6, 3)}{words.THIN}MB" if known.size else ""),
         ("trusts", ", ".join(manifest.trusted)),
         ("folder", known.run.package),
     )
+
+
+def _classes(manifest: Manifest) -> str:
+    if not manifest.labels:
+        return ", ".join(map(str, manifest.classes))
+    pairs = zip(manifest.labels, manifest.classes, strict=False)  # of a regression there are none
+    return "; ".join(f"{label}: {', '.join(map(str, classes))}" for label, classes in pairs)
+
+
+def _search(known: Known) -> str:
+    run = known.run
+    if run.parent:
+        return f"trial {run.trial} of run {run.parent}"
+    failed = f", of which {run.trials_failed} failed" if run.trials_failed else ""
+    return f"the best of {run.trials} trials{failed}" if run.trials else ""
 
 
 def _origin(known: Known) -> Facts:
@@ -263,11 +279,14 @@ def _origin(known: Known) -> Facts:
     return _facts(
         ("run", run.id),
         ("trigger", f"{run.trigger}{f', by {run.by}' if run.by else ''}"),
+        ("as of", words.moment(run.as_of)),
+        ("search", _search(known)),
         ("started", words.moment(run.started)),
         ("finished", words.moment(run.finished)),
         ("attempt", f"{run.attempt}, after: {run.retry_reason}" if run.attempt > 1 else ""),
         ("peak memory", f"{run.peak_memory_mb:.0f}{words.THIN}MB" if run.peak_memory_mb else ""),
         ("processor time", words.seconds(run.cpu_seconds) if run.cpu_seconds else ""),
+        ("seed", str(run.seed)),
         ("git commit", run.git_commit),
         ("definitions", run.definitions),
         ("estimator", run.estimator),

@@ -132,6 +132,13 @@ def test_a_failed_run_says_how_it_failed() -> None:
     assert 'File "mill.py", line 7' in page.text
 
 
+def test_a_search_is_told_on_its_card_and_on_those_of_its_trials() -> None:
+    run = Run(id="r1", model="wine", status="succeeded", started="2026-01-01T00:00:00Z")
+    found = Outline(render(Known(replace(run, trials=9, trials_failed=2)))).text
+    assert "the best of 9 trials, of which 2 failed" in found
+    assert "trial 4 of run r0" in Outline(render(Known(replace(run, parent="r0", trial=4)))).text
+
+
 def test_a_run_without_an_evaluation_has_a_card_of_what_is_known() -> None:
     known = wine()
     page = Outline(render(Known(known.run)))
