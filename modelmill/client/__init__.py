@@ -13,6 +13,7 @@ from __future__ import annotations
 import httpx
 
 from modelmill.client.events import EventCalls
+from modelmill.client.exchange import ExchangeCalls
 from modelmill.client.features import FeatureCalls
 from modelmill.client.logged_run import LoggedRun
 from modelmill.client.models import ModelCalls
@@ -26,7 +27,17 @@ from modelmill.client.triggers import TriggerCalls
 __all__ = ["Client", "Json", "LoggedRun", "Progress"]
 
 
-class Client(FeatureCalls, TrainingCalls, TrialCalls, TriggerCalls, RunCalls, ModelCalls, PredictionCalls, EventCalls):
+class Client(
+    FeatureCalls,
+    TrainingCalls,
+    TrialCalls,
+    TriggerCalls,
+    RunCalls,
+    ModelCalls,
+    ExchangeCalls,
+    PredictionCalls,
+    EventCalls,
+):
     """Calls the services at the addresses in `settings` (default: from the environment).
 
     Every method raises `RequestFailed` where the service answers with an error, and `Unavailable` where it does not

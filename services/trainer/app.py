@@ -9,6 +9,8 @@ from modelmill.settings import Settings
 from modelmill.web import create_app, redis_answers
 from services.trainer.cards.routes import add_card_routes
 from services.trainer.evaluation.routes import add_evaluation_routes
+from services.trainer.exchange.routes import add_exchange_routes
+from services.trainer.exchange.uploads import Uploads
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.routes import add_job_routes
 from services.trainer.models.overview import Overview
@@ -37,5 +39,6 @@ def trainer_app(
     add_card_routes(app, overview, recipes)
     add_search_routes(app, registry)
     add_model_routes(app, overview, recipes)
+    add_exchange_routes(app, Uploads(queue, overview.storage), registry, recipes)
     add_trigger_routes(app, recipes, Backfills(queue, registry))
     return app

@@ -70,8 +70,8 @@ ALIVE = 15
 """Seconds after which a worker that gives no sign counts as dead."""
 OLDEST_REDIS = (6, 2, 0)
 """Before it there is no BLMOVE, and RQ would pop jobs into nowhere."""
-PRELOADED = "services.trainer.job"
-"""Imported before the first fork, so that each training starts with scikit-learn loaded."""
+PRELOADED = "services.trainer.exchange.job"
+"""Imported before the first fork with all that trains, so that each job starts with scikit-learn loaded."""
 
 
 class TrainWorker(Worker):

@@ -5,9 +5,10 @@ Jobs are JSON, never pickles, and name their function as text, so that nothing o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from redis.client import Pipeline
@@ -24,7 +25,7 @@ from modelmill.errors import Conflict, QueueFull, RunEnded, UnknownName
 from modelmill.registry import Registry
 from services.trainer.jobs.journal import KEPT_SECONDS, append_to
 from services.trainer.jobs.priority import Priority, PriorityQueue, number_of, scheduled
-from services.trainer.jobs.view import CANCELLED, ENDED, TRAIN, JobView, arguments_of, view
+from services.trainer.jobs.view import CANCELLED, ENDED, REGISTER, TRAIN, JobView, arguments_of, view
 
 LISTED = 50
 """Ended jobs of each kind that a list shows."""
@@ -117,24 +118,54 @@ class TrainingQueue:
         Raises:
             QueueFull: where `limit` trainings wait.
         """
+        pipe = self.redis.pipeline() if pipeline is None else pipeline
+        arguments = {"model": model, "trigger": trigger, "by": by, "start": start, "end": end}
+        description = f"train {model} ({trigger}{f' by {by}' if by else ''})"
+        job = self._add(pipe, TRAIN, arguments, description, priority=priority, timeout=timeout)
+        pipe.hset(keys.TRAININGS, _place(model, start, end), job)
+        if pipeline is None:
+            pipe.execute()
+        return job
+
+    def enqueue_registration(self, model: str, arguments: Mapping[str, Any], description: str) -> str:
+        """Add the registration of a model that was trained elsewhere and return its job's id; none joins another.
+
+        Raises:
+            QueueFull: where `limit` jobs wait.
+        """
+        with self.redis.pipeline() as pipe:
+            job = self._add(pipe, REGISTER, {"model": model, **arguments}, description)
+            pipe.execute()
+        return job
+
+    def require_room(self) -> None:
+        """Raise `QueueFull` where `limit` jobs wait."""
         waiting = self.rq.count
         if waiting >= self.limit:
             raise QueueFull(waiting, self.limit)
-        pipe = self.redis.pipeline() if pipeline is None else pipeline
+
+    def _add(
+        self,
+        pipe: Pipeline,
+        function: str,
+        arguments: Mapping[str, Any],
+        description: str,
+        *,
+        priority: Priority = "normal",
+        timeout: int | None = None,
+    ) -> str:
+        self.require_room()
         job = self.rq.create_job(
-            TRAIN,
-            kwargs={"model": model, "trigger": trigger, "by": by, "start": start, "end": end},
+            function,
+            kwargs=dict(arguments),
             timeout=timeout or self.timeout,
             result_ttl=KEPT_SECONDS,
             failure_ttl=KEPT_SECONDS,
-            description=f"train {model} ({trigger}{f' by {by}' if by else ''})",
+            description=description,
         )
         pipe.hset(job.key, keys.JOB_PRIORITY, number_of(priority))
-        pipe.hset(keys.TRAININGS, _place(model, start, end), job.id)
         pipe.sadd(self.rq.redis_queues_keys, self.rq.key)
         self.rq._enqueue_job(job, pipeline=pipe)  # `enqueue_job` looks at dependencies, of which there are none
-        if pipeline is None:
-            pipe.execute()
         return str(job.id)
 
     def job(self, job_id: str) -> JobView:
@@ -156,7 +187,7 @@ class TrainingQueue:
 
     def is_pending(self, model: str, *, but: str = "") -> bool:
         """Whether a training of `model` waits or runs, other than those that the trigger `but` asked for."""
-        known = (arguments_of(job) for job in self._active())
+        known = (arguments_of(job) for job in self._active() if job.func_name == TRAIN)
         return any(job.get("model") == model and job.get("trigger") != but for job in known)
 
     def cancel(self, job_id: str, registry: Registry, *, by: str = "") -> JobView:

@@ -28,9 +28,18 @@ from services.trainer.jobs.journal import append_to
 
 log = logging.getLogger(__name__)
 
-PROGRESS = {"queued": 0.0, "frame": 0.0, "fit": 0.2, "evaluate": 0.7, "package": 0.8, "register": 0.95, "done": 1.0}
+PROGRESS = {
+    "queued": 0.0,
+    "check": 0.0,
+    "frame": 0.0,
+    "fit": 0.2,
+    "evaluate": 0.7,
+    "package": 0.8,
+    "register": 0.95,
+    "done": 1.0,
+}
 """Stage to the share of the work that lies before it."""
-PACKAGES = ("scikit-learn", "numpy", "pandas", "skl2onnx", "onnxruntime", "skops")
+PACKAGES = ("scikit-learn", "numpy", "pandas", "skl2onnx", "onnx", "onnxruntime", "skops")
 LONGEST_PARAMETER = 500
 
 

@@ -12,7 +12,7 @@ from services.trainer.jobs.view import FUNCTIONS
 
 
 class TrainJob(Job):
-    """A job that can run nothing but a training: no other function, no method, no callback."""
+    """A job that can run nothing but the functions of ours: no other one, no method, no callback."""
 
     success_callback = failure_callback = stopped_callback = None
     lease = ""

@@ -16,10 +16,12 @@ from services.trainer.jobs.priority import PriorityQueue, name_of, scheduled
 from services.trainer.jobs.retry import ATTEMPTS
 
 TRAIN = "services.trainer.job.train"
-"""The function that a job names."""
+"""The function that the job of a training names."""
 TRIAL = "services.trainer.job.trial"
-"""The function that a job names which helps with the search of a training."""
-FUNCTIONS: tuple[str, ...] = (TRAIN, TRIAL)
+"""That of one which helps with the search of a training."""
+REGISTER = "services.trainer.exchange.job.register_upload"
+"""And that of one which registers a model that was trained elsewhere."""
+FUNCTIONS: tuple[str, ...] = (TRAIN, TRIAL, REGISTER)
 """Every function that a worker runs."""
 ENDED = (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.STOPPED)
 ARGUMENTS = ("model", "trigger", "by", "start", "end")
@@ -35,7 +37,7 @@ class JobView:
     job: str
     url: str
     model: str | None
-    """None for a job that is no training of ours."""
+    """None for a job that is not ours."""
     status: str
     """queued, scheduled (it waits for its next attempt), started, finished, failed or cancelled."""
     priority: str
@@ -107,9 +109,9 @@ def attempt_of(job: Job) -> int:
 
 
 def arguments_of(job: Job) -> dict[str, Any]:
-    """The keyword arguments of a training, also of one that was enqueued from the shell; of others none."""
+    """The keyword arguments of a job of ours, also of one that was enqueued from the shell; of others none."""
     try:
-        if job.func_name != TRAIN:
+        if job.func_name not in (TRAIN, REGISTER):
             return {}
         return {**dict(zip(ARGUMENTS, job.args, strict=False)), **job.kwargs}
     except (DeserializationError, TypeError):

@@ -1,0 +1,211 @@
+"""The RQ job that makes a version of a model that was trained elsewhere: `register_upload`.
+
+Stages: check -> frame -> evaluate -> package -> register -> done, recorded in a run with the trigger `registered`. What
+it is given is checked before anything of it is run; a pickle is never loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rq import get_current_job
+from rq.job import Job
+
+from modelmill import applied, package
+from modelmill.connections import connect
+from modelmill.declarations import Model
+from modelmill.definitions import Definitions
+from modelmill.definitions_file import load
+from modelmill.errors import InvalidRequest
+from modelmill.events import utc_now
+from modelmill.offers import Offer
+from modelmill.registry import CHAMPION, Registry
+from modelmill.runs import Run, new_run_id
+from modelmill.storage import Storage
+from services.trainer.evaluation import evaluation as evaluations
+from services.trainer.evaluation.answers import Answers, Task, task_of
+from services.trainer.evaluation.evaluate import Question, brief, evaluate
+from services.trainer.exchange import judging
+from services.trainer.exchange.agreement import require_task, require_types
+from services.trainer.exchange.candidate import answers_of, candidate, task_in
+from services.trainer.exchange.estimators import read_estimator
+from services.trainer.exchange.graphs import ForeignGraph, read_graph
+from services.trainer.job import _earlier_attempt, _study
+from services.trainer.jobs.run_record import RunRecord, package_versions, parameters
+from services.trainer.jobs.view import attempt_of
+from services.trainer.packaging import manifest as packaging
+from services.trainer.packaging.packing import pack
+from services.trainer.promotion.registration import register
+from services.trainer.settings import TrainerSettings
+
+TRIGGER = "registered"
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What the stages of one registration share."""
+
+    record: RunRecord
+    definitions: Definitions
+    recipe: Model
+    storage: Storage
+    settings: TrainerSettings
+    offer: Offer
+    inputs: packaging.Inputs
+
+
+def register_upload(
+    model: str,
+    upload: str,
+    offer: dict[str, Any],
+    *,
+    trigger: str = TRIGGER,
+    by: str = "",
+    promote: bool = False,
+    reason: str = "",
+) -> dict[str, Any]:
+    """Make the file `upload` of the storage the next version of `model`.
+
+    With `promote` it becomes the champion whatever the model's policy says of it.
+
+    Returns:
+        The run's id, the version, whether it was promoted, and the metrics.
+
+    Raises:
+        InvalidRequest: for a file that is not what the definitions declare.
+    """
+    settings = TrainerSettings.read()
+    redis = connect(settings.redis_url, timeout=settings.redis_timeout)
+    definitions = applied.in_force(redis) or load(settings.definitions)
+    registry, storage = Registry(redis), Storage(settings.storage_url)
+    job = get_current_job()
+    offered = Offer.from_json(offer)
+    done = _earlier_attempt(registry, job) if job else None
+    if done is None:
+        run = _run(definitions, definitions.model(model), offered, trigger=trigger, by=by, job=job)
+        record = RunRecord(registry, run, job)
+        try:
+            with record.recording():
+                inputs = packaging.signature(definitions, definitions.model(model))
+                task = Registration(record, definitions, definitions.model(model), storage, settings, offered, inputs)
+                version, promoted = _register(task, upload)
+        except InvalidRequest:  # which another attempt would find as well
+            storage.remove(upload)
+            raise
+        record.done()
+        done = {"run": run.id, "version": version, "promoted": promoted, "metrics": record.run.metrics}
+    if promote and registry.aliases(model).get(CHAMPION) != done["version"]:
+        asked = reason or f"asked for when it was registered, run {done['run']}"
+        registry.promote(model, done["version"], by=by, reason=asked)
+        done["promoted"] = True
+    storage.remove(upload)
+    return done
+
+
+def _run(definitions: Definitions, recipe: Model, offer: Offer, *, trigger: str, by: str, job: Job | None) -> Run:
+    """What is known of the registration before anything is checked."""
+    elsewhere = {f"metric.{name}": f"{value:.10g}" for name, value in offer.metrics.items()}
+    return Run(
+        id=getattr(job, "run", "") or new_run_id(),
+        model=recipe.name,
+        attempt=max(1, attempt_of(job)) if job else 1,
+        retry_reason=job.meta.get("reason", "") if job else "",
+        started=utc_now(),
+        trigger=trigger,
+        by=by,
+        job=job.id if job else "",
+        lease=getattr(job, "lease", ""),
+        features=[*recipe.features, *recipe.inputs],
+        definitions=definitions.fingerprint,
+        packages=package_versions(),
+        params=offer.params,
+        origin={**offer.origin, **elsewhere, "format": offer.format, "file": offer.file},
+    )
+
+
+def _register(task: Registration, upload: str) -> tuple[int, bool]:
+    record, recipe, inputs = task.record, task.recipe, task.inputs
+    label = task.definitions.label_source(recipe).columns[recipe.labels[0]]
+    with record.stage("check"):
+        content = task.storage.read(upload)
+        digest = hashlib.sha256(content).hexdigest()
+        record.note(fields=inputs.fields, origin={**record.run.origin, "sha256": digest})
+        offered, declared = _checked(task, content)
+    with record.stage("frame"):
+        court = judging.court(task.definitions, recipe, inputs.fed, declared, task.settings)
+        if isinstance(court, str):
+            labels, rows = None, judging.one_row(inputs.fed, task.offer.example)
+        else:
+            labels, rows = court.frame.label, court.held_out.rows
+            record.note(
+                rows_test=len(rows),
+                data_fingerprint=court.frame.fingerprint,
+                data_start=court.frame.span[0],
+                data_end=court.frame.span[1],
+                split=court.parted.how,
+            )
+    with record.stage("evaluate"):
+        found = candidate(offered, task.offer, recipe.name, inputs.fed, label, labels)
+        answers = answers_of(found.estimator, rows)
+        if found.foreign is None:
+            own = parameters(found.estimator)
+            printed = found.estimator.__repr__(N_CHAR_MAX=10_000)
+            record.note(params=record.run.params | own, estimator=printed)
+        if not isinstance(court, str):
+            _evaluate(task, court, answers)
+    with record.stage("package"):
+        packed = found.packed(rows, answers) or pack(found.estimator, inputs.fed, rows, answers, trusted=recipe.trusted)
+        manifest = packaging.manifest(
+            recipe, record.run, inputs, found.estimator, packed, fitted_on=rows, held_out=rows
+        )
+        # Nobody here knows which rows it was fitted on.
+        folder = package.write(task.storage, replace(manifest, ranges={}), packed.files)
+        record.note(package=folder, **packed.recorded)
+    with record.stage("register"):
+        return _number(task, court)
+
+
+def _checked(task: Registration, content: bytes) -> tuple[ForeignGraph | Any, Task]:
+    """What the file holds, a graph or an estimator, where it is what the definitions declare; and its task."""
+    recipe, fed = task.recipe, task.inputs.fed
+    if len(recipe.labels) > 1:
+        raise InvalidRequest(
+            f"model {recipe.name!r} has {len(recipe.labels)} labels; models with one can be registered"
+        )
+    if task.offer.columns is not None:
+        require_types(task.offer.columns, recipe.name, fed)
+    if task.offer.format == "onnx":
+        offered: ForeignGraph | Any = read_graph(content, recipe.name, fed)
+    else:
+        offered = read_estimator(content, recipe.name, fed, recipe.trusted)
+    declared = task_of(_study(recipe).estimator)
+    require_task(task_in(offered), declared, recipe.name)
+    return offered, declared
+
+
+def _evaluate(task: Registration, court: judging.Court, answers: Answers) -> None:
+    """Record how good it is on the held-out rows."""
+    record, recipe, held_out = task.record, task.recipe, court.held_out
+    question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, court.parted.how, recipe.seed)
+    found = evaluate(question, answers, court.frame.label[court.parted.train])
+    evaluations.write(task.storage, recipe.name, record.run.id, found)
+    record.note(
+        metric=recipe.metric,
+        metrics=found.metrics,
+        intervals={name: str(interval) for name, interval in found.intervals.items()},
+        segments=brief(found.segments, recipe.metric),
+    )
+
+
+def _number(task: Registration, court: judging.Court | str) -> tuple[int, bool]:
+    """Register the package: judged as any other where there are rows, otherwise waiting for a person."""
+    record = task.record
+    if isinstance(court, str):
+        run = replace(record.run, decision=f"not promoted: there are no rows to judge it on: {court}")
+        champion = record.registry.aliases(run.model).get(CHAMPION)
+        return record.registry.register(run, run.package, promote=False, champion=champion).version, False
+    manifest, _ = package.read(task.storage, record.run.package)
+    version, decision = register(record.registry, task.storage, record.run, manifest, court.held_out)
+    return version.version, decision.promote

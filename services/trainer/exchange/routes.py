@@ -1,0 +1,105 @@
+"""The HTTP calls that take models which were trained elsewhere, and give out the packages of versions."""
+
+from __future__ import annotations
+
+import orjson
+from flask import Flask, Response, request
+
+from modelmill import package
+from modelmill.errors import InvalidRequest, MalformedBody, NotFound
+from modelmill.offers import Offer
+from modelmill.package import ESTIMATOR, MANIFEST
+from modelmill.registry import Registry, Version
+from modelmill.storage import Storage
+from modelmill.web import reply
+from services.trainer import requests
+from services.trainer.exchange.uploads import Uploads
+from services.trainer.recipes import Recipes
+
+LONGEST_OFFER = 400_000
+"""Letters of an upload's description."""
+
+
+def add_exchange_routes(app: Flask, uploads: Uploads, registry: Registry, recipes: Recipes) -> None:
+    """Add them to the trainer."""
+
+    @app.post("/models/<model>/versions")
+    def register(model: str) -> Response:
+        """Register a model that was trained elsewhere; answers 202 with the job that checks it.
+
+        The body is multipart/form-data: the file `model`, and `offer`, JSON such as `{"format": "onnx"}`, `onnx` or
+        `skops`. `by` and `reason` may be given; with `promote=true` it serves at once, whatever the policy says.
+        """
+        recipes.definitions.model(model)
+        unknown = {*request.form, *request.files} - {"model", "offer", "by", "reason", "promote"}
+        requests.require_fields(dict.fromkeys(unknown), ("model", "offer", "by", "reason", "promote"))
+        file = request.files.get("model")
+        if file is None:
+            raise InvalidRequest(
+                "the body has no file 'model'; send multipart/form-data, as `curl -F model=@m.onnx` does"
+            )
+        offer = _offer(request.form.get("offer", ""))
+        by, reason = requests.text(request.form, "by"), requests.text(request.form, "reason")
+        promote = request.form.get("promote", "false")
+        if promote not in ("true", "false"):
+            raise InvalidRequest(f"field 'promote' is {promote!r}; expected true or false")
+        job = uploads.enqueue(model, file.stream, offer, by=by, promote=promote == "true", reason=reason)
+        url = f"/jobs/{job}"
+        return reply({"job": job, "url": url, "model": model, "status": "queued"}, 202, {"Location": url})
+
+    @app.get("/models/<model>/versions/<version>/package")
+    def package_of(model: str, version: str) -> Response:
+        """What a version's package holds: its manifest and files; the version by number or alias.
+
+        `trusted_types` are the types that loading its estimator with skops needs to be told to trust.
+        """
+        found = _version(registry, model, version)
+        manifest, _ = package.read(uploads.storage, found.package)
+        types = _types(uploads.storage, found) if ESTIMATOR in manifest.files else []
+        about = {"model": model, "version": found.version, "run": found.run, "created": found.created}
+        content = orjson.loads(manifest.to_json())
+        return reply({**about, "files": manifest.files, "trusted_types": types, "manifest": content})
+
+    @app.get("/models/<model>/versions/<version>/package/<file>")
+    def package_file(model: str, version: str, file: str) -> Response:
+        """One file of a version's package, after a check that it is what was written."""
+        found = _version(registry, model, version)
+        manifest, _ = package.read(uploads.storage, found.package)
+        if file == MANIFEST:
+            return Response(manifest.to_json(), content_type="application/json")
+        if file not in manifest.files:
+            known = ", ".join([*manifest.files, MANIFEST])
+            raise NotFound(f"version {found.version} of {model!r} has no file {file!r}; its files: {known}")
+        _, content = package.read(uploads.storage, found.package, file)
+        return Response(content, content_type="application/octet-stream")
+
+
+def _offer(text: str) -> Offer:
+    if len(text) > LONGEST_OFFER:
+        raise InvalidRequest(f"field 'offer' has {len(text)} letters; expected at most {LONGEST_OFFER}")
+    try:
+        return Offer.from_json(orjson.loads(text))
+    except orjson.JSONDecodeError as error:
+        raise MalformedBody(f'field \'offer\' is not JSON: {error}; expected such as {{"format": "onnx"}}') from None
+
+
+def _version(registry: Registry, model: str, name: str) -> Version:
+    """The version of this number, or that this alias names.
+
+    Raises:
+        UnknownName: where there is none.
+    """
+    registry.require_model(model)
+    if name.isdecimal():
+        return registry.version(model, int(name))
+    aliases = registry.aliases(model)
+    if name not in aliases:
+        raise NotFound(f"model {model!r} has no alias {name!r}; known: {', '.join(sorted(aliases)) or 'none yet'}")
+    return registry.version(model, aliases[name])
+
+
+def _types(storage: Storage, version: Version) -> list[str]:
+    # Here, so that the trainer's front does not load scikit-learn before somebody asks for this.
+    from services.trainer.exchange.estimators import untrusted_types
+
+    return untrusted_types(package.read(storage, version.package, ESTIMATOR)[1])
