@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modelmill import durations, hops
-from modelmill.declarations import About, Column, Declared, Entity, Source
+from modelmill.about import About
+from modelmill.columns import Column
+from modelmill.declarations import Declared, Entity, Source
 from modelmill.errors import did_you_mean
 from modelmill.tiles import FUNCTIONS, ROWS, Reading
 

@@ -23,12 +23,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from types import NoneType, UnionType
 from typing import Any, Literal, get_args
 
 from modelmill import durations, splits, triggers, trusted_types
-from modelmill.constraints import NO_CONSTRAINTS, ColumnSpec, Constraints, Expect
+from modelmill.about import About
+from modelmill.columns import Column, Scalar
+from modelmill.constraints import Expect
 from modelmill.gates import Gate, Policy, gates_of, policy_of
 from modelmill.metrics import all_of, columns_of
 from modelmill.search import NOT_GIVEN, Search
@@ -36,89 +36,11 @@ from modelmill.triggers import Trigger
 from modelmill.weighting import Weighting
 
 Batch = Literal["pandas", "arrow"]
-Scalar = float | int | str | bool | None
-DTYPES: dict[type, str] = {float: "float", int: "int", bool: "bool", str: "str"}
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 KEEP = 20
 """How many of its newest versions a model keeps in the storage where it does not say."""
 MAX_FUTURE = "5m"
 """How much later than now an event time may be where its source does not say."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A named, typed column. `dtype` is `float`, `int`, `bool` or `str`; `nullable` columns may lack a value."""
-
-    name: str
-    dtype: str
-    nullable: bool
-    constraints: Constraints = NO_CONSTRAINTS
-    description: str = ""
-
-    @classmethod
-    def specified(cls, name: str, spec: Any) -> Column:
-        """Read a type, or what `column(...)` made of one.
-
-        Raises:
-            ValueError: for anything else, and for constraints that contradict the type or each other.
-        """
-        if not isinstance(spec, ColumnSpec):
-            return cls.of(name, spec)
-        plain = cls.of(name, spec.annotation)
-        try:
-            spec.constraints.check(plain.dtype)
-        except ValueError as error:
-            raise ValueError(f"column {name!r}: {error}") from None
-        return replace(plain, constraints=spec.constraints, description=spec.description)
-
-    @classmethod
-    def of(cls, name: str, annotation: Any) -> Column:
-        """Read `float` or `float | None`.
-
-        Raises:
-            ValueError: for anything else.
-        """
-        if isinstance(annotation, ColumnSpec):
-            raise ValueError(f"column {name!r}: column(...) is for the columns of a source; expected its type alone")
-        kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-        named = [kind for kind in kinds if kind is not NoneType]
-        if len(named) != 1 or not isinstance(named[0], type) or named[0] not in DTYPES:
-            raise ValueError(
-                f"column {name!r} has type {annotation!r}; expected float, int, bool or str, or one of them | None"
-            )
-        return cls(name, DTYPES[named[0]], NoneType in kinds)
-
-    def __str__(self) -> str:
-        return f"{self.dtype}{'?' if self.nullable else ''}"
-
-    def allows(self, value: Scalar) -> bool:
-        """Whether `value` is one of this column's; a whole number is also a float."""
-        if value is None:
-            return self.nullable
-        return DTYPES.get(type(value)) == self.dtype or (self.dtype == "float" and type(value) is int)
-
-
-@dataclass(frozen=True)
-class About:
-    """What people say about a declaration, for the catalogue."""
-
-    description: str = ""
-    owner: str = ""
-    tags: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, what: str, description: str, owner: str, tags: Sequence[str]) -> About:
-        """Check that each is text.
-
-        Raises:
-            ValueError: for anything else, such as a single text for `tags`.
-        """
-        if isinstance(tags, str) or not all(isinstance(text, str) for text in (description, owner, *tags)):
-            given = (description, owner, tags)
-            raise ValueError(
-                f"{what}: description, owner and tags are {given!r}; expected texts, and for tags a list of texts"
-            )
-        return cls(description, owner, tuple(tags))
 
 
 class Declared:
@@ -314,6 +236,10 @@ class Model(Declared):
         seed: of everything that is drawn: each `random_state` that the estimator leaves open, folds, intervals.
         defaults: values for features of an entity that is not there; without one a request for it is a 404.
         keep: how many of the newest versions stay in the storage, beside those that are needed in any case.
+        description: what the model is for.
+        owner: who answers for it.
+        tags: words to find it by.
+        limits: what it should not be used for, or is known to be bad at; it is on the model's card.
         timeout: how long a training may take, such as "2h", before it is stopped and has failed; else the trainer's
             setting decides.
         trusted: types, `mymodule.MyTransformer`, that the estimator may be loaded with where it is served itself.
@@ -348,6 +274,10 @@ class Model(Declared):
         timeout: str | None = None,
         trusted: Sequence[str] = (),
         test_share: float | None = None,
+        description: str = "",
+        owner: str = "",
+        tags: Sequence[str] = (),
+        limits: str = "",
     ) -> None:
         self.entities = _entities(f"model {name!r}", entities)
         self.features = tuple(features)
@@ -358,10 +288,14 @@ class Model(Declared):
         self.train = triggers.all_of(name, train)
         self.defaults = dict(defaults or {})
         self.keep = keep
+        self.about = About.of(f"model {name!r}", description, owner, tags)
+        self.limits = limits
         self.timeout = None if timeout is None else _length(f"model {name!r}: timeout", timeout)
         self.seed = _seed(f"model {name!r}", seed)
         self.trusted = trusted_types.checked(f"model {name!r}", trusted)
         super().__init__("model", name)
+        if not isinstance(limits, str):
+            raise ValueError(f"model {name!r}: limits={limits!r}; expected a text")
         if not self.features and not self.inputs:
             raise ValueError(f"model {name!r}: expected at least one feature or input")
         if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:

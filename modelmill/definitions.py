@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from modelmill.aggregates import Aggregate
-from modelmill.declarations import Column, Entity, Feature, Model, Source
+from modelmill.columns import Column
+from modelmill.declarations import Entity, Feature, Model, Source
 from modelmill.errors import UnknownName
 from modelmill.request_features import RequestFeature
 from modelmill.tiles import FUNCTIONS, TileGroup

@@ -15,7 +15,8 @@ from typing import Any
 from modelmill.aggregates import Aggregate
 from modelmill.carried import carried
 from modelmill.code_version import code_version
-from modelmill.declarations import Column, Declared, Entity, Feature, Model, Source, collecting
+from modelmill.columns import Column
+from modelmill.declarations import Declared, Entity, Feature, Model, Source, collecting
 from modelmill.definitions import Definitions
 from modelmill.errors import DefinitionsError, UnknownName, did_you_mean
 from modelmill.model_features import model_features

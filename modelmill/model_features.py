@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from modelmill.declarations import Column, Model
+from modelmill.columns import Column
+from modelmill.declarations import Model
 from modelmill.definitions import Definitions, FeatureRef
 from modelmill.errors import UnknownName
 from modelmill.request_features import RequestFeature

@@ -9,7 +9,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from modelmill.declarations import About, Column, Declared
+from modelmill.about import About
+from modelmill.columns import Column
+from modelmill.declarations import Declared
 from modelmill.values import checked
 
 NEED = re.compile(r"([A-Za-z_]\w*\.)?[A-Za-z]\w*", re.ASCII)

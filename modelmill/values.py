@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from modelmill.declarations import Column
+from modelmill.columns import Column
 
 EXPECTED = {
     "float": "a finite number",

@@ -54,4 +54,8 @@ for name, features in {"flight_late": WEATHER + DELAYS, "flight_late_plain": WEA
         segments=["origin"],
         split=by_time(0.1),
         defaults=dict.fromkeys(features),
+        description="Will a flight out of New York arrive more than 15 minutes late?",
+        owner="flights",
+        tags=["example"],
+        limits="Flights of 2013 out of EWR, JFK and LGA; a cancelled flight never arrives and is in no row.",
     )

@@ -29,4 +29,7 @@ Model(
     split=at_random(0.25),
     gates=[at_least("accuracy", 0.7)],  # each minute's version goes live, so that there is something to watch
     train=every(seconds=60),
+    description="Whether a user's target is 1, by two numbers about the user.",
+    owner="examples",
+    limits="Made-up data: it shows how things are done, and says nothing about real users.",
 )

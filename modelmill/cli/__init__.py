@@ -13,6 +13,7 @@ import click
 from modelmill import show
 from modelmill.cli import (
     aliases,
+    cards,
     evaluation,
     events,
     exchange,
@@ -64,6 +65,7 @@ for module in (
     runs,
     trials,
     evaluation,
+    cards,
     reproduce,
     lineage,
     exchange,

@@ -8,6 +8,17 @@ from modelmill.client.transport import Json, Transport
 class ModelCalls(Transport):
     """What the registry knows."""
 
+    def card(
+        self, model: str = "", *, version: int | None = None, alias: str = "champion", run: str | None = None
+    ) -> str:
+        """The card of a model as one HTML page: of what `alias` names, of a version, or of a run."""
+        if run is not None:
+            path = f"runs/{run}"
+        else:
+            path = f"models/{model}" if version is None else f"models/{model}/versions/{version}"
+        params = {"alias": alias} if run is None and version is None else {}
+        return self._send("GET", f"{self.settings.trainer_url}/{path}/card", params=params).text
+
     def models(self) -> list[Json]:
         """Every declared or trained model with its aliases and newest version."""
         return list(self._call("GET", f"{self.settings.trainer_url}/models")["models"])

@@ -7,6 +7,7 @@ from flask import Flask
 from modelmill.registry import Registry
 from modelmill.settings import Settings
 from modelmill.web import create_app, redis_answers
+from services.trainer.cards.routes import add_card_routes
 from services.trainer.evaluation.routes import add_evaluation_routes
 from services.trainer.exchange.routes import add_exchange_routes
 from services.trainer.exchange.uploads import Uploads
@@ -43,6 +44,7 @@ def trainer_app(
     add_alias_routes(app, overview, Moves(registry, overview.storage), recipes)
     add_remark_routes(app, registry)
     add_evaluation_routes(app, overview)
+    add_card_routes(app, overview, recipes)
     add_search_routes(app, registry)
     add_exchange_routes(app, Uploads(queue, overview.storage), registry, recipes)
     add_trigger_routes(app, recipes, Backfills(queue, registry))

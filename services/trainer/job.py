@@ -8,6 +8,7 @@ From the shell:
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import IO, Any
 
@@ -32,9 +33,12 @@ from modelmill.registry import Registry
 from modelmill.runs import Run, new_run_id
 from modelmill.splits import AtRandom, ByGroup, ByTime, SplitRule
 from modelmill.storage import Storage
+from services.trainer.cards.cards import Cards
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers, task_of
 from services.trainer.evaluation.evaluate import Question, brief, evaluate
+from services.trainer.evaluation.illustration import illustrated
+from services.trainer.evaluation.importance import Fitted
 from services.trainer.evaluation.metrics import require_metrics, score
 from services.trainer.evaluation.segments import parts
 from services.trainer.jobs import snapshot
@@ -110,6 +114,7 @@ def train(
     with record.recording():
         version, promoted = _train(record, definitions, recipe, storage, settings, start=start, end=end)
     Retention(registry, storage).after_registration(model, recipe.keep)
+    Cards(registry, storage).keep(run.id)
     record.done()
     return {"run": run.id, "version": version, "promoted": promoted, "metrics": record.run.metrics}
 
@@ -161,9 +166,12 @@ def _train(
         estimator = fit(Fitting(record, storage, recipe, crew), study, rows, parted.train, kinds, recipe.seed)
     with record.stage("evaluate"):
         held_out = hold_out(recipe, frame, parted)
+        begun = time.perf_counter()
         answers = Answers.of(estimator, held_out.rows)
+        fitted = Fitted(estimator, held_out.rows, answers, record.run.seconds["fit"], time.perf_counter() - begun)
         question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, parted.how, recipe.seed)
         found = evaluate(question, answers, frame.label[parted.train])
+        found = illustrated(found, recipe, question, fitted, frame.inputs.iloc[parted.train])
         evaluations.write(storage, recipe.name, record.run.id, found)
         record.note(
             metric=recipe.metric,

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from modelmill import Entity, Model, Source, feature
-from modelmill.declarations import Column, collecting
+from modelmill.about import About
+from modelmill.columns import Column
+from modelmill.declarations import collecting
 
 USER = Entity("user", key="user_id")
 
@@ -152,3 +154,30 @@ def test_a_model_predicts_one_label_or_several() -> None:
 def test_labels_are_names_of_different_columns(label: Any) -> None:
     with pytest.raises(ValueError, match="expected the name of a column, or a list of different ones"):
         Model("m", entities=[USER], features=["a"], label=label, estimator=None)
+
+
+def test_a_model_says_what_it_is_for() -> None:
+    model = Model(
+        "m",
+        entities=[USER],
+        features=["a"],
+        label="x",
+        estimator=None,
+        description="Who comes back.",
+        owner="ann",
+        tags=["churn"],
+        limits="Not for new users.",
+    )
+    assert (model.about, model.limits) == (About("Who comes back.", "ann", ("churn",)), "Not for new users.")
+
+
+@pytest.mark.parametrize(
+    "given, problem",
+    [
+        ({"tags": "churn"}, "model 'm': description, owner and tags are .*; expected texts"),
+        ({"limits": ["a"]}, r"model 'm': limits=\['a'\]; expected a text"),
+    ],
+)
+def test_what_it_says_is_text(given: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Model("m", entities=[USER], features=["a"], label="x", estimator=None, **given)

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from modelmill.about import About
+from modelmill.columns import Column
 from modelmill.connections import Redis
-from modelmill.declarations import About, Column
 from modelmill.errors import CorruptFeature, InvalidRequest, MissingEntity
 from modelmill.package import Input
 from modelmill.request_features import RequestFeature

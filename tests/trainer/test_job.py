@@ -310,3 +310,29 @@ def test_a_gate_on_a_metric_that_does_not_exist_fails_before_anything_is_fitted(
         train("user_target")
     [run] = registry.runs.newest("user_target")
     assert (run.stage, run.status) == ("frame", "failed")
+
+
+def test_a_training_leaves_a_card_beside_its_evaluation(registry: Registry, tmp_path: Path) -> None:
+    done = train("user_target")
+    storage = Storage(f"file://{tmp_path}/storage")
+    folder = f"runs/user_target/{done['run']}"
+    found = evaluation.read(storage, "user_target", done["run"])
+    assert found.purpose["owner"] == "examples"
+    assert set(found.features) == set(found.importance["inputs"]) == {"feature_1", "feature_2", "feature_3"}
+    assert list(found.figures["target"]) == ["confusion", "roc", "precision_recall", "calibration"]
+    html = storage.read(f"{folder}/card.html").decode()
+    assert "<span>version 1</span>" in html
+    assert '<li class="alias">champion</li>' in html
+    assert "Permutation importance" in html
+
+
+def test_a_card_that_cannot_be_kept_costs_no_version(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(known: object) -> str:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("services.trainer.cards.cards.render", full)
+    done = train("user_target")
+    assert registry.runs.get(done["run"]).status == "succeeded"
+    assert f"cannot keep the card of run {done['run']}" in caplog.text

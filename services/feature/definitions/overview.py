@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 
-from modelmill.declarations import About, Feature, Source
+from modelmill.about import About
+from modelmill.declarations import Feature, Source
 from modelmill.definitions import Definitions, FeatureRef
 from modelmill.model_features import model_features
 from services.feature.store.statistics import FileStatistics

@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from modelmill.declarations import Column, Feature, Source
+from modelmill.columns import Column
+from modelmill.declarations import Feature, Source
 from modelmill.model_features import ComputedRef
 from modelmill.storage import Storage
 from modelmill.values import checked

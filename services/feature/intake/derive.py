@@ -10,7 +10,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill.declarations import Column, Feature
+from modelmill.columns import Column
+from modelmill.declarations import Feature
 from modelmill.values import checked, sentence
 from services.feature.intake.validate import ARROW
 

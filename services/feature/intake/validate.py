@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modelmill import values
-from modelmill.declarations import Column, Source
+from modelmill.columns import Column
+from modelmill.declarations import Source
 from modelmill.errors import InvalidRequest, Rejection, did_you_mean
 from modelmill.values import INT_LIMIT
 from services.feature.intake.checks import (

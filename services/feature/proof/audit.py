@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modelmill import applied
+from modelmill.columns import Scalar
 from modelmill.connections import Redis
-from modelmill.declarations import Scalar
 from modelmill.definitions import Definitions, FeatureRef
 from modelmill.errors import DefinitionsError, UnknownName
 from modelmill.events import PredictionServed, iso

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill.declarations import Column
+from modelmill.columns import Column
 from modelmill.definitions import Definitions, FeatureRef
 from modelmill.storage import Storage
 from services.feature.intake.validate import EVENT_TIME

@@ -26,7 +26,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from modelmill.declarations import Column, Source
+from modelmill.columns import Column
+from modelmill.declarations import Source
 from modelmill.definitions import Definitions
 from modelmill.errors import Conflict
 from modelmill.storage import Storage

@@ -56,10 +56,16 @@ class Evaluation:
     """Column to the values, or ranges of values, to their segments."""
     notes: dict[str, str] = field(default_factory=dict)
     """Column to what is to be known of its segments, such as that rare values are together."""
-    figures: dict[str, Any] = field(default_factory=dict)
-    """Name to the data of a figure."""
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Label to figure to its data."""
+    importance: dict[str, Any] = field(default_factory=dict)
+    """How much the deciding metric falls where an input is shuffled."""
+    features: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Input to its statistics in the rows that the model was trained on."""
+    purpose: dict[str, Any] = field(default_factory=dict)
+    """What the model declares of itself: description, owner, tags, limits."""
     decision: dict[str, Any] = field(default_factory=dict)
-    """Whether the version was promoted and what each gate said, once that is decided."""
+    """Whether its version was promoted, and what each gate said."""
 
     def to_json(self) -> bytes:
         """The evaluation as it is stored."""

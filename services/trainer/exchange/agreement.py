@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modelmill.declarations import Column
+from modelmill.columns import Column
 from modelmill.errors import InvalidRequest
 from modelmill.package import Input
 from services.trainer.evaluation.answers import Task

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from modelmill.declarations import Column
+from modelmill.columns import Column
 from modelmill.errors import InvalidRequest
 from modelmill.offers import Offer
 from modelmill.package import GRAPH, Input

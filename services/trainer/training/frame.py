@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from modelmill.declarations import Column
+from modelmill.columns import Column
 from modelmill.errors import InvalidRequest, RequestFailed, Unavailable
 from modelmill.events import iso
 from modelmill.package import Input

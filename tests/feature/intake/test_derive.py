@@ -10,7 +10,9 @@ import pyarrow as pa
 import pytest
 
 from modelmill import Entity
-from modelmill.declarations import About, Batch, Column, Feature
+from modelmill.about import About
+from modelmill.columns import Column
+from modelmill.declarations import Batch, Feature
 from modelmill.values import ERROR_LENGTH
 from services.feature.intake.derive import Derived, derive, failed
 

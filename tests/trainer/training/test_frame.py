@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from modelmill.declarations import Column
+from modelmill.columns import Column
 from modelmill.errors import InvalidRequest, RequestFailed, Unavailable
 from modelmill.package import Input
 from services.trainer.training import frame
