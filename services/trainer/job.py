@@ -12,26 +12,20 @@ import time
 from contextlib import suppress
 from typing import IO, Any
 
-import httpx
-import numpy as np
 import orjson
 from redis.client import Pipeline
 from rq import get_current_job
 from rq.job import Job
-from sklearn.base import clone
 
 from modelmill import applied, package
-from modelmill.carried import carried
-from modelmill.connections import Redis, connect
+from modelmill.connections import connect
 from modelmill.declarations import Model
 from modelmill.definitions import Definitions
 from modelmill.definitions_file import load
-from modelmill.errors import InvalidRequest, RunEnded, UnknownName
+from modelmill.errors import RunEnded, UnknownName
 from modelmill.events import utc_now
-from modelmill.gates import Parity, metrics_of
 from modelmill.registry import Registry
 from modelmill.runs import Run, new_run_id
-from modelmill.splits import AtRandom, ByGroup, ByTime, SplitRule
 from modelmill.storage import Storage
 from services.trainer.cards.cards import Cards
 from services.trainer.evaluation import evaluation as evaluations
@@ -39,8 +33,6 @@ from services.trainer.evaluation.answers import Answers, task_of
 from services.trainer.evaluation.evaluate import Question, brief, evaluate
 from services.trainer.evaluation.illustration import illustrated
 from services.trainer.evaluation.importance import Fitted
-from services.trainer.evaluation.metrics import require_metrics, score
-from services.trainer.evaluation.segments import parts
 from services.trainer.jobs import snapshot
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.recovery import LOST
@@ -49,25 +41,25 @@ from services.trainer.jobs.view import attempt_of
 from services.trainer.models.retention import Retention
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.packing import pack
-from services.trainer.packaging.parity import Tolerance
-from services.trainer.promotion.contender import HeldOut
 from services.trainer.promotion.registration import Candidate, register
 from services.trainer.settings import TrainerSettings
 from services.trainer.trace import code
-from services.trainer.training import frame as frames
 from services.trainer.training import sharing
 from services.trainer.training.crew import Crew
 from services.trainer.training.fit import Fitting, fit
-from services.trainer.training.folds import Kinds
-from services.trainer.training.frame import Frame
 from services.trainer.training.helper import help_search
 from services.trainer.training.rows import Rows
-from services.trainer.training.seeds import seed_process, seeded
-from services.trainer.training.split import Split, require_classes, split
-from services.trainer.training.study import Study, make_study
-
-TLS = httpx.create_ssl_context()
-"""Made once, before a worker forks: it takes a tenth of a second."""
+from services.trainer.training.seeds import seed_process
+from services.trainer.training.steps import (
+    frame_file,
+    hold_out,
+    kinds_of,
+    read_frame,
+    rows_of,
+    split_frame,
+    study_of,
+    tolerance_of,
+)
 
 
 def train(
@@ -137,12 +129,7 @@ def _train(
         study = study_of(recipe)
         estimator = study.estimator
         task = task_of(estimator)
-        with (
-            httpx.Client(timeout=httpx.Timeout(10.0, read=settings.frame_timeout), verify=TLS) as http,
-            frames.fetch(
-                http, settings.feature_url, recipe.name, definitions.fingerprint, start=start, end=end
-            ) as file,
-        ):
+        with frame_file(settings, definitions, recipe, start=start, end=end) as file:
             record.progress(0.5)
             frame = read_frame(definitions, recipe, file)
             if crew:
@@ -162,7 +149,7 @@ def _train(
     with record.stage("fit"):
         seed_process(recipe.seed)
         rows = rows_of(recipe, frame).take(parted.train)
-        kinds = _kinds(definitions, recipe, frame, parted, classes=task == "classification")
+        kinds = kinds_of(definitions, recipe, frame, parted, classes=task == "classification")
         estimator = fit(Fitting(record, storage, recipe, crew), study, rows, parted.train, kinds, recipe.seed)
     with record.stage("evaluate"):
         held_out = hold_out(recipe, frame, parted)
@@ -239,13 +226,15 @@ def trial(run: str) -> dict[str, Any]:
 
     Raises:
         UnknownName: for a run that does not exist.
+        Conflict: where the code that it works with is kept no more.
         RunEnded: where this process has lost its lease.
     """
     settings = TrainerSettings.read()
     redis = connect(settings.redis_url, timeout=settings.redis_timeout)
     registry = Registry(redis)
     parent = registry.runs.get(run)
-    definitions = _definitions_of(redis, parent, settings)
+    storage = Storage(settings.storage_url)
+    definitions = code.recorded(redis, storage, parent, settings.definitions)
     recipe = definitions.model(parent.model)
 
     def read(file: IO[bytes]) -> Rows:
@@ -253,21 +242,7 @@ def trial(run: str) -> dict[str, Any]:
 
     job = get_current_job()
     assert job is not None, "only workers help"
-    storage = Storage(settings.storage_url)
     return help_search(registry, storage, _queue(settings), parent, study_of(recipe), read, job)
-
-
-def _definitions_of(redis: Redis, run: Run, settings: TrainerSettings) -> Definitions:
-    """The definitions that a run works with, from Redis or, where none were ever applied, from the file."""
-    try:
-        return applied.load(redis, run.definitions)
-    except UnknownName:
-        found = load(settings.definitions)
-    if found.fingerprint != run.definitions:
-        raise InvalidRequest(
-            f"run {run.id} works with definitions {run.definitions[:12]}, but {found.path} holds others here"
-        )
-    return found
 
 
 def _crew(record: RunRecord, recipe: Model, settings: TrainerSettings) -> Crew | None:
@@ -280,84 +255,3 @@ def _crew(record: RunRecord, recipe: Model, settings: TrainerSettings) -> Crew |
 def _queue(settings: TrainerSettings) -> TrainingQueue:
     redis = connect(settings.redis_url, timeout=settings.redis_timeout, text=False)
     return TrainingQueue(redis, timeout=settings.train_timeout)
-
-
-def read_frame(definitions: Definitions, recipe: Model, file: IO[bytes]) -> Frame:
-    """The frame of a model that the feature service has sent."""
-    columns = definitions.label_source(recipe).columns
-    labels = [columns[name] for name in recipe.labels]
-    return frames.read(file, packaging.signature(definitions, recipe).fed, labels, carried(definitions, recipe))
-
-
-def rows_of(recipe: Model, frame: Frame) -> Rows:
-    """All rows of a frame, with their weights."""
-    column = recipe.weighting.column
-    weight = None if column is None else frame.column(column).to_numpy(np.float64, na_value=np.nan)
-    return Rows(frame.inputs, frame.label, recipe.weighting, weight)
-
-
-def study_of(recipe: Model) -> Study:
-    """What a recipe fits or tries."""
-    require_metrics([*recipe.metrics, *metrics_of(recipe.gates)])
-
-    def judge(fitted: Any, rows: Rows) -> float:
-        return score(recipe.metrics[0], Answers.of(fitted, rows.inputs), rows.label)
-
-    return make_study(recipe, make_estimator, judge, recipe.seed)
-
-
-def _rule(definitions: Definitions, recipe: Model) -> SplitRule:
-    """How rows are split: as the recipe says; where it says nothing, by time if the label's source has times."""
-    return recipe.split or (ByTime() if definitions.label_source(recipe).event_time else AtRandom())
-
-
-def _kinds(definitions: Definitions, recipe: Model, frame: Frame, parted: Split, *, classes: bool) -> Kinds:
-    """What the folds of a search have to keep to: what the split keeps to."""
-    rule = _rule(definitions, recipe)
-    if isinstance(rule, ByGroup):
-        return Kinds(False, classes, frame.column(rule.column).iloc[parted.train].astype(str).to_numpy())
-    timed = not isinstance(rule, AtRandom) and bool(definitions.label_source(recipe).event_time)
-    return Kinds(timed or isinstance(rule, ByTime), classes)
-
-
-def make_estimator(recipe: Model, made: Any) -> Any:
-    """A fresh estimator of what a recipe declares as one: what its function returns, or a copy of its object.
-
-    Raises:
-        InvalidRequest: for what cannot be fitted.
-    """
-    if isinstance(made, type) or not hasattr(made, "fit"):
-        made = made() if callable(made) else made
-    if not hasattr(made, "fit") or not hasattr(made, "get_params"):
-        raise InvalidRequest(
-            f"model {recipe.name!r}: estimator is {made!r}; expected a scikit-learn estimator, or a function that"
-            " returns one"
-        )
-    return seeded(clone(made), recipe.seed)
-
-
-def tolerance_of(recipe: Model) -> Tolerance:
-    """How far a graph may be off: as a gate asks, so that what it would not let pass is served by scikit-learn."""
-    strict = [Tolerance.strict(gate.tolerance) for gate in recipe.gates if isinstance(gate, Parity)]
-    return strict[0] if strict else Tolerance()
-
-
-def split_frame(definitions: Definitions, recipe: Model, frame: Frame, *, classes: bool) -> Split:
-    """Which rows of a frame to train on, as the recipe says.
-
-    Raises:
-        InvalidRequest: where that is not possible, and for labels that the estimator cannot be for.
-    """
-    parted = split(_rule(definitions, recipe), frame, recipe.labels, classes=classes)
-    if classes:
-        require_classes(frame.label, parted)
-    elif not np.issubdtype(frame.label.dtype, np.number):
-        raise InvalidRequest(f"label {recipe.label!r} holds {frame.label.dtype}; a regressor needs numbers")
-    return parted
-
-
-def hold_out(recipe: Model, frame: Frame, parted: Split) -> HeldOut:
-    """The rows that the model is evaluated on."""
-    rows = parted.held_out
-    segments = {column: parts(frame.column(column).iloc[rows]) for column in recipe.segments}
-    return HeldOut(recipe.metrics, frame.inputs.iloc[rows], frame.label[rows], segments)

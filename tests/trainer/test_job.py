@@ -17,10 +17,11 @@ from modelmill.events import ModelPromoted, ModelTrained, RunStarted
 from modelmill.registry import Registry
 from modelmill.storage import Storage
 from services.trainer.evaluation import evaluation
-from services.trainer.job import make_estimator, train
+from services.trainer.job import train
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.graph import packaged
 from services.trainer.training import frame
+from services.trainer.training.steps import make_estimator
 from tests.conftest import USERS_MILL, RedisServer
 from tests.trainer.conftest import FeatureStub, parquet, users_table
 

@@ -35,7 +35,7 @@ from services.trainer.exchange.agreement import require_task, require_types
 from services.trainer.exchange.candidate import answers_of, candidate, task_in
 from services.trainer.exchange.estimators import read_estimator
 from services.trainer.exchange.graphs import ForeignGraph, read_graph
-from services.trainer.job import _earlier_attempt, study_of, tolerance_of
+from services.trainer.job import _earlier_attempt
 from services.trainer.jobs.run_record import RunRecord, package_versions, parameters
 from services.trainer.jobs.view import attempt_of
 from services.trainer.models.moves import Moves
@@ -44,6 +44,7 @@ from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.packing import pack
 from services.trainer.promotion.registration import Candidate, register
 from services.trainer.settings import TrainerSettings
+from services.trainer.training.steps import study_of, tolerance_of
 
 TRIGGER = "registered"
 

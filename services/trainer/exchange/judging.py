@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import numpy as np
 import pandas as pd
 
@@ -18,12 +17,11 @@ from modelmill.definitions import Definitions
 from modelmill.errors import InvalidRequest, RequestFailed, Unavailable
 from modelmill.package import Input
 from services.trainer.evaluation.answers import Task
-from services.trainer.job import TLS, hold_out, read_frame, split_frame
 from services.trainer.promotion.contender import HeldOut
 from services.trainer.settings import TrainerSettings
-from services.trainer.training import frame as frames
 from services.trainer.training.frame import Frame
 from services.trainer.training.split import Split
+from services.trainer.training.steps import frame_file, hold_out, read_frame, split_frame
 
 EMPTY: dict[str, Any] = {"float": 0.0, "int": 0.0, "bool": 0.0, "str": ""}
 """Type to the value of an input that no example gives."""
@@ -43,12 +41,7 @@ def court(
 ) -> Court | str:
     """The labelled rows and what is held out of them; or, in a sentence, why there are none."""
     try:
-        with (
-            httpx.Client(timeout=httpx.Timeout(10.0, read=settings.frame_timeout), verify=TLS) as http,
-            frames.fetch(
-                http, settings.feature_url, recipe.name, definitions.fingerprint, start=None, end=None
-            ) as file,
-        ):
+        with frame_file(settings, definitions, recipe) as file:
             frame = read_frame(definitions, recipe, file)
         parted = split_frame(definitions, recipe, frame, classes=task == "classification")
     except (InvalidRequest, RequestFailed, Unavailable) as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-import httpx
 import pandas as pd
 from rq import get_current_job
 
@@ -23,7 +22,6 @@ from modelmill.runs import Run
 from modelmill.storage import Storage
 from services.trainer.evaluation.answers import Answers, task_of
 from services.trainer.evaluation.evaluate import Question, evaluate
-from services.trainer.job import TLS, hold_out, read_frame, rows_of, split_frame, study_of, tolerance_of
 from services.trainer.jobs.run_record import RunRecord, git_commit
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.graph import packaged
@@ -32,9 +30,16 @@ from services.trainer.settings import TrainerSettings
 from services.trainer.trace import code, compare
 from services.trainer.trace.compare import Check, Forgotten, Outputs
 from services.trainer.trace.reports import Reproduction, require_repeatable, write
-from services.trainer.training import frame as frames
 from services.trainer.training.fit import fit_again
-from services.trainer.training.frame import Frame
+from services.trainer.training.steps import (
+    frame_file,
+    hold_out,
+    read_frame,
+    rows_of,
+    split_frame,
+    study_of,
+    tolerance_of,
+)
 
 
 class Rehearsal(RunRecord):
@@ -94,8 +99,9 @@ def forgotten_since(redis: Redis, since: str) -> dict[str, Forgotten]:
         if receipt.get("ended") and receipt["ended"] < since:
             continue
         for name, text in receipt.items():
-            if name.startswith("rows."):
-                source, before = name.removeprefix("rows."), found.get(name.removeprefix("rows."), Forgotten(0, 0))
+            kind, _, source = name.partition(".")
+            if kind == "rows":
+                before = found.get(source, Forgotten(0, 0))
                 found[source] = Forgotten(before.entities + 1, before.rows + int(text))
     return found
 
@@ -107,7 +113,10 @@ def _repeat(
     with record.stage("frame"):
         study = study_of(recipe)
         classes = task_of(study.estimator) == "classification"
-        frame = _frame(record, recorded, definitions, recipe, settings)
+        span = {"start": recorded.start or None, "end": recorded.as_of or None}
+        with frame_file(settings, definitions, recipe, **span, known_until=recorded.history) as file:
+            record.progress(0.5)
+            frame = read_frame(definitions, recipe, file)
         parted = split_frame(definitions, recipe, frame, classes=classes)
         record.note(
             rows_train=len(parted.train),
@@ -133,25 +142,6 @@ def _repeat(
     with record.stage("compare"):
         stored = _stored(storage, recorded, recipe, held_out.rows)
         return compare.checks(recorded, record.run, stored, Outputs(packed.graph.run(held_out.rows)))
-
-
-def _frame(
-    record: Rehearsal, recorded: Run, definitions: Definitions, recipe: Model, settings: TrainerSettings
-) -> Frame:
-    with (
-        httpx.Client(timeout=httpx.Timeout(10.0, read=settings.frame_timeout), verify=TLS) as http,
-        frames.fetch(
-            http,
-            settings.feature_url,
-            recipe.name,
-            definitions.fingerprint,
-            start=recorded.start or None,
-            end=recorded.as_of or None,
-            known_until=recorded.history,
-        ) as file,
-    ):
-        record.progress(0.5)
-        return read_frame(definitions, recipe, file)
 
 
 def _stored(storage: Storage, recorded: Run, recipe: Model, rows: pd.DataFrame) -> Outputs:
