@@ -67,6 +67,22 @@ def a_rollback_is_served(client: Client) -> None:
     )
 
 
+def a_run_is_repeated_and_an_answer_is_traced(client: Client) -> None:
+    answer = client.predict(MODEL, user_id=EXAMPLE_USER)
+    version = f"{MODEL}@{answer['version']}"
+    run = client.lineage(version)["run"]["id"]
+    assert client.reproduce(run, by="test")["equal"]
+
+    def traced() -> bool:
+        try:
+            return bool(client.lineage(answer["prediction_id"])["run"]["id"] == run)
+        except RequestFailed:  # it is told of within a moment
+            return False
+
+    eventually(traced, within=10, saying="the answer is in the log of predictions")
+    assert version in [f"{one['model']}@{one['version']}" for one in client.source_lineage("users")["versions"]]
+
+
 def mistakes_get_clear_answers(client: Client) -> None:
     with pytest.raises(RequestFailed, match="did you mean 'user_target'") as failed:
         client.train("user_targt")
@@ -107,6 +123,7 @@ STEPS: tuple[Callable[[Client], None], ...] = (
     the_monitor_counts_every_prediction,
     a_new_version_goes_live_without_a_failed_request,
     a_rollback_is_served,
+    a_run_is_repeated_and_an_answer_is_traced,
     mistakes_get_clear_answers,
     every_service_shows_its_metrics_and_its_calls,
     events_tell_what_happened,
