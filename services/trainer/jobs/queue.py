@@ -138,15 +138,15 @@ class TrainingQueue:
             pipe.execute()
         return job
 
-    def repeat(self, run: str, *, by: str = "", timeout: int | None = None) -> str:
-        """Add a repetition of a run and return its job's id; none joins another.
+    def repeat(self, run: str, model: str, *, by: str = "", timeout: int | None = None) -> str:
+        """Add a repetition of a run of `model` and return its job's id; none joins another.
 
         Raises:
             QueueFull: where `limit` jobs wait.
         """
         description = f"reproduce {run}{f' (by {by})' if by else ''}"
         with self.redis.pipeline() as pipe:
-            job = self._add(pipe, REPRODUCE, {"run": run, "by": by}, description, timeout=timeout)
+            job = self._add(pipe, REPRODUCE, {"run": run, "model": model, "by": by}, description, timeout=timeout)
             pipe.execute()
         return job
 

@@ -164,7 +164,7 @@ class Lineage:
                 "file": code_file(run.model, run.id),
                 "modules": run.modules,
                 "git_commit": run.git_commit,
-                "packages": run.packages,
+                "packages": dict(sorted(run.packages.items())),
                 "machine": run.machine,
             },
         }  # fmt: skip

@@ -55,8 +55,10 @@ class Rehearsal(RunRecord):
         self._show(stage="done", progress=1.0, rows=self.run.rows_train)
 
 
-def reproduce(run: str, by: str = "") -> dict[str, Any]:
+def reproduce(run: str, model: str = "", by: str = "") -> dict[str, Any]:
     """Repeat a run that succeeded, and compare; the RQ job behind `modelmill reproduce`.
+
+    `model` is there for the queue to show.
 
     Returns:
         The report.

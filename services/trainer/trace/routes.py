@@ -28,7 +28,7 @@ def add_trace_routes(app: Flask, queue: TrainingQueue, overview: Overview, recip
         requests.require_fields(body, ("by",))
         found = runs.get(run)
         require_repeatable(found)
-        job = queue.repeat(run, by=requests.text(body, "by"))
+        job = queue.repeat(run, found.model, by=requests.text(body, "by"))
         url = f"/jobs/{job}"
         return reply({"job": job, "url": url, "run": run, "model": found.model}, 202, {"Location": url})
 

@@ -60,7 +60,9 @@ def test_a_worker_repeats_a_run_and_registers_nothing(
     answer = http.post(f"/runs/{trained.run}/reproduce", json={"by": "me"})
     assert (answer.status_code, answer.json["model"]) == (202, "user_target")
     job = ended(queue, answer.json["job"])
-    assert (job.status, job.run, job.trigger, job.by) == ("finished", trained.run, "reproduce", "me")
+    assert (job.status, job.model, job.run, job.trigger, job.by) == (
+        "finished", "user_target", trained.run, "reproduce", "me",
+    )  # fmt: skip
     assert (job.stage, job.progress) == ("done", 1.0)
     [report] = http.get(f"/runs/{trained.run}/reproductions").json["reproductions"]
     assert (report["equal"], report["job"], report["by"]) == (True, job.job, "me")
