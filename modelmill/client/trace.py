@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from modelmill.client.training import TrainingCalls
 from modelmill.client.transport import Json
-from modelmill.errors import Unavailable
+from modelmill.errors import Conflict
 
 
 class TraceCalls(TrainingCalls):
@@ -16,7 +16,7 @@ class TraceCalls(TrainingCalls):
         """Repeat a run and return the report: `equal`, `checks` and `reasons`; without `wait`, only the job.
 
         Raises:
-            Unavailable: where the job did not finish, saying why.
+            Conflict: where the job did not finish, saying why.
         """
         url = f"{self.settings.trainer_url}/runs/{run_id}/reproduce"
         job = self._call("POST", url, json={"by": by} if by else {})
@@ -29,7 +29,7 @@ class TraceCalls(TrainingCalls):
             Unavailable: where it did not finish, saying why.
         """
         if job["status"] != "finished":
-            raise Unavailable(f"job {job['job']} {job['status']}: {job['error']}")
+            raise Conflict(f"job {job['job']} {job['status']}: {job['error']}")
         return next(report for report in self.reproductions(run_id) if report["job"] == job["job"])
 
     def reproductions(self, run_id: str) -> list[Json]:
