@@ -11,7 +11,7 @@ RUNTIME := $(VENV)/.runtime
 MLFLOW_VENV ?= .venv-mlflow
 DEV := $(VENV)/.dev
 
-.PHONY: help up down status test lint format test-faults test-browser test-extras test-compose flights docs bench lock hooks clean
+.PHONY: help up down status test lint format test-slow test-faults test-browser test-extras test-compose flights docs bench lock hooks clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +37,9 @@ lint: $(DEV) ## check style, types and who imports whom
 format: $(DEV) ## format the code and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+test-slow: $(DEV) ## run the tests that take long, of whole systems most of all
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-faults: $(DEV) ## run the tests that kill processes and cut connections
 	$(BIN)/python -m pytest -m faults $(ARGS)

@@ -27,7 +27,7 @@ from tests.eventually import eventually
 from tests.system import journey
 from tests.system.load import constant_load
 
-pytestmark = [pytest.mark.redis, pytest.mark.slow]
+pytestmark = pytest.mark.redis
 
 
 @contextmanager
@@ -60,6 +60,7 @@ def test_bad_rows_are_refused_whole(system: Client, tmp_path: Path) -> None:
     journey.bad_rows_are_refused_whole(system, tmp_path)
 
 
+@pytest.mark.slow
 def test_scheduled_versions_take_over_under_load_without_a_failed_request(tmp_path: Path) -> None:
     with running(tmp_path, train="every(seconds=4)") as client:
         load(client)
@@ -69,6 +70,7 @@ def test_scheduled_versions_take_over_under_load_without_a_failed_request(tmp_pa
         assert requests.served == sorted(requests.served), "the version that answers only moves forward"
 
 
+@pytest.mark.slow
 def test_rows_and_events_trigger_trainings_that_say_so(tmp_path: Path) -> None:
     with running(tmp_path, train='[after(rows=1000, cooldown=None), on("drift.detected")]') as client:
         load(client)
@@ -84,6 +86,7 @@ def triggers(client: Client) -> set[str]:
     return {run["trigger"] for run in client.runs()}
 
 
+@pytest.mark.slow
 def test_what_was_trained_is_served_again_after_a_stop_and_a_start(tmp_path: Path) -> None:
     with running(tmp_path, train="()") as client:
         before = load(client)
@@ -95,6 +98,7 @@ def test_what_was_trained_is_served_again_after_a_stop_and_a_start(tmp_path: Pat
         assert len(client.runs()) == 1, "nothing was trained again"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["Ctrl-C", "modelmill down"])
 def test_up_ends_with_a_real_prediction_and_is_ended_with_everything(how: str, tmp_path: Path) -> None:
     environment = {**os.environ, "MODELMILL_HOME": str(tmp_path / "home"), **_free_addresses()}

@@ -76,7 +76,6 @@ def expected(start: datetime) -> Counter[str]:
     return Counter(f"{name}, slot {slot:%Y-%m-%dT%H:%M:%SZ}" for name, due in slots.items() for slot in due)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("start, seed", [(SPRING, 1), (AUTUMN, 2)], ids=["spring", "autumn"])
 def test_each_slot_fires_once_in_a_week_in_which_clocks_change(
     start: datetime, seed: int, fake_redis: Redis, fake_queue: TrainingQueue, tmp_path: Path
