@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import io
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import fakeredis
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from modelmill.settings import Settings
+from modelmill.storage import Storage
+from services.feature.app import feature_app
+from services.feature.definitions.catalogue import Catalogue
 from services.feature.intake import journal
+from services.feature.intake.ingest import Ingested
 from services.feature.proof.forget import forget
 from services.feature.store.compaction import compact
 from services.feature.store.statistics_files import StatisticsFiles
@@ -173,3 +184,46 @@ def test_a_source_without_rows_has_an_empty_position(open_room: OpenRoom) -> Non
     assert origin(frame)["users"] == {"known_until": "", "rows": 0}
     assert again(room, frame) == frame
     assert frame["one"].to_pylist() == [None]
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("ingest"), st.sampled_from("uvw"), st.integers(0, 9)),
+        st.tuples(st.just("begin"), st.sampled_from("uvw"), st.integers(0, 2)),
+        st.tuples(st.just("end"), st.sampled_from("uvw"), st.integers(0, 2)),
+        st.tuples(st.just("compact")),
+        st.tuples(st.just("frame")),
+    ),
+    max_size=20,
+)
+
+
+@settings(max_examples=40)
+@given(STEPS)
+def test_whatever_happens_since_a_frame_is_made_again_equal(steps: list[tuple[Any, ...]]) -> None:
+    """Ingests that begin early and end late, in any order, and compactions between."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "mill.py")
+        path.write_text(MILL)
+        redis = fakeredis.FakeRedis(server=fakeredis.FakeServer(), decode_responses=True)
+        catalogue = Catalogue(redis, Storage(f"file://{folder}/storage"), path)
+        catalogue.apply()
+        room = Room(catalogue, feature_app(catalogue, Settings()).test_client())
+        room.ingest("clicks", [click("u"), click("v"), click("w")])
+        frames = []
+        for kind, *rest in steps:
+            if kind == "frame":
+                frames.append(ask(room))
+            elif kind == "compact":
+                compact(catalogue, "users", fewest=2)
+            elif kind == "ingest":
+                room.ingest("users", [{"user_id": rest[0], "at": NOON, "one": float(rest[1])}])
+            else:  # the same request: begun, and brought to its end later or not at all
+                digest = f"{rest[0]}{rest[1]}"
+                if kind == "begin":
+                    journal.begin(redis, "users", digest, asdict(Ingested(1, 0, 0, 0, [], {}, "", "")))
+                else:
+                    room.ingest("users", [{"user_id": rest[0], "at": NOON, "one": 0.5}], digest=digest)
+        for frame in frames:
+            assert again(room, frame) == frame
+            assert origin(again(room, frame)) == origin(frame)
