@@ -45,9 +45,10 @@ SECTIONS: dict[str, Callable[[Run], Facts]] = {
     "intervals": lambda run: run.intervals,
     "segments": lambda run: run.segments,
     "data": _of("data_fingerprint", "rows_train", "rows_test", "rows_dropped", "data_start", "data_end", "split"),
+    "sources": lambda run: {name: f"{rows} rows until {run.history[name]}" for name, rows in run.source_rows.items()},
     "features": _features,
     "packages": lambda run: run.packages,
-    "code": _of("estimator", "definitions", "git_commit"),
+    "code": lambda run: {**_of("estimator", "definitions", "git_commit", "machine")(run), **run.modules},
     "seconds": lambda run: run.seconds,
 }
 """What is compared, in the order in which it is shown."""
