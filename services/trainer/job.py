@@ -9,7 +9,6 @@ From the shell:
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from typing import IO, Any
 
 import orjson
@@ -22,7 +21,7 @@ from modelmill.connections import connect
 from modelmill.declarations import Model
 from modelmill.definitions import Definitions
 from modelmill.definitions_file import load
-from modelmill.errors import RunEnded, UnknownName
+from modelmill.errors import RunEnded
 from modelmill.events import utc_now
 from modelmill.registry import Registry
 from modelmill.runs import Run, new_run_id
@@ -31,16 +30,18 @@ from services.trainer.cards.cards import Cards
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers, task_of
 from services.trainer.evaluation.evaluate import Question, brief, evaluate
+from services.trainer.evaluation.evaluation import Evaluation
 from services.trainer.evaluation.illustration import illustrated
 from services.trainer.evaluation.importance import Fitted
 from services.trainer.jobs import snapshot
+from services.trainer.jobs.attempts import earlier_attempt
 from services.trainer.jobs.queue import TrainingQueue
-from services.trainer.jobs.recovery import LOST
 from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions
 from services.trainer.jobs.view import attempt_of
 from services.trainer.models.retention import Retention
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.packing import pack
+from services.trainer.promotion.contender import HeldOut
 from services.trainer.promotion.registration import Candidate, register
 from services.trainer.settings import TrainerSettings
 from services.trainer.trace import code
@@ -80,7 +81,7 @@ def train(
     registry = Registry(redis)
     storage = Storage(settings.storage_url)
     job = get_current_job()
-    if job and (before := _earlier_attempt(registry, job)):
+    if job and (before := earlier_attempt(registry, job)):
         return before
     if job:
         _agree(registry, job, definitions, recipe)
@@ -153,26 +154,13 @@ def _train(
         estimator = fit(Fitting(record, storage, recipe, crew), study, rows, parted.train, kinds, recipe.seed)
     with record.stage("evaluate"):
         held_out = hold_out(recipe, frame, parted)
-        begun = time.perf_counter()
-        answers = Answers.of(estimator, held_out.rows)
-        fitted = Fitted(estimator, held_out.rows, answers, record.run.seconds["fit"], time.perf_counter() - begun)
-        question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, parted.how, recipe.seed)
-        found = evaluate(question, answers, frame.label[parted.train])
-        found = illustrated(found, recipe, question, fitted, frame.inputs.iloc[parted.train])
-        evaluations.write(storage, recipe.name, record.run.id, found)
-        record.note(
-            metric=recipe.metric,
-            metrics=found.metrics,
-            intervals={name: str(interval) for name, interval in found.intervals.items()},
-            segments=brief(found.segments, recipe.metric),
-        )
+        answers, found = _evaluate(record, storage, recipe, estimator, held_out, rows, parted.how)
     with record.stage("package"):
         packed = pack(
             estimator, inputs.fed, held_out.rows, answers, trusted=recipe.trusted, tolerance=tolerance_of(recipe)
         )
-        fitted_on = frame.inputs.iloc[parted.train]
         manifest = packaging.manifest(
-            recipe, record.run, inputs, estimator, packed, fitted_on=fitted_on, held_out=held_out.rows
+            recipe, record.run, inputs, estimator, packed, fitted_on=rows.inputs, held_out=held_out.rows
         )
         folder = package.write(storage, manifest, packed.files)
         record.note(package=folder, **packed.recorded)
@@ -180,6 +168,25 @@ def _train(
         candidate = Candidate(recipe, record.run, manifest, held_out, found)
         version, decision = register(record.registry, storage, candidate)
     return version.version, decision.promote
+
+
+def _evaluate(
+    record: RunRecord, storage: Storage, recipe: Model, estimator: Any, held_out: HeldOut, rows: Rows, how: str
+) -> tuple[Answers, Evaluation]:
+    """What the estimator, fitted on `rows`, says of the held-out ones, and how good that is, which is recorded."""
+    begun = time.perf_counter()
+    answers = Answers.of(estimator, held_out.rows)
+    fitted = Fitted(estimator, held_out.rows, answers, record.run.seconds["fit"], time.perf_counter() - begun)
+    question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, how, recipe.seed)
+    found = illustrated(evaluate(question, answers, rows.label), recipe, question, fitted, rows.inputs)
+    evaluations.write(storage, recipe.name, record.run.id, found)
+    record.note(
+        metric=recipe.metric,
+        metrics=found.metrics,
+        intervals={name: str(interval) for name, interval in found.intervals.items()},
+        segments=brief(found.segments, recipe.metric),
+    )
+    return answers, found
 
 
 def _agree(registry: Registry, job: Job, definitions: Definitions, recipe: Model) -> None:
@@ -196,26 +203,6 @@ def _agree(registry: Registry, job: Job, definitions: Definitions, recipe: Model
         pipe.hset(job.key, mapping=noted)
 
     registry.redis.transaction(note, *filter(None, [getattr(job, "lease", "")]))
-
-
-def _earlier_attempt(registry: Registry, job: Job) -> dict[str, Any] | None:
-    """What an attempt would have returned whose process was killed after it had registered its version.
-
-    A run that was not that far is closed.
-    """
-    before = getattr(job, "before", None)
-    if before is None:
-        return None
-    try:
-        run = registry.runs.get(before)
-    except UnknownName:  # it was killed before it had recorded anything
-        return None
-    if run.version is None:
-        with suppress(RunEnded):
-            registry.runs.lose(run, LOST)
-        return None
-    promoted = any(m.version == run.version and m.by == "trainer" for m in registry.history(run.model))
-    return {"run": run.id, "version": run.version, "promoted": promoted, "metrics": run.metrics}
 
 
 def trial(run: str) -> dict[str, Any]:

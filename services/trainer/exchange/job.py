@@ -35,7 +35,7 @@ from services.trainer.exchange.agreement import require_task, require_types
 from services.trainer.exchange.candidate import answers_of, candidate, task_in
 from services.trainer.exchange.estimators import read_estimator
 from services.trainer.exchange.graphs import ForeignGraph, read_graph
-from services.trainer.job import _earlier_attempt
+from services.trainer.jobs.attempts import earlier_attempt
 from services.trainer.jobs.run_record import RunRecord, package_versions, parameters
 from services.trainer.jobs.view import attempt_of
 from services.trainer.models.moves import Moves
@@ -88,7 +88,7 @@ def register_upload(
     registry, storage = Registry(redis), Storage(settings.storage_url)
     job = get_current_job()
     offered = Offer.from_json(offer)
-    done = _earlier_attempt(registry, job) if job else None
+    done = earlier_attempt(registry, job) if job else None
     if done is None:
         run = _run(definitions, definitions.model(model), offered, trigger=trigger, by=by, job=job)
         record = RunRecord(registry, run, job)
