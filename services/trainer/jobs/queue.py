@@ -18,6 +18,7 @@ from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.registry import CanceledJobRegistry
 from rq.serializers import JSONSerializer
+from rq.utils import now, utcformat
 
 from modelmill import keys
 from modelmill.connections import Redis
@@ -240,7 +241,8 @@ class TrainingQueue:
                 raise Conflict(f"job {job.id} has ended already: {CANCELLED}", job=job.id)
             pipe.multi()
             job.cancel(pipeline=pipe)
-            pipe.hset(job.key, "meta", orjson.dumps({**job.meta, "error": said}))
+            said_of = {"meta": orjson.dumps({**job.meta, "error": said}), "ended_at": utcformat(now())}
+            pipe.hset(job.key, mapping=said_of)
             pipe.expire(job.key, KEPT_SECONDS)
             if leases:
                 pipe.delete(*leases)

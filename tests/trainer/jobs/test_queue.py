@@ -105,6 +105,7 @@ def test_a_canceled_job_leaves_the_queue_and_expires(fake_queue: TrainingQueue, 
     job = fake_queue.enqueue("m")
     view = fake_queue.cancel(job, Registry(fake_redis), by="me")
     assert (view.status, view.error) == ("cancelled", "cancelled by me")
+    assert view.ended is not None
     assert fake_queue.rq.job_ids == []
     assert 0 < fake_queue.redis.ttl(f"rq:job:{job}") <= 86400
 
