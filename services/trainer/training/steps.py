@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import httpx
 import numpy as np
+import pandas as pd
 from sklearn.base import clone
 
 from modelmill.carried import carried
@@ -90,7 +91,8 @@ def kinds_of(definitions: Definitions, recipe: Model, frame: Frame, parted: Spli
     """What the folds of a search have to keep to: what the split keeps to."""
     rule = rule_of(definitions, recipe)
     if isinstance(rule, ByGroup):
-        return Kinds(False, classes, frame.column(rule.column).iloc[parted.train].astype(str).to_numpy())
+        groups = frame.column(rule.column).iloc[parted.train]
+        return Kinds(False, classes, pd.factorize(groups, use_na_sentinel=False)[0])
     timed = not isinstance(rule, AtRandom) and bool(definitions.label_source(recipe).event_time)
     return Kinds(timed or isinstance(rule, ByTime), classes)
 
