@@ -99,7 +99,7 @@ def _package(known: Known) -> Iterator[str]:
     if manifest is None:
         return
     if manifest.runtime == "skops":
-        yield f"It is served by scikit-learn, which is slower than a graph: {manifest.runtime_reason}."
+        yield f"It is served by scikit-learn, which is slower than a graph: {manifest.runtime_reason.rstrip('.')}."
     parity = manifest.parity
     if parity and (parity.edge_rows or parity.labels_differing):
         yield (
