@@ -72,10 +72,14 @@ class Frame:
     """SHA-256 of all values, in hexadecimal; the same however Parquet encodes them."""
     origin: Origin = Origin()
     """What it was made of."""
+    truths: frozenset[str] = frozenset()
+    """Inputs that are truth values, of which the estimator gets numbers."""
 
     def column(self, name: str) -> pd.Series:
-        """[n] values of an input or of a column that is carried."""
-        return self.inputs[name] if name in self.inputs else self.carried[name]
+        """[n] values of an input, truth values as such, or of a column that is carried."""
+        if name not in self.inputs:
+            return self.carried[name]
+        return self.inputs[name].astype("boolean") if name in self.truths else self.inputs[name]
 
     def pandas(self, labels: Sequence[str]) -> pd.DataFrame:
         """[n] rows with all that is known of them: event time, inputs, the labels by name, what is carried."""
@@ -157,6 +161,7 @@ def read(file: IO[bytes], inputs: Sequence[Input], labels: Sequence[Column], car
         int(missing.sum()),
         fingerprint(table),
         Origin.of(table.schema),
+        frozenset(item.name for item in inputs if item.dtype == "bool"),
     )
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import httpx
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -105,6 +106,7 @@ def test_numbers_become_float64_and_missing_ones_nan_and_missing_text_empty() ->
     read = frame.read(io.BytesIO(parquet(table)), inputs, [Column("y", "float", False)])
     np.testing.assert_array_equal(read.inputs["whole"], [1.0, np.nan, 3.0, 4.0])
     np.testing.assert_array_equal(read.inputs["flag"], [1.0, 0.0, np.nan, 1.0])
+    assert read.column("flag").tolist() == [True, False, pd.NA, True], "segments and groups are named by what it is"
     assert read.inputs["origin"].dtype == object
     assert read.inputs["origin"].tolist() == ["JFK", "", "", "EWR"]
     assert read.dropped == 0
