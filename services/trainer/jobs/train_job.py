@@ -31,7 +31,7 @@ class TrainJob(Job):
         """
         if self.func_name not in FUNCTIONS or self.instance is not None:
             raise InvalidRequest(
-                f"function {self.func_name!r} may not run here; only {' and '.join(map(repr, FUNCTIONS))} may"
+                f"function {self.func_name!r} may not run here; expected one of {', '.join(FUNCTIONS)}"
             )
         if self._success_callback_name or self._failure_callback_name or self._stopped_callback_name:
             raise InvalidRequest("a job with callbacks may not run here")
