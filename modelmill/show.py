@@ -74,6 +74,11 @@ def text(value: Any) -> str:
     return str(value)
 
 
+def scores(metrics: Mapping[str, float], deciding: str) -> dict[str, float]:
+    """Metrics with the one that decides first, then by name: Redis keeps no order."""
+    return {name: metrics[name] for name in sorted(metrics, key=lambda name: (name != deciding, name))}
+
+
 def when(moment: str | None) -> str:
     """An ISO time as `2026-11-23 23:47:08`."""
     return (moment or "")[:19].replace("T", " ")

@@ -35,6 +35,7 @@ def models(model: str | None, as_json: bool) -> None:
         row["created"] = show.when(row["created"])
         row["pruned"] = show.when(row["pruned"])
         row["gates"] = _gates(row["gates"])
+        row["metrics"] = show.scores(row["metrics"], found["metric"])
     columns = ["version", "aliases", "metrics", "gates", "tags", "created", "run", "pruned"]
     used = [column for column in columns if column in ALWAYS or any(row[column] for row in found["versions"])]
     show.table(found["versions"], used, empty="No versions yet.")

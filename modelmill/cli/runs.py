@@ -16,6 +16,8 @@ from modelmill.cli import terminal
 from modelmill.cli.terminal import json_option
 
 COLUMNS = ["id", "model", "status", "version", "metrics", "rows_train", "seconds", "trigger", "started"]
+STAGES = ("frame", "fit", "evaluate", "package", "register")
+SEARCH = ("trials", "trials_ended", "trials_failed")
 LONGEST_CELL = 60
 """Letters of a value in a comparison; `--json` has them all."""
 
@@ -42,6 +44,7 @@ def runs(context: click.Context, model: str | None, matching: str, order: str, l
         return
     for row in rows:
         row["started"] = show.when(row["started"])
+        row["metrics"] = show.scores(row["metrics"], row["metric"])
         row["seconds"] = round(sum(row["seconds"].values()), 2)
     show.table(rows, COLUMNS, empty="No such runs." if matching else "No runs yet.")
 
@@ -52,7 +55,7 @@ def runs(context: click.Context, model: str | None, matching: str, order: str, l
 def show_run(run: str, as_json: bool) -> None:
     """Show one RUN with all its metadata."""
     found = terminal.client().get_run(run)
-    show.as_json(found) if as_json else show.facts(found)
+    show.as_json(found) if as_json else show.facts(_readable(found))
 
 
 @runs.command()
@@ -75,6 +78,23 @@ def export(file: Path, matching: str, order: str) -> None:
     """Write runs to FILE: .csv with timestamp, model, parameters, score, model_path; .parquet with all fields."""
     terminal.client().export_runs(file, filter=matching, order=order)
     show.console.print(f"Wrote {escape(str(file))}.", highlight=False)
+
+
+def _readable(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A run without what only its worker needs, and each part of it in an order: Redis keeps none."""
+    shown = {name: value for name, value in run.items() if name != "lease" and (value or name not in SEARCH)}
+    for name, part in shown.items():
+        if isinstance(part, Mapping):
+            shown[name] = dict(sorted(part.items()))
+    for name in ("metrics", "intervals"):
+        shown[name] = show.scores(run.get(name, {}), run.get("metric", ""))
+    seconds = run.get("seconds", {})
+    shown["seconds"] = {stage: seconds[stage] for stage in sorted(seconds, key=lambda stage: (_place(stage), stage))}
+    return shown
+
+
+def _place(stage: str) -> int:
+    return STAGES.index(stage) if stage in STAGES else len(STAGES)
 
 
 def _side_by_side(found: Mapping[str, Any], differences: bool) -> Table:

@@ -16,7 +16,7 @@ MOVE: dict[str, Any] = {
     "by": "ada", "reason": "2 is down", "forced": ["improves"],
 }  # fmt: skip
 VERSION: dict[str, Any] = {
-    "version": 1, "metrics": {"accuracy": 0.9}, "gates": {"improves": "failed: equal", "parity": "passed: equal"},
+    "version": 1, "metrics": {"accuracy": 0.9, "recall": 0.8}, "gates": {"improves": "failed: equal", "parity": "passed: equal"},
     "tags": {"stage": "reviewed"}, "pruned": "",
     "created": "2026-11-25T11:00:00.000000Z", "run": "r1",
 }  # fmt: skip
@@ -32,7 +32,7 @@ class Trainer:
         answers: dict[str, Any] = {
             "history": [MOVE],
             "models": [{"name": "m", "latest": 3}, {"name": "untrained", "latest": None}],
-            "model": {"versions": [dict(VERSION)], "aliases": {"champion": 1}, "history": [MOVE]},
+            "model": {"metric": "recall", "versions": [dict(VERSION)], "aliases": {"champion": 1}, "history": [MOVE]},
             "prune": {"model": "m", "bytes": 1500, "removed": [{"version": 1, "run": "r1", "bytes": 1500}]},
             "tag": {"tags": {"stage": "reviewed"}},
             "note": {"notes": {"now": "ada: good"}},

@@ -12,7 +12,8 @@ from modelmill import cli
 from modelmill.cli import terminal
 
 RUN = {
-    "id": "r1", "model": "m", "status": "succeeded", "version": 3, "metrics": {"auc": 0.75}, "rows_train": 100,
+    "id": "r1", "model": "m", "status": "succeeded", "version": 3, "metric": "auc", "metrics": {"acc": 0.5, "auc": 0.75}, "lease": "k",
+    "trials": 0, "params": {"tol": "1", "C": "2"}, "rows_train": 100,
     "seconds": {"fit": 1.0, "frame": 0.5}, "trigger": "manual log", "started": "2026-11-25T02:19:59.000000Z",
 }  # fmt: skip
 
@@ -65,7 +66,9 @@ def test_runs_are_listed(trainer: Trainer) -> None:
         "succeeded",
         "3",
         "auc",
-        "0.75",
+        "0.75,",
+        "acc",
+        "0.5",
         "100",
         "1.5",
         "manual",
@@ -85,6 +88,15 @@ def test_those_that_a_filter_matches_are_listed_in_an_order(trainer: Trainer) ->
 @pytest.mark.usefixtures("trainer")
 def test_one_run_is_shown() -> None:
     assert "id r7" in printed("show", "r7")
+
+
+@pytest.mark.usefixtures("trainer")
+def test_a_run_is_shown_in_an_order_and_without_what_only_its_worker_needs() -> None:
+    lines = printed("show", "r7").split("\n")
+    assert lines.index("  auc 0.75") + 1 == lines.index("  acc 0.5"), "the metric that decides comes first"
+    assert lines.index("  C 2") + 1 == lines.index("  tol 1")
+    assert lines.index("  frame 0.5") + 1 == lines.index("  fit 1"), "stages as they came"
+    assert not [line for line in lines if line.startswith(("lease", "trials"))]
 
 
 @pytest.mark.usefixtures("trainer")
