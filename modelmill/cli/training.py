@@ -57,6 +57,15 @@ def jobs(context: click.Context, as_json: bool) -> None:
         show.as_json(rows) if as_json else show.table(rows, columns, empty="No jobs.")
 
 
+@jobs.command("show")
+@click.argument("job")
+@json_option
+def show_job(job: str, as_json: bool) -> None:
+    """Show one JOB: where it is, its last error, and when it is tried again."""
+    found = terminal.client().job(job)
+    show.as_json(found) if as_json else show.facts(found)
+
+
 @jobs.command()
 @click.argument("job")
 @json_option

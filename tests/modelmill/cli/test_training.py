@@ -108,3 +108,10 @@ def test_a_job_that_made_no_run_has_no_log(trainer: Trainer) -> None:
     trainer.job_ended = JOB | {"status": "queued", "run": None}
     code, _, said = run("jobs", "log", "j1")
     assert (code, said) == (1, "Error: job j1 has made no run: it is queued\n")
+
+
+def test_a_job_that_waits_to_be_tried_again_says_why_and_until_when(trainer: Trainer) -> None:
+    trainer.job_ended = JOB | {"status": "scheduled", "reason": "Redis is away", "scheduled": "2026-11-25T18:53:14Z"}
+    done = CliRunner().invoke(cli.main, ["jobs", "show", "j1"])
+    assert done.exit_code == 0
+    assert "reason Redis is away\nscheduled 2026-11-25T18:53:14Z\n" in done.stdout
