@@ -44,6 +44,7 @@ def follow(queue: TrainingQueue, job: str, position: str | None, *, wait: float 
 def _follow(queue: TrainingQueue, view: JobView, position: str, wait: float) -> Iterator[str]:
     journal, deadline, shown, closed = Journal(queue.redis, view.job), time.monotonic() + LIFETIME, None, False
     spoken = time.monotonic()
+    again: dict[str, str] | None = None  # told by the attempt itself, before its worker has taken in its last lines
     yield ": following\n\n"
     try:
         while time.monotonic() < deadline:
@@ -56,9 +57,17 @@ def _follow(queue: TrainingQueue, view: JobView, position: str, wait: float) -> 
                 position, entry = number.decode(), readable(fields)
                 kind = entry.pop("kind")
                 closed = kind == "closed"
-                if kind not in ("closed", "end"):
+                if again and kind in ("closed", "stage"):
+                    yield server_sent("again", again, position)
+                    again = None
+                if kind == "again":
+                    again = entry
+                elif kind not in ("closed", "end"):
                     yield server_sent(kind, entry, position)
                     spoken = time.monotonic()
+            if again and not entries:
+                yield server_sent("again", again, position)
+                again = None
             view = queue.job(view.job)
             if view.status in ENDED_NAMES and (closed or not entries):
                 yield server_sent("end", asdict(view))

@@ -48,6 +48,20 @@ def test_all_that_has_happened_comes_first_and_the_end_last(fake_queue: Training
     assert events[-1][1]["status"] == "cancelled"
 
 
+@pytest.mark.parametrize("after", [[{"kind": "closed"}], []], ids=["its worker lives", "its worker was killed"])
+def test_that_an_attempt_failed_comes_after_its_last_lines(
+    fake_queue: TrainingQueue, registry: Registry, after: list[dict[str, str]]
+) -> None:
+    job = fake_queue.enqueue("m")
+    again = {"kind": "again", "attempt": "1", "error": "away", "at": "2026-11-25T18:53:14Z"}
+    Journal(fake_queue.redis, job).add([again, *log_entries("r1", 1, ["the last line"]), *after])
+    events = feed.follow(fake_queue, job, None, wait=0.01)
+    kinds = [next(event for event in events if not event.startswith(":")).split("event: ")[1] for _ in range(3)]
+    assert [kind.partition("\n")[0] for kind in kinds] == ["state", "log", "again"]
+    fake_queue.cancel(job, registry)
+    assert heard(events)[-1][0] == "end"
+
+
 def test_a_listener_goes_on_after_the_event_that_it_heard_last(fake_queue: TrainingQueue, ended: str) -> None:
     position = heard(feed.follow(fake_queue, ended, None, wait=0.01))[2][2]
     events = heard(feed.follow(fake_queue, ended, position, wait=0.01))
