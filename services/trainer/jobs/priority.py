@@ -27,6 +27,12 @@ end
 return redis.call('RPUSH', KEYS[1], ARGV[4])
 """
 
+RAISE = """
+redis.call('HSET', ARGV[1] .. ARGV[4], ARGV[2], ARGV[5])
+if redis.call('LREM', KEYS[1], 1, ARGV[4]) == 0 then return 0 end
+"""
+"""Before `PLACE`: gives a job another priority, and goes on where it waits."""
+
 
 class PriorityQueue(Queue):
     """RQ's queue, in which a job goes before those of lower priority."""
@@ -38,6 +44,11 @@ class PriorityQueue(Queue):
         connection: Any = self.connection if pipeline is None else pipeline
         arguments = ("rq:job:", keys.JOB_PRIORITY, NORMAL, job_id)
         connection.eval(PLACE, 1, self.key, *arguments)
+
+    def prefer(self, job_id: str, priority: Priority, pipeline: Pipeline) -> None:
+        """Give a job another priority, and where it waits the place of that, on a pipeline that is in MULTI."""
+        arguments = ("rq:job:", keys.JOB_PRIORITY, NORMAL, job_id, number_of(priority))
+        pipeline.eval(RAISE + PLACE, 1, self.key, *map(str, arguments))
 
 
 def number_of(priority: Priority) -> int:

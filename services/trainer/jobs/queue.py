@@ -25,7 +25,7 @@ from modelmill.connections import Redis
 from modelmill.errors import Conflict, QueueFull, RunEnded, UnknownName
 from modelmill.registry import Registry
 from services.trainer.jobs.journal import KEPT_SECONDS, append_to
-from services.trainer.jobs.priority import Priority, PriorityQueue, number_of, scheduled
+from services.trainer.jobs.priority import NORMAL, Priority, PriorityQueue, number_of, scheduled
 from services.trainer.jobs.view import CANCELLED, ENDED, REGISTER, REPRODUCE, TRAIN, JobView, arguments_of, view
 
 LISTED = 50
@@ -63,7 +63,8 @@ class TrainingQueue:
     ) -> Requested:
         """The training of `model` on this span that waits already, or runs on the same data; else a new one.
 
-        `data` is the position of the data now, see `snapshot`. Of any number of requests at once one enqueues.
+        `data` is the position of the data now, see `snapshot`. Of any number of requests at once one enqueues. One that
+        is joined has the higher priority of the two from then on.
 
         Raises:
             QueueFull: where `limit` trainings wait.
@@ -71,7 +72,10 @@ class TrainingQueue:
 
         def ask(pipe: Pipeline) -> Requested:
             if there := self.joinable(pipe, model, start, end, data):
+                known = int(pipe.hget(Job.key_for(there), keys.JOB_PRIORITY) or NORMAL)
                 pipe.multi()
+                if number_of(priority) > known:
+                    self.rq.prefer(there, priority, pipe)
                 return Requested(there, existing=True)
             pipe.multi()
             job = self.enqueue(

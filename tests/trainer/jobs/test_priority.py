@@ -6,6 +6,7 @@ import pytest
 
 from services.trainer.jobs.priority import Priority
 from services.trainer.jobs.queue import TrainingQueue
+from tests.trainer.conftest import began
 
 
 @pytest.fixture
@@ -43,3 +44,19 @@ def test_a_job_that_is_tried_again_keeps_its_place(queue: TrainingQueue) -> None
     queue.rq._enqueue_job(job)
     assert order(queue) == ["high", "normal"]
     assert queue.job(first).priority == "high"
+
+
+def test_a_job_that_a_request_joins_has_the_higher_priority_of_the_two(queue: TrainingQueue) -> None:
+    joined = queue.request("joined", "data", priority="low").job
+    queue.enqueue("normal")
+    assert queue.request("joined", "data", priority="high").existing
+    assert (order(queue), queue.job(joined).priority) == (["joined", "normal"], "high")
+    assert queue.request("joined", "data", priority="low").existing
+    assert (order(queue), queue.job(joined).priority) == (["joined", "normal"], "high")
+
+
+def test_a_job_that_runs_already_is_not_enqueued_again_by_a_higher_priority(queue: TrainingQueue) -> None:
+    job = queue.request("joined", "data").job
+    began(queue, job)
+    assert queue.request("joined", "data", priority="high").existing
+    assert order(queue) == []
