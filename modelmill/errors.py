@@ -45,6 +45,7 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
     >>> did_you_mean("fature_1", ["feature_1", "target"])
     "; did you mean 'feature_1'?"
     """
+    known = dict.fromkeys(known)  # each once
     near = get_close_matches(name, known, n=3, cutoff=0.6)
     if near:
         return f"; did you mean {' or '.join(repr(n) for n in near)}?"

@@ -143,8 +143,13 @@ class Cron(Slots):
     tz: str
 
     def __post_init__(self) -> None:
-        if not isinstance(self.line, str) or len(self.line.split()) != 5 or not croniter.is_valid(self.line):
+        if not isinstance(self.line, str) or len(self.line.split()) != 5:
             raise ValueError(f"cron({self.line!r}): expected five fields such as '0 3 * * *'")
+        if not croniter.is_valid(self.line):
+            raise ValueError(
+                f"cron({self.line!r}): expected minute (0-59), hour (0-23), day (1-31), month (1-12) and day of week"
+                " (0-6, or sun-sat), such as '0 3 * * *'"
+            )
         try:
             croniter(self.line, EPOCH).get_next()
         except CroniterBadDateError:

@@ -38,6 +38,7 @@ def test_an_unknown_name_is_helped_along(name: str, known: list[str], sentence: 
 
 
 def test_at_most_three_near_names_are_offered() -> None:
+    assert did_you_mean("cty", ["city", "city"]) == "; did you mean 'city'?"
     assert did_you_mean("feature_0", [f"feature_{n}" for n in range(1, 9)]).count("'") == 6
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.base import is_regressor
 from sklearn.pipeline import Pipeline
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import has_fit_parameter
@@ -39,10 +40,16 @@ class Rows:
         """Fit `estimator` on all of them, and return it.
 
         Raises:
-            InvalidRequest: where the rows have weights and it takes none; whatever fitting raises is passed on.
+            InvalidRequest: where the rows have weights and it takes none, or classes have and it knows no classes;
+                whatever fitting raises is passed on.
         """
         if not self.weighting:
             return estimator.fit(self.inputs, self.label)
+        if self.weighting.classes and is_regressor(estimator):
+            raise InvalidRequest(
+                "class_weight weighs the rows of a class, and a regressor knows no classes; name a column of weights"
+                " as sample_weight instead"
+            )
         return estimator.fit(self.inputs, self.label, **{_parameter(estimator): self.weights()})
 
     def weights(self) -> np.ndarray:

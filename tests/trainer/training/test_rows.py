@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -73,3 +73,10 @@ def test_a_class_that_no_row_has_is_refused() -> None:
 def test_an_estimator_that_takes_no_weights_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="estimator KNeighborsClassifier takes no weights of rows"):
         rows(class_weight="balanced").fit(KNeighborsClassifier())
+
+
+def test_class_weights_of_a_regressor_are_refused() -> None:
+    """Each number would be a class of its own."""
+    for regressor in (Ridge(), make_pipeline(StandardScaler(), Ridge())):
+        with pytest.raises(InvalidRequest, match="a regressor knows no classes"):
+            rows(class_weight="balanced").fit(regressor)
