@@ -38,7 +38,8 @@ class Run:
     started: str
     finished: str = ""
     trigger: str = "manual"
-    """What asked for it: `manual`, `backfill`, or a kind of trigger: `every`, `cron`, `after`, `on`."""
+    """What asked for it: `manual`, `backfill`, `registered`, `manual log`, or a kind of trigger: `every`, `cron`,
+    `after`, `on`."""
     by: str = ""
     """Who or what asked for it."""
     start: str = ""
