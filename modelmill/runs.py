@@ -144,6 +144,11 @@ def code_file(model: str, run: str) -> str:
     return f"{folder(model, run)}/mill.py"
 
 
+def modules_folder(model: str, run: str) -> str:
+    """Copies of the modules that the definitions import, in the storage."""
+    return f"{folder(model, run)}/modules"
+
+
 def new_run_id() -> str:
     """A run id that sorts by time: `20261123T234708-3fa2c1`."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"

@@ -122,6 +122,7 @@ class Lineage:
             **self._named(version.model, version.version),
             "created": version.created,
             "package": version.package,
+            "pruned": version.pruned,
             "moves": [asdict(move) for move in moves],
         }
 
