@@ -139,8 +139,8 @@ def rendered(classifiers: list[Outcome], regressors: list[Outcome]) -> str:
         "# Which estimators can be served",
         NOTE,
         f"All of scikit-learn {sklearn.__version__}: {onnx} are served as ONNX, {served.count('scikit-learn')} by"
-        f" scikit-learn, {served.count('nothing')} by nothing. What decides is said under [training](training.md), and"
-        " what it means for an answer under [predictions](predictions.md).",
+        f" scikit-learn, {served.count('nothing')} by nothing. What decides is said under"
+        " [packages](training.md#packages), and what it means for an answer under [predictions](predictions.md).",
         "Each was fitted with its own defaults on 200 rows of four numbers (a classifier with the labels 0 and 1) and"
         " compared with its package on 100 others. *Difference* is the largest one of a probability, or of a number"
         " relative to the larger of itself and the spread of all. Other parameters, text as a label, or other data may"

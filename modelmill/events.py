@@ -80,7 +80,8 @@ class RunStarted(Event):
     model: str
     run: str
     trigger: str
-    """What asked for it: `manual`, `backfill`, `manual log`, or a kind of trigger: `every`, `cron`, `after`, `on`."""
+    """What asked for it: `manual`, `backfill`, `registered`, `manual log`, or a kind of trigger: `every`, `cron`,
+    `after`, `on`."""
 
 
 @dataclass(frozen=True, kw_only=True)

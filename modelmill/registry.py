@@ -14,7 +14,7 @@ from redis.client import Pipeline
 from modelmill import bus, keys, retention
 from modelmill.aliases import CHAMPION, Aliases, AliasMove, move_alias, number
 from modelmill.connections import Redis
-from modelmill.errors import Conflict, UnknownName
+from modelmill.errors import Conflict, Pruned, UnknownName
 from modelmill.events import ModelTrained, VersionsPruned, utc_now
 from modelmill.records import from_hash, to_hash
 from modelmill.remarks import Remarks
@@ -54,6 +54,11 @@ class Version:
     def failed(self) -> dict[str, str]:
         """The gates that did not hold, and what they said."""
         return {name: said for name, said in self.gates.items() if said.startswith("failed")}
+
+    def require_package(self) -> None:
+        """Raise `Pruned` where the package was removed."""
+        if self.pruned:
+            raise Pruned(self.model, self.version, self.pruned, self.pruned_because)
 
 
 class Registry(Aliases):
@@ -128,6 +133,20 @@ class Registry(Aliases):
             self.require_model(model)
             raise UnknownName("version", str(version), [str(v.version) for v in self.versions(model, limit=10)])
         return from_hash(Version, found)
+
+    def named(self, model: str, name: str) -> Version:
+        """The version of a model that people name so: by its number, or by an alias.
+
+        Raises:
+            UnknownName: for an unknown model, version or alias.
+        """
+        if name.isdecimal():
+            return self.version(model, int(name))
+        self.require_model(model)
+        aliases = self.aliases(model)
+        if name not in aliases:
+            raise UnknownName("alias", name, aliases)
+        return self.version(model, aliases[name])
 
     def versions(self, model: str, limit: int = 50) -> list[Version]:
         """The newest versions of a model, newest first."""

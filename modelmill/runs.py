@@ -38,7 +38,8 @@ class Run:
     started: str
     finished: str = ""
     trigger: str = "manual"
-    """What asked for it: `manual`, `backfill`, or a kind of trigger: `every`, `cron`, `after`, `on`."""
+    """What asked for it: `manual`, `backfill`, `registered`, `manual log`, or a kind of trigger: `every`, `cron`,
+    `after`, `on`."""
     by: str = ""
     """Who or what asked for it."""
     start: str = ""
@@ -141,6 +142,11 @@ def folder(model: str, run: str) -> str:
 def code_file(model: str, run: str) -> str:
     """The definitions file as it was when a run began, in the storage."""
     return f"{folder(model, run)}/mill.py"
+
+
+def modules_folder(model: str, run: str) -> str:
+    """Copies of the modules that the definitions import, in the storage."""
+    return f"{folder(model, run)}/modules"
 
 
 def new_run_id() -> str:

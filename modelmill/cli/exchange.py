@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -51,7 +50,7 @@ def register(
     job = api.register(
         model,
         file,
-        by=os.environ.get("USER", "cli"),
+        by=terminal.user(),
         reason=reason,
         promote=promote,
         trust_pickle=trust_pickle,

@@ -46,10 +46,13 @@ def _back(found: Mapping[str, Any]) -> Tree:
         named = f"[bold]version[/] {version['model']}@{version['version']}"
         aliases = f" ({', '.join(version['aliases'])})" if version["aliases"] else ""
         branch = tree.add(named + aliases)
-        _facts(branch, {"created": show.when(version["created"]), "package": version["package"]})
+        created, pruned = show.when(version["created"]), show.when(version["pruned"])
+        package = f"pruned {pruned}" if pruned else version["package"]
+        _facts(branch, {"created": created, "package": package})
         for move in version["moves"]:
             text = f"{show.when(move['time'])} {move['kind']} {move['alias']}: {move['previous']} -> {move['version']}"
-            branch.add(escape(f"{text} by {move['by']}: {move['reason']}"))
+            why = f": {move['reason']}" if move["reason"] else ""
+            branch.add(escape(f"{text} by {move['by']}{why}"))
     if run := found.get("run"):
         _run(tree.add(f"[bold]run[/] {run['id']} {run['status']}"), found)
     return tree

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
@@ -81,7 +80,7 @@ def forget(entity: str, key: str, reason: str, yes: bool, as_json: bool) -> None
     """Erase all that is stored of the ENTITY with KEY, for ever, and show the receipt."""
     if not yes and not as_json:
         click.confirm(f"Erase {entity} {key} from history, online store, quarantine and predictions?", abort=True)
-    receipt = terminal.client().forget(entity, key, by=os.environ.get("USER", "cli"), reason=reason)
+    receipt = terminal.client().forget(entity, key, by=terminal.user(), reason=reason)
     show.as_json(receipt) if as_json else show.facts(receipt)
 
 

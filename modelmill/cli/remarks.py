@@ -10,7 +10,7 @@ from modelmill.cli.terminal import json_option
 
 
 @click.command()
-@click.argument("of", metavar="MODEL@VERSION|RUN")
+@click.argument("of", metavar="MODEL@VERSION|MODEL@ALIAS|RUN")
 @click.argument("tags", nargs=-1, required=True, metavar="NAME=VALUE...")
 @json_option
 def tag(of: str, tags: tuple[str, ...], as_json: bool) -> None:
@@ -26,7 +26,7 @@ def tag(of: str, tags: tuple[str, ...], as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("of", metavar="MODEL@VERSION|RUN")
+@click.argument("of", metavar="MODEL@VERSION|MODEL@ALIAS|RUN")
 @click.argument("text")
 @json_option
 def note(of: str, text: str, as_json: bool) -> None:

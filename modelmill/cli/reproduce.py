@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -20,7 +19,7 @@ from modelmill.cli.training import followed
 def reproduce(run: str, as_json: bool) -> None:
     """Repeat RUN on the rows of that time by the code of that time, and compare; exits 0 if all is equal, 1 if not."""
     api = terminal.client()
-    job = api.reproduce(run, by=os.environ.get("USER", "cli"), wait=False)
+    job = api.reproduce(run, by=terminal.user(), wait=False)
     report = api.reproduction(run, followed(api, job["job"], f"reproduce {run}", quiet=as_json))
     show.as_json(report) if as_json else _show(report)
     if not report["equal"]:

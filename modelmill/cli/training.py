@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from http import HTTPStatus
 from typing import Any
@@ -26,7 +25,7 @@ from modelmill.errors import RequestFailed
 def train(model: str, wait: bool, start: str | None, end: str | None, priority: str, as_json: bool) -> None:
     """Enqueue a training of MODEL, or join the one that waits or runs for the same data."""
     api = terminal.client()
-    job = api.train(model, start=start, end=end, priority=priority, by=os.environ.get("USER", "cli"))
+    job = api.train(model, start=start, end=end, priority=priority, by=terminal.user())
     if wait:
         job = followed(api, job["job"], f"training {model}", as_json)
     show.as_json(job) if as_json else show.facts(job)
@@ -71,7 +70,7 @@ def show_job(job: str, as_json: bool) -> None:
 @json_option
 def cancel(job: str, as_json: bool) -> None:
     """Cancel a waiting JOB or stop a running one."""
-    done = terminal.client().cancel(job, by=os.environ.get("USER", "cli"))
+    done = terminal.client().cancel(job, by=terminal.user())
     show.as_json(done) if as_json else show.facts(done)
 
 

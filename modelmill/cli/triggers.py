@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -50,7 +49,7 @@ def backfill(
     if cancel:
         state = api.cancel_backfill(model)
     elif start is not None and end is not None:
-        by = os.environ.get("USER", "cli")
+        by = terminal.user()
         state = api.backfill(model, start=start, end=end, step=step, again=again, by=by)
     else:
         state = api.backfilled(model)

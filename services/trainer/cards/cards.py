@@ -86,7 +86,8 @@ class Cards:
             for alias, number in self.registry.aliases(run.model).items()
             if run.version is not None and number == run.version
         ]
-        return Known(run, found, manifest, size, sorted(aliases))
+        pruned = self.registry.version(run.model, run.version).pruned if run.version else ""
+        return Known(run, found, manifest, size, sorted(aliases), pruned)
 
     def _package(self, run: Run) -> tuple[Manifest | None, int]:
         """The manifest and the size of its files; a broken package has none, and the card goes without."""

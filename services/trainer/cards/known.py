@@ -20,6 +20,8 @@ class Known:
     """Bytes of the package's files."""
     aliases: list[str] = field(default_factory=list)
     """Those that name its version now."""
+    pruned: str = ""
+    """When its version was pruned; empty where it was not."""
 
     @property
     def metric(self) -> str:

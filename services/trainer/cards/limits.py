@@ -18,12 +18,17 @@ FEW_ROWS = 200
 
 def limits(known: Known) -> list[str]:
     """Sentences, what the model declares first."""
-    return [*_declared(known), *_data(known), *_metrics(known), *_segments(known), *_package(known)]
+    return [*_declared(known), *_pruned(known), *_data(known), *_metrics(known), *_segments(known), *_package(known)]
 
 
 def _declared(known: Known) -> Iterator[str]:
     if known.evaluation and (text := known.evaluation.purpose.get("limits")):
         yield text
+
+
+def _pruned(known: Known) -> Iterator[str]:
+    if known.pruned:
+        yield f"It was pruned at {words.moment(known.pruned)}: its package, its figures and its segments are gone."
 
 
 def _data(known: Known) -> Iterator[str]:

@@ -53,7 +53,7 @@ def add_exchange_routes(app: Flask, uploads: Uploads, registry: Registry, recipe
 
         `trusted_types` are the types that loading its estimator with skops needs to be told to trust.
         """
-        found = _version(registry, model, version)
+        found = _stored(registry, model, version)
         manifest, _ = package.read(uploads.storage, found.package)
         types = _types(uploads.storage, found) if ESTIMATOR in manifest.files else []
         about = {"model": model, "version": found.version, "run": found.run, "created": found.created}
@@ -63,7 +63,7 @@ def add_exchange_routes(app: Flask, uploads: Uploads, registry: Registry, recipe
     @app.get("/models/<model>/versions/<version>/package/<file>")
     def package_file(model: str, version: str, file: str) -> Response:
         """One file of a version's package, after a check that it is what was written."""
-        found = _version(registry, model, version)
+        found = _stored(registry, model, version)
         manifest, _ = package.read(uploads.storage, found.package)
         if file == MANIFEST:
             return Response(manifest.to_json(), content_type="application/json")
@@ -83,19 +83,16 @@ def _offer(text: str) -> Offer:
         raise MalformedBody(f'field \'offer\' is not JSON: {error}; expected such as {{"format": "onnx"}}') from None
 
 
-def _version(registry: Registry, model: str, name: str) -> Version:
+def _stored(registry: Registry, model: str, name: str) -> Version:
     """The version of this number, or that this alias names.
 
     Raises:
         UnknownName: where there is none.
+        Pruned: where its package was removed.
     """
-    registry.require_model(model)
-    if name.isdecimal():
-        return registry.version(model, int(name))
-    aliases = registry.aliases(model)
-    if name not in aliases:
-        raise NotFound(f"model {model!r} has no alias {name!r}; known: {', '.join(sorted(aliases)) or 'none yet'}")
-    return registry.version(model, aliases[name])
+    found = registry.named(model, name)
+    found.require_package()
+    return found
 
 
 def _types(storage: Storage, version: Version) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modelmill import package
 from modelmill.definitions import Definitions
-from modelmill.errors import Conflict, GatesFailed, InvalidRequest, Pruned
+from modelmill.errors import Conflict, GatesFailed, InvalidRequest
 from modelmill.registry import CHAMPION, AliasMove, Registry, Version
 from modelmill.storage import Storage
 
@@ -77,8 +77,7 @@ class Moves:
         return self.registry.rollback(model, alias=alias, by=by, reason=reason, to=to, expected=expected)
 
     def _require_whole(self, version: Version) -> None:
-        if version.pruned:
-            raise Pruned(version.model, version.version, version.pruned, version.pruned_because)
+        version.require_package()
         package.read(self.storage, version.package)
 
     def _not_stored(self, definitions: Definitions, version: Version) -> list[str]:

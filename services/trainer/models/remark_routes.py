@@ -15,18 +15,20 @@ from services.trainer import requests
 def add_remark_routes(app: Flask, registry: Registry) -> None:
     """Add them to the trainer."""
 
-    @app.patch("/models/<model>/versions/<int:version>/tags")
-    def tag_version(model: str, version: int) -> Response:
-        """Tag a version: `{"stage": "reviewed", "old": null}`; null takes a tag away, other tags stay."""
-        registry.remarks.tag_version(model, version, requests.tags(json_object()))
-        return reply(asdict(registry.version(model, version)))
+    @app.patch("/models/<model>/versions/<version>/tags")
+    def tag_version(model: str, version: str) -> Response:
+        """Tag a version, by its number or an alias: `{"stage": "reviewed", "old": null}`; null takes a tag away."""
+        number = registry.named(model, version).version
+        registry.remarks.tag_version(model, number, requests.tags(json_object()))
+        return reply(asdict(registry.version(model, number)))
 
-    @app.post("/models/<model>/versions/<int:version>/notes")
-    def note_version(model: str, version: int) -> Response:
-        """Add a note to a version: `{"text": ..., "by": ...}`."""
+    @app.post("/models/<model>/versions/<version>/notes")
+    def note_version(model: str, version: str) -> Response:
+        """Add a note to a version, by its number or an alias: `{"text": ..., "by": ...}`."""
+        number = registry.named(model, version).version
         text, by = _note()
-        registry.remarks.note_version(model, version, text, by=by)
-        return reply(asdict(registry.version(model, version)))
+        registry.remarks.note_version(model, number, text, by=by)
+        return reply(asdict(registry.version(model, number)))
 
     @app.patch("/runs/<run>/tags")
     def tag_run(run: str) -> Response:

@@ -1,4 +1,4 @@
-"""Old versions leave the storage: their packages and their runs' files. Records, and thus numbers, stay."""
+"""Old versions leave the storage: packages, and files of runs. Records, and so numbers, stay, and so does the code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from modelmill import keys
 from modelmill.declarations import KEEP
 from modelmill.registry import Registry, Version
-from modelmill.runs import folder
+from modelmill.runs import code_file, folder, modules_folder
 from modelmill.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ class Removal:
     version: int
     run: str
     bytes: int
-    """What its package and its run's files take in the storage."""
+    """What goes of its package and its run's files takes in the storage."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,19 @@ class Retention:
         return dict.fromkeys(answered, "the monitor keeps windows of its predictions")
 
     def _remove(self, version: Version, *, dry_run: bool) -> Removal:
-        folders = [version.package] if version.package else []
-        folders += [folder(version.model, version.run)] if version.run else []
-        size = sum(sum(self.storage.sizes(name).values()) for name in folders)
+        package = self.storage.sizes(version.package) if version.package else {}
+        files = self._files(version) if version.run else {}
+        size = sum(package.values()) + sum(files.values())
         if not dry_run:
-            for name in folders:
-                self.storage.remove_folder(name)
+            if package:
+                self.storage.remove_folder(version.package)
+            for name in files:
+                self.storage.remove(name)
             self.registry.left(version, size)
         return Removal(version.version, version.run, size)
+
+    def _files(self, version: Version) -> dict[str, int]:
+        """Bytes of each file of its run that goes: all but the code, by which the run can be traced and repeated."""
+        code = code_file(version.model, version.run), f"{modules_folder(version.model, version.run)}/"
+        found = self.storage.sizes(folder(version.model, version.run))
+        return {name: size for name, size in found.items() if not name.startswith(code)}

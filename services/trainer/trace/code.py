@@ -23,7 +23,7 @@ from modelmill.connections import Redis
 from modelmill.definitions import Definitions
 from modelmill.definitions_file import load_text
 from modelmill.errors import Conflict, UnknownName
-from modelmill.runs import Run, code_file, folder
+from modelmill.runs import Run, code_file, modules_folder
 from modelmill.storage import Storage
 from services.trainer.jobs.run_record import package_versions
 
@@ -54,7 +54,7 @@ def keep(redis: Redis, storage: Storage, run: Run, definitions: Definitions) -> 
     applied.keep_once(redis, definitions)
     storage.write(code_file(run.model, run.id), definitions.text.encode())
     for name, content in own_modules(definitions.text).items():
-        storage.write(f"{folder(run.model, run.id)}/modules/{name}", content)
+        storage.write(f"{modules_folder(run.model, run.id)}/{name}", content)
 
 
 def recorded(redis: Redis, storage: Storage, run: Run, path: Path) -> Definitions:

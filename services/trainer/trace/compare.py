@@ -30,6 +30,8 @@ class Check:
     found: str
     """When it was repeated."""
     equal: bool
+    unread: bool = False
+    """Whether it differs only because one of the two could not be read."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,11 @@ class Outputs:
     """Why it says nothing."""
 
 
-def checks(run: Run, again: Run, stored: Outputs, found: Outputs) -> list[Check]:
-    """What has to be equal: data, recipe, metrics and predictions; `again` is what the repetition recorded."""
+def checks(run: Run, again: Run, stored: Outputs | None, found: Outputs) -> list[Check]:
+    """What has to be equal: data, recipe, metrics and predictions; `again` is what the repetition recorded.
+
+    `stored` is None where the run's package was pruned, so that there are no predictions to compare with.
+    """
     return [
         *_data(run, again),
         _check("split", run.split, again.split),
@@ -58,7 +63,7 @@ def checks(run: Run, again: Run, stored: Outputs, found: Outputs) -> list[Check]
         *_mapping("parameter", run.params, again.params, only_differing=True),
         *_mapping("metric", _texts(run.metrics), _texts(again.metrics)),
         _check("served by", run.runtime, again.runtime),
-        _predictions(stored, found),
+        *([] if stored is None else [_predictions(stored, found)]),
     ]
 
 
@@ -74,7 +79,7 @@ def _data(run: Run, again: Run) -> Iterator[Check]:
 def _predictions(stored: Outputs, found: Outputs) -> Check:
     """The answers of the stored package and of a new one to the same rows: equal bit for bit, or by how much not."""
     if stored.problem or found.problem:
-        return Check("predictions", stored.problem or "made", found.problem or "made", False)
+        return Check("predictions", stored.problem or "made", found.problem or "made", False, unread=True)
     rows = len(found.arrays[0])
     recorded = f"{rows} rows"
     if [a.shape for a in stored.arrays] != [a.shape for a in found.arrays]:
@@ -125,7 +130,7 @@ def _changed(what: str, before: Mapping[str, str], now: Mapping[str, str]) -> It
 def _only_the_fit_differs(made: Sequence[Check]) -> bool:
     """Whether something came out otherwise though it was fitted on the same values."""
     same_rows = all(check.equal for check in made if check.name == FRAME)
-    return same_rows and not all(check.equal for check in made)
+    return same_rows and not all(check.equal or check.unread for check in made)
 
 
 def _mapping(

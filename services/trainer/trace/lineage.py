@@ -41,8 +41,8 @@ class Lineage:
             NotFound: for what is no run and no prediction that is kept.
         """
         if "@" in asked:
-            model, _, number = asked.partition("@")
-            return {"asked": asked, "kind": "version", **self._version(model, self._number(model, number))}
+            model, _, name = asked.partition("@")
+            return {"asked": asked, "kind": "version", **self._version(self.registry.named(model, name))}
         try:
             run = self.registry.runs.get(asked)
         except UnknownName:
@@ -86,7 +86,7 @@ class Lineage:
         if isinstance(event, PredictionFailed):
             return {"prediction": asdict(event), "version": None, "run": None}
         assert isinstance(event, PredictionServed)
-        return {"prediction": _answer(event, row), **self._version(event.model, event.version)}
+        return {"prediction": _answer(event, row), **self._version(self.registry.version(event.model, event.version))}
 
     def _predictions(self) -> Iterator[dict[str, str]]:
         """The log, newest first."""
@@ -106,18 +106,7 @@ class Lineage:
             f" {bus.MAX_LENGTH} are"
         )
 
-    def _number(self, model: str, text: str) -> int:
-        """A version number, or the version that an alias names."""
-        if text.isdecimal():
-            return int(text)
-        self.registry.require_model(model)
-        aliases = self.registry.aliases(model)
-        if text not in aliases:
-            raise UnknownName("alias", text, aliases)
-        return aliases[text]
-
-    def _version(self, model: str, number: int) -> Node:
-        version = self.registry.version(model, number)
+    def _version(self, version: Version) -> Node:
         try:
             run = self._run(self.registry.runs.get(version.run))
         except UnknownName:
@@ -133,6 +122,7 @@ class Lineage:
             **self._named(version.model, version.version),
             "created": version.created,
             "package": version.package,
+            "pruned": version.pruned,
             "moves": [asdict(move) for move in moves],
         }
 

@@ -13,6 +13,8 @@ from modelmill.storage import Storage
 from services.trainer.trace.compare import Check
 
 REPORT = "reproduced-"
+ELSEWHERE = ("registered", "manual log")
+"""Triggers of runs whose fit nobody here has seen."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ def require_repeatable(run: Run) -> None:
         raise Conflict(f"run {run.id} is {run.status}; expected one that succeeded", run=run.id)
     if run.parent:
         raise Conflict(f"run {run.id} is a trial of the search of run {run.parent}; repeat that one", run=run.id)
+    if run.trigger in ELSEWHERE:
+        raise Conflict(
+            f"run {run.id} was fitted elsewhere ({run.trigger}); only what was trained here can be repeated", run=run.id
+        )
     if not run.history:
         raise Conflict(
             f"run {run.id} does not say at which position of the history its frame was made; train again", run=run.id

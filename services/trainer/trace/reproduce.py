@@ -15,7 +15,7 @@ from modelmill import keys, package
 from modelmill.connections import Redis, connect
 from modelmill.declarations import Model
 from modelmill.definitions import Definitions
-from modelmill.errors import PackageError, RunEnded
+from modelmill.errors import PackageError, Pruned, RunEnded
 from modelmill.events import utc_now
 from modelmill.registry import Registry
 from modelmill.runs import Run
@@ -84,6 +84,7 @@ def reproduce(run: str, model: str = "", by: str = "") -> dict[str, Any]:
     record = Rehearsal(registry, again, job)
     made = _repeat(record, recorded, definitions, storage, settings)
     found = compare.reasons(recorded, record.run, forgotten_since(redis, recorded.started), made)
+    found += _not_compared(registry, recorded)
     equal = all(check.equal for check in made)
     report = Reproduction(recorded.id, recorded.model, utc_now(), by, job.id if job else "", equal, made, found)
     if again.lease and not redis.exists(again.lease):
@@ -142,8 +143,20 @@ def _repeat(
         packed = pack(estimator, inputs, held_out.rows, answers, trusted=recipe.trusted, tolerance=tolerance)
         record.note(**packed.recorded)
     with record.stage("compare"):
-        stored = _stored(storage, recorded, recipe, held_out.rows)
+        kept = not _not_compared(record.registry, recorded)
+        stored = _stored(storage, recorded, recipe, held_out.rows) if kept else None
         return compare.checks(recorded, record.run, stored, Outputs(packed.graph.run(held_out.rows)))
+
+
+def _not_compared(registry: Registry, recorded: Run) -> list[str]:
+    """Why there are no answers to compare with, where the package was pruned as its model's `keep` says."""
+    if not recorded.version:
+        return []
+    try:
+        registry.version(recorded.model, recorded.version).require_package()
+    except Pruned as pruned:
+        return [f"predictions were not compared: {pruned.detail.partition('. ')[0]}"]
+    return []
 
 
 def _stored(storage: Storage, recorded: Run, recipe: Model, rows: pd.DataFrame) -> Outputs:

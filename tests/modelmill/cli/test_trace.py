@@ -25,6 +25,7 @@ LINEAGE: dict[str, Any] = {
     "version": {
         "model": "user_target", "version": 7, "aliases": ["champion"], "created": "2026-11-23T23:48:10.000000Z",
         "package": "packages/user_target/r1",
+        "pruned": "",
         "moves": [{"time": "2026-11-23T23:48:10.000000Z", "kind": "promote", "alias": "champion", "previous": 6,
                    "version": 7, "by": "trainer", "reason": "promoted, being better"}],
     },

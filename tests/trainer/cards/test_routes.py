@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from flask.testing import FlaskClient
 
+from modelmill import keys
 from modelmill.events import utc_now
 from modelmill.registry import Registry
 from modelmill.runs import Run
@@ -34,6 +35,12 @@ def test_a_card_names_the_aliases_of_now(http: FlaskClient, trained: Train) -> N
     http.put("/models/user_target/aliases/challenger", json={"version": 1})
     assert '<li class="alias">challenger</li>' in page(http, "/models/user_target/versions/1/card")
     assert "<span>version 1</span>" in page(http, "/models/user_target/card?alias=challenger")
+
+
+def test_a_pruned_version_says_so(http: FlaskClient, registry: Registry, trained: Train) -> None:
+    trained()
+    registry.redis.hset(keys.version("user_target", 1), "pruned", "2026-11-25T20:02:06.100946Z")
+    assert "It was pruned at 2026-11-25 20:02:06 UTC" in http.get("/models/user_target/versions/1/card").text
 
 
 def test_a_failed_run_has_a_card(http: FlaskClient, registry: Registry) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from modelmill import keys, package
 from modelmill.registry import Registry
-from modelmill.runs import folder
+from modelmill.runs import code_file, folder, modules_folder
 from modelmill.storage import Storage
 from services.trainer.models.retention import Retention
 from tests.trainer.http import Train
@@ -23,10 +23,14 @@ def test_a_new_version_lets_the_oldest_go_with_its_runs_files(
     retention: Retention, trained: Train, storage: Storage
 ) -> None:
     storage.write(f"{folder(MODEL, 'r1')}/log.txt", b"x" * 100)
+    code = [code_file(MODEL, "r1"), f"{modules_folder(MODEL, 'r1')}/own.py"]
+    for name in code:
+        storage.write(name, b"# how it was made")
     for _ in range(7):
         trained()
         retention.after_registration(MODEL, 6)
-    assert storage.names(f"packages/{MODEL}/r1", "") == storage.names(folder(MODEL, "r1"), "") == []
+    assert storage.names(f"packages/{MODEL}/r1", "") == []
+    assert storage.names(folder(MODEL, "r1"), "") == code, "it can still be traced and repeated"
     assert storage.names(f"packages/{MODEL}/r2", "") != []
     assert retention.registry.version(MODEL, 1).freed > 100  # type: ignore[operator]
     assert retention.registry.runs.get("r1").version == 1, "the run's record stays"

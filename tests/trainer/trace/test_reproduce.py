@@ -225,11 +225,32 @@ def test_a_run_without_a_position_cannot_be_repeated(house: House, run: Run) -> 
         reproduce(run.id)
 
 
+@pytest.mark.parametrize("trigger", ["registered", "manual log"])
+def test_what_was_fitted_elsewhere_cannot_be_repeated(house: House, run: Run, trigger: str) -> None:
+    house.registry.redis.hset(keys.run(run.id), "trigger", trigger)
+    with pytest.raises(Conflict, match=rf"was fitted elsewhere \({trigger}\); only what was trained here"):
+        reproduce(run.id)
+
+
 def test_a_package_that_is_gone_is_told(house: House, run: Run) -> None:
     house.storage.files.rm(house.storage.path(run.package), recursive=True)
     report = reproduce(run.id)
     assert differing(report) == ["predictions"]
     assert "a file is missing" in report["checks"][-1]["recorded"]
+    assert report["reasons"] == [], "nobody's code is blamed for it"
+
+
+def test_of_a_pruned_version_all_but_the_predictions_are_compared(house: House, run: Run) -> None:
+    second = house.train()
+    house.registry.rollback(run.model, by="me", reason="nothing returns to it any more")
+    house.train()
+    assert house.registry.prune(run.model, 1, {}, by="me").pruned == [second.version]
+    house.storage.files.rm(house.storage.path(second.package), recursive=True)
+    report = reproduce(second.id)
+    assert report["equal"]
+    assert "predictions" not in [check["name"] for check in report["checks"]]
+    [reason] = report["reasons"]
+    assert reason.startswith("predictions were not compared: 'user_target' version 2 was pruned at ")
 
 
 def test_a_training_on_a_span_is_repeated_on_that_span(house: House, run: Run) -> None:
