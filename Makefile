@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # More arguments for pytest, the flights example or the benchmarks: make test ARGS="-k swap"
 ARGS ?=
+# Processes that run tests side by side; most of them wait for Redis and other processes.
+JOBS ?= 4
 
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
@@ -26,7 +28,7 @@ status: ## show what runs
 	@if [ -x $(BIN)/modelmill ]; then exec $(BIN)/modelmill status; else echo "not installed yet: make up"; fi
 
 test: $(DEV) ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(DEV) ## check style, types and who imports whom
 	$(BIN)/ruff check .

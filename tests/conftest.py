@@ -36,13 +36,17 @@ class RedisServer:
     folder: Path
     port: int = field(default_factory=redis_server.free_port)
     process: subprocess.Popen[bytes] | None = None
+    clients: list[Redis] = field(default_factory=list)
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def client(self, *, text: bool = True) -> Redis:
-        return connect(self.url, timeout=5, text=text)
+        """A new client, closed with the server at the test's end."""
+        client = connect(self.url, timeout=5, text=text)
+        self.clients.append(client)
+        return client
 
     def start(self) -> None:
         with (self.folder / "redis.log").open("ab") as log:
@@ -69,6 +73,8 @@ def real_redis(tmp_path: Path) -> Iterator[RedisServer]:
     server = RedisServer(folder)
     server.start()
     yield server
+    for client in server.clients:
+        client.connection_pool.disconnect()
     if server.process is not None and server.process.poll() is None:
         server.stop()
 
