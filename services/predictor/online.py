@@ -37,6 +37,11 @@ class OnlineStore:
         except redis.exceptions.ConnectionError:
             return _ask(connection, commands)
 
+    def close(self) -> None:
+        """Close the calling thread's connection; that of a thread which ends is closed with it."""
+        if (connection := getattr(self._own, "connection", None)) is not None:
+            connection.disconnect()
+
     def _connection(self) -> Connection:
         connection = getattr(self._own, "connection", None)
         if connection is None:
