@@ -23,6 +23,9 @@ from modelmill.model_features import model_features
 from modelmill.request_features import RequestFeature
 from modelmill.triggers import After
 
+MODULE = "mill"
+"""Name of the module that the file is run as."""
+
 
 def load(path: Path | str) -> Definitions:
     """Run the definitions file at `path` and check what it declares.
@@ -51,7 +54,7 @@ def load_text(path: Path, text: bytes) -> Definitions:
 
 
 def _run(path: Path, text: bytes) -> ast.Module:
-    module = ModuleType("mill")
+    module = ModuleType(MODULE)
     module.__file__ = str(path)
     try:
         tree = ast.parse(text, str(path))

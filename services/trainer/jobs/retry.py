@@ -1,17 +1,20 @@
 """Which faults may pass by themselves, and how long to wait before a training is tried again.
 
 Redis, the feature service or the storage may be away for a while. What is wrong with the data or the code stays wrong:
-trying that again would only hide it.
+trying that again would only hide it. So is whatever comes out of the code of the definitions file, which may well raise
+a `ConnectionError` of its own.
 """
 
 from __future__ import annotations
 
 import errno
+import traceback
 from random import Random
 
 import httpx
 
 from modelmill.connections import AWAY
+from modelmill.definitions_file import MODULE
 from modelmill.errors import PackageError, RequestFailed, RunEnded, Unavailable
 
 ATTEMPTS = 3
@@ -33,13 +36,18 @@ PASSING = frozenset(
 
 def may_pass(error: BaseException | None) -> bool:
     """Whether the same training may go well a little later."""
-    if isinstance(error, PackageError):
+    if isinstance(error, PackageError) or (error is not None and _from_definitions(error)):
         return False
     if isinstance(error, RequestFailed):
         return error.http_status >= 500 or error.http_status == 429
     if isinstance(error, (*AWAY, Unavailable, RunEnded, httpx.TransportError, TimeoutError, ConnectionError)):
         return True
     return isinstance(error, OSError) and error.errno in PASSING
+
+
+def _from_definitions(error: BaseException) -> bool:
+    """Whether the code of the definitions file has a part in it."""
+    return any(frame.f_globals.get("__name__") == MODULE for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def pause(attempt: int, random: Random) -> float:

@@ -33,12 +33,14 @@ class LoggedRuns:
     def __init__(self, runs: Runs) -> None:
         self.runs = runs
 
-    def start(self, model: str, *, by: str, params: Mapping[str, str], packages: Mapping[str, str]) -> Run:
-        """Begin a run of a model, which need not be declared."""
+    def start(
+        self, model: str, *, metric: str = "", by: str, params: Mapping[str, str], packages: Mapping[str, str]
+    ) -> Run:
+        """Begin a run of a model, which need not be declared; `metric` is the one that decides if it is."""
         run_id = new_run_id()
         lease = keys.run_lease(run_id)
         run = Run(
-            id=run_id, model=model, stage="log", started=utc_now(), trigger=TRIGGER, by=by, lease=lease,
+            id=run_id, model=model, stage="log", started=utc_now(), trigger=TRIGGER, by=by, lease=lease, metric=metric,
             params=dict(params), packages=dict(packages),
         )  # fmt: skip
         self.runs.redis.set(lease, utc_now(), ex=LEASE)

@@ -29,7 +29,7 @@ def add_run_routes(app: Flask, index: RunIndex, overview: Overview, recipes: Rec
     """Add them to the trainer."""
     _add_search(app, index, overview, recipes)
     _add_export(app, index)
-    _add_logging(app, LoggedRuns(index.runs))
+    _add_logging(app, LoggedRuns(index.runs), recipes)
 
 
 def _add_search(app: Flask, index: RunIndex, overview: Overview, recipes: Recipes) -> None:
@@ -94,7 +94,7 @@ def _add_export(app: Flask, index: RunIndex) -> None:
         return Response(as_parquet(index.runs, page.ids, fields), 200, name, content_type=PARQUET)
 
 
-def _add_logging(app: Flask, runs: LoggedRuns) -> None:
+def _add_logging(app: Flask, runs: LoggedRuns, recipes: Recipes) -> None:
     @app.post("/runs")
     def start() -> Response:
         """Begin a run that is logged by hand: `{"model": ..., "params": {...}, "packages": {...}, "by": ...}`; 201.
@@ -107,8 +107,13 @@ def _add_logging(app: Flask, runs: LoggedRuns) -> None:
         model = requests.text(body, "model")
         if not NAME.fullmatch(model):
             raise InvalidRequest(f"model {model!r}: expected letters, digits and _, not starting with a digit")
+        declared = recipes.definitions.models.get(model)
         run = runs.start(
-            model, by=requests.text(body, "by"), params=logged.params(body), packages=logged.packages(body)
+            model,
+            metric=declared.metric if declared else "",
+            by=requests.text(body, "by"),
+            params=logged.params(body),
+            packages=logged.packages(body),
         )
         return reply({**_brief(run), "lease_seconds": logged.LEASE}, 201, {"Location": f"/runs/{run.id}"})
 

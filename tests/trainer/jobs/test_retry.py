@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from random import Random
 
 import httpx
 import pytest
 import redis.exceptions
 
-from modelmill.errors import InvalidRequest, PackageError, RequestFailed, RunEnded, Unavailable
+from modelmill.definitions_file import load_text
+from modelmill.errors import DefinitionsError, InvalidRequest, PackageError, RequestFailed, RunEnded, Unavailable
 from services.trainer.jobs.retry import FIRST_PAUSE, LONGEST_PAUSE, may_pass, pause
 
 
@@ -50,6 +52,14 @@ def test_what_is_away_may_be_back_later(error: Exception) -> None:
 )
 def test_what_is_wrong_with_data_or_code_stays_wrong(error: BaseException | None) -> None:
     assert not may_pass(error)
+
+
+def test_what_comes_out_of_the_definitions_file_is_the_user_s(tmp_path: Path) -> None:
+    text = b"def fetch():\n    raise ConnectionError('no answer')\n\nfetch()"
+    with pytest.raises(DefinitionsError) as raised:
+        load_text(tmp_path / "mill.py", text)
+    assert isinstance(raised.value.__cause__, ConnectionError)
+    assert not may_pass(raised.value.__cause__)
 
 
 def test_pauses_grow_up_to_a_bound_and_differ() -> None:

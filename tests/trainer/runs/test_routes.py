@@ -87,6 +87,13 @@ def test_a_run_is_logged_by_hand(http: FlaskClient) -> None:
     assert "has ended already" in problem(http, "PATCH", url, 409, json={"metrics": {"accuracy": 1}})
 
 
+def test_a_run_logged_by_hand_of_a_declared_model_is_judged_by_its_metric(http: FlaskClient) -> None:
+    url = http.post("/runs", json={"model": "user_target"}).headers["Location"]
+    http.patch(url, json={"metrics": {"f1": 0.8, "accuracy": 0.9}, "status": "succeeded"})
+    exported = pd.read_csv(io.BytesIO(http.get("/runs/export").data))
+    assert exported["score"].tolist() == [0.9]
+
+
 @pytest.mark.parametrize(
     "body, reason",
     [
