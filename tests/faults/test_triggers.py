@@ -67,7 +67,7 @@ def taken(queue: TrainingQueue) -> list[tuple[str, str]]:
     """Model and cause of the trainings that waited: they are over, as if a worker had been quick."""
     jobs = [job for job in queue.rq.get_jobs() if job is not None]
     for job in jobs:
-        queue.rq.remove(job.id)
+        job.delete()
     return [(job.kwargs["model"], job.kwargs["by"]) for job in jobs]
 
 
