@@ -59,7 +59,7 @@ from services.trainer.jobs.retry import ATTEMPTS, may_pass, pause
 from services.trainer.jobs.run_record import sentence
 from services.trainer.jobs.train_job import TrainJob
 from services.trainer.jobs.usage import Usage
-from services.trainer.jobs.view import attempt_of
+from services.trainer.jobs.view import FUNCTIONS, attempt_of
 from services.trainer.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,6 @@ ALIVE = 15
 """Seconds after which a worker that gives no sign counts as dead."""
 OLDEST_REDIS = (6, 2, 0)
 """Before it there is no BLMOVE, and RQ would pop jobs into nowhere."""
-PRELOADED = "services.trainer.exchange.job"
-"""Imported before the first fork with all that trains, so that each job starts with scikit-learn loaded."""
 
 
 class TrainWorker(Worker):
@@ -341,7 +339,8 @@ def main() -> None:
         settings = TrainerSettings.read()
         if settings.train_openmp_wait:  # read by OpenMP when it is loaded, so before scikit-learn is
             os.environ["OMP_WAIT_POLICY"] = settings.train_openmp_wait
-        importlib.import_module(PRELOADED)
+        for function in FUNCTIONS:  # so that each job starts in a process with all that it needs
+            importlib.import_module(function.rpartition(".")[0])
         load(settings.definitions)
         storage = Storage(settings.storage_url)
     except ModelmillError as error:
