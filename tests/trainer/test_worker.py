@@ -298,6 +298,7 @@ def test_openmp_waits_as_the_setting_says(queue: TrainingQueue, folder: Path) ->
 def test_rq_sees_the_same_queue(queue: TrainingQueue, redis_server: RedisServer, env: dict[str, str]) -> None:
     rq = str(Path(sys.executable).parent / "rq")
     command = [rq, "info", "--url", redis_server.url]
+    ended(queue, queue.enqueue("user_target"))  # the worker has started, and the queue is known
     said = subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
     assert "train" in said
     assert "1 workers, 1 queues" in said
