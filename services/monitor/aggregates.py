@@ -103,14 +103,16 @@ class Aggregates:
                 windows[slot].merge(stored)
             pipe.multi()
             pipe.hset(position, mapping=after.to_hash())
+            now = self.clock()
             for slot, window in windows.items():
                 key, index = _key(slot), keys.monitor_minutes(slot.model)
                 pipe.hset(key, mapping=window.to_hash())
-                pipe.expireat(key, slot.minute + self.retention)
+                # A length of time, not a moment: the monitor's clock alone says what is old, not Redis's as well.
+                pipe.expire(key, slot.minute + self.retention - now)
                 pipe.zadd(index, {_member(slot): int(slot.minute.timestamp())})
             for model in {slot.model for slot in windows}:
                 index = keys.monitor_minutes(model)
-                pipe.zremrangebyscore(index, "-inf", int((self.clock() - self.retention).timestamp()))
+                pipe.zremrangebyscore(index, "-inf", int((now - self.retention).timestamp()))
                 pipe.expire(index, self.retention)
             pipe.execute()
 
