@@ -90,7 +90,12 @@ def bar(what: str, quiet: bool, *amount: ProgressColumn) -> Iterator[Report | No
     if quiet:
         yield None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), *(amount or [MofNCompleteColumn()]), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        *(amount or [MofNCompleteColumn()]),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=errors, transient=True) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
@@ -106,7 +111,7 @@ def job(what: str, quiet: bool) -> Iterator[Callable[[str, Mapping[str, Any]], N
         yield lambda _kind, _content: None
         return
     columns = (
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
         TextColumn("{task.fields[rows]}"), TimeElapsedColumn(),
     )  # fmt: skip
     with Progress(*columns, console=errors, transient=True) as progress:

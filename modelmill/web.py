@@ -67,6 +67,8 @@ def create_app(
     for collector in collectors:
         shared.register(collector)
     app = Flask(f"services.{service}")
+    # A redirect to a tidier path would name something else: `//lead` is another key than `lead`.
+    app.url_map.merge_slashes = False
     _measure(app, service)
     _bound_bodies(app, settings.max_body_bytes)
     _handle_errors(app, settings)
@@ -260,7 +262,10 @@ def _handle_errors(app: Flask, settings: Settings) -> None:
     def http_error(error: HTTPException) -> Response:
         code = error.code or 500
         title = error.name
-        body = {"type": "about:blank", "title": title, "status": code, "detail": error.description or title}
+        detail = error.description or title
+        if request.routing_exception is error:
+            detail = f"there is no call {request.method} {request.path[:200]} here; GET /docs shows those there are"
+        body = {"type": "about:blank", "title": title, "status": code, "detail": detail}
         answer = reply(body, code, {name: text for name, text in error.get_headers() if name != "Content-Type"})
         answer.content_type = "application/problem+json"
         return answer

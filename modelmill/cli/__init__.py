@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import click
+from rich.markup import escape
 
 from modelmill import show
 from modelmill.cli import (
@@ -43,7 +44,7 @@ class Group(click.Group):
             return super().invoke(context)
         except ModelmillError as error:
             away = isinstance(error, Unavailable) or (isinstance(error, RequestFailed) and error.http_status == 503)
-            show.errors.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+            show.errors.print("[red]error:[/]", escape(str(error)), highlight=False, soft_wrap=True)
             sys.exit(EXIT_UNAVAILABLE if away else EXIT_FAILED)
 
 

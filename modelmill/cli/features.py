@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import click
+from rich.markup import escape
 from rich.progress import DownloadColumn
 
 from modelmill import definitions_file, show
@@ -28,9 +29,9 @@ def apply(file: Path | None, yes: bool, dry_run: bool, as_json: bool) -> None:
         for change in plan["changes"]:
             show.console.print(f"  {change}", highlight=False, markup=False)
         for warning in plan["warnings"]:
-            show.errors.print(f"[yellow]warning:[/] {warning}", highlight=False, soft_wrap=True)
+            show.errors.print("[yellow]warning:[/]", escape(warning), highlight=False, soft_wrap=True)
         for refusal in plan["refusals"]:
-            show.errors.print(f"[red]refused:[/] {refusal}", highlight=False)
+            show.errors.print("[red]refused:[/]", escape(refusal), highlight=False)
         if not plan["changes"]:
             show.console.print("Nothing to register.")
     if plan["refusals"]:
@@ -116,7 +117,7 @@ def statistics(source: str, column: str | None, start: str | None, end: str | No
 @json_option
 def features(entity: str | None, key: str | None, detail: bool, as_json: bool) -> None:
     """List all features, or show those stored of one ENTITY by its KEY."""
-    if entity and key:
+    if entity is not None and key is not None:
         found = terminal.client().entity(entity, key, detail=detail)
         if as_json:
             show.as_json(found)

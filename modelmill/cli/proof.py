@@ -73,14 +73,15 @@ def audit(model: str, since: str, as_json: bool) -> None:
 @click.command()
 @click.argument("entity")
 @click.argument("key")
+@click.option("--by", default=terminal.user, help="Who erases it; default: you. Must not name the key either.")
 @click.option("--reason", default="", help="Kept in the receipt; must not name the key.")
 @click.option("--yes", is_flag=True, help="Erase without asking.")
 @json_option
-def forget(entity: str, key: str, reason: str, yes: bool, as_json: bool) -> None:
+def forget(entity: str, key: str, by: str, reason: str, yes: bool, as_json: bool) -> None:
     """Erase all that is stored of the ENTITY with KEY, for ever, and show the receipt."""
     if not yes and not as_json:
-        click.confirm(f"Erase {entity} {key} from history, online store, quarantine and predictions?", abort=True)
-    receipt = terminal.client().forget(entity, key, by=terminal.user(), reason=reason)
+        click.confirm(f"Erase {entity} {key!r} from history, online store, quarantine and predictions?", abort=True)
+    receipt = terminal.client().forget(entity, key, by=by, reason=reason)
     show.as_json(receipt) if as_json else show.facts(receipt)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from modelmill.client.transport import Json, Transport
+from modelmill.client.transport import Json, Transport, url_of
 
 
 class AliasCalls(Transport):
@@ -43,7 +43,7 @@ class AliasCalls(Transport):
     ) -> Json:
         """Let the champion, or another alias, be the version that it was before, or `to`, an earlier one."""
         body = {"alias": alias, "by": by, "reason": reason, "force": force} | _given(to=to, expected=expected)
-        return self._call("POST", f"{self.settings.trainer_url}/models/{model}/rollback", json=body)
+        return self._call("POST", url_of(self.settings.trainer_url, "models", model, "rollback"), json=body)
 
     def delete_alias(
         self, model: str, alias: str, *, by: str = "", reason: str = "", expected: int | None = None
@@ -55,7 +55,9 @@ class AliasCalls(Transport):
     def history(self, model: str, alias: str | None = None, limit: int = 50) -> list[Json]:
         """The newest moves of every alias of a model, or of one, newest first."""
         params = {"limit": limit} | _given(alias=alias)
-        return list(self._call("GET", f"{self.settings.trainer_url}/models/{model}/history", params=params)["history"])
+        return list(
+            self._call("GET", url_of(self.settings.trainer_url, "models", model, "history"), params=params)["history"]
+        )
 
     def tag(self, of: str, tags: Mapping[str, str | None]) -> Json:
         """Tag a version, `MODEL@VERSION`, or a run; None takes a tag away."""
@@ -68,15 +70,15 @@ class AliasCalls(Transport):
     def prune(self, model: str, *, dry_run: bool = False, by: str = "") -> Json:
         """Remove packages and run files of old versions of a model, or with `dry_run` only say of which."""
         return self._call(
-            "POST", f"{self.settings.trainer_url}/models/{model}/prune", json={"dry_run": dry_run, "by": by}
+            "POST", url_of(self.settings.trainer_url, "models", model, "prune"), json={"dry_run": dry_run, "by": by}
         )
 
     def _alias(self, model: str, alias: str) -> str:
-        return f"{self.settings.trainer_url}/models/{model}/aliases/{alias}"
+        return url_of(self.settings.trainer_url, "models", model, "aliases", alias)
 
     def _remarked(self, of: str) -> str:
         model, at, version = of.partition("@")
-        return f"{self.settings.trainer_url}/" + (f"models/{model}/versions/{version}" if at else f"runs/{of}")
+        return url_of(self.settings.trainer_url, *(("models", model, "versions", version) if at else ("runs", of)))
 
 
 def _given(**fields: str | int | None) -> Json:

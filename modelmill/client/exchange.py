@@ -15,7 +15,7 @@ import orjson
 
 from modelmill.client import mlflow_export, mlflow_folder
 from modelmill.client.mlflow_folder import SAVE_AS_SKOPS, MlflowModel
-from modelmill.client.transport import LONG, Json, Transport
+from modelmill.client.transport import LONG, Json, Transport, url_of
 from modelmill.errors import InvalidRequest, PackageError
 from modelmill.offers import Offer
 from modelmill.package import ESTIMATOR, GRAPH, MANIFEST, Manifest
@@ -67,7 +67,7 @@ class ExchangeCalls(Transport):
             with offered.path.open("rb") as file:
                 return self._call(
                     "POST",
-                    f"{self.settings.trainer_url}/models/{model}/versions",
+                    url_of(self.settings.trainer_url, "models", model, "versions"),
                     data=form | {"promote": str(promote).lower()},
                     files={"model": (offered.path.name, file, "application/octet-stream")},
                     timeout=LONG,
@@ -86,7 +86,7 @@ class ExchangeCalls(Transport):
         target = Path(to)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise InvalidRequest(f"{str(target)!r} holds something already; name a new folder")
-        url = f"{self.settings.trainer_url}/models/{model}/versions/{version}/package"
+        url = url_of(self.settings.trainer_url, "models", model, "versions", version, "package")
         about = self._call("GET", url, timeout=LONG)
         text = self._send("GET", f"{url}/{MANIFEST}", timeout=LONG).content
         try:
@@ -100,7 +100,7 @@ class ExchangeCalls(Transport):
             if hashlib.sha256(files[name]).hexdigest() != manifest.files[name]:
                 raise PackageError(f"{name} from {url} differs from its SHA-256 in {MANIFEST}")
         if format == "mlflow":
-            packages = self._call("GET", f"{self.settings.trainer_url}/runs/{about['run']}")["packages"]
+            packages = self._call("GET", url_of(self.settings.trainer_url, "runs", about["run"]))["packages"]
             files = mlflow_export.folder(manifest, files, about, packages)
         _write(target, files)
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}

@@ -6,13 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import orjson
 
 from modelmill.client import contents
 from modelmill.client.contents import CONTENT_TYPES
-from modelmill.client.transport import LONG, Json, Progress, Transport
+from modelmill.client.transport import LONG, Json, Progress, Transport, url_of
 from modelmill.errors import Conflict, InvalidRequest, Unavailable
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ class FeatureCalls(Transport):
             kind, body = CONTENT_TYPES[".parquet"], data.to_parquet(index=False)
         return self._call(
             "POST",
-            f"{self.settings.feature_url}/sources/{source}/rows",
+            url_of(self.settings.feature_url, "sources", source, "rows"),
             params={"on_error": on_error},
             headers={"Content-Type": kind, "Content-Length": str(len(body))}
             | ({"Idempotency-Key": idempotency_key} if idempotency_key else {}),
@@ -88,7 +87,7 @@ class FeatureCalls(Transport):
     def rejected(self, source: str, *, count: int = 100, since: str | None = None) -> Json:
         """The newest rows of a source that were rejected while others were kept, and how many there were ever."""
         params = {"count": str(count)} | ({"since": since} if since else {})
-        return self._call("GET", f"{self.settings.feature_url}/sources/{source}/rejected", params=params)
+        return self._call("GET", url_of(self.settings.feature_url, "sources", source, "rejected"), params=params)
 
     def statistics(
         self, source: str, *, column: str | None = None, start: str | None = None, end: str | None = None
@@ -96,7 +95,7 @@ class FeatureCalls(Transport):
         """Statistics of a source's columns, by day and merged, of the event days with start <= day < end."""
         params = {name: text for name, text in (("column", column), ("start", start), ("end", end)) if text}
         return self._call(
-            "GET", f"{self.settings.feature_url}/sources/{source}/statistics", params=params, timeout=LONG
+            "GET", url_of(self.settings.feature_url, "sources", source, "statistics"), params=params, timeout=LONG
         )
 
     def features(self) -> list[Json]:
@@ -105,13 +104,13 @@ class FeatureCalls(Transport):
 
     def entity(self, entity: str, key: str, *, detail: bool = False) -> Json:
         """The stored features of one entity; with `detail` each with its status, age, times and source."""
-        params = {"detail": "true"} if detail else {}
-        return self._call("GET", f"{self.settings.feature_url}/entities/{entity}/{quote(key, safe='')}", params=params)
+        params = {"key": key} | ({"detail": "true"} if detail else {})
+        return self._call("GET", url_of(self.settings.feature_url, "entities", entity), params=params)
 
     def explain(self, entity: str, key: str, *, at: str | None = None, as_of: str = "event") -> Json:
         """Why each feature of an entity is what it is: online now, or at a time by when rows were about or `known`."""
-        params = {"as_of": as_of} | ({"at": at} if at else {})
-        url = f"{self.settings.feature_url}/entities/{entity}/{quote(key, safe='')}/explain"
+        params = {"key": key, "as_of": as_of} | ({"at": at} if at else {})
+        url = url_of(self.settings.feature_url, "entities", entity, "explain")
         return self._call("GET", url, params=params, timeout=LONG)
 
     def audit(self, model: str, since: str = "1h") -> Json:
@@ -121,8 +120,8 @@ class FeatureCalls(Transport):
 
     def forget(self, entity: str, key: str, *, by: str = "", reason: str = "") -> Json:
         """Erase all that is stored of an entity, and return the receipt."""
-        url = f"{self.settings.feature_url}/entities/{entity}/{quote(key, safe='')}"
-        return self._call("DELETE", url, params={"by": by, "reason": reason}, timeout=LONG)
+        url = url_of(self.settings.feature_url, "entities", entity)
+        return self._call("DELETE", url, params={"key": key, "by": by, "reason": reason}, timeout=LONG)
 
     def rebuild(self, entity: str | None = None, *, seconds: float = LONG, progress: Progress | None = None) -> Json:
         """Restore the online store, of one entity or all, from history, and return when that is done.

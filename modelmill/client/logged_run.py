@@ -24,7 +24,7 @@ from threading import Thread
 from types import TracebackType
 from typing import Any, Self
 
-from modelmill.client.transport import Json
+from modelmill.client.transport import Json, url_of
 from modelmill.errors import Conflict, InvalidRequest, ModelmillError, RequestFailed
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ class LoggedRun:
     def _change(self, change: Json) -> None:
         if not self.id:
             raise Conflict("the run has not begun; use `with client.run(...) as run:` or run.start()")
-        self._call("PATCH", f"{self._url}/{self.id}", json=change)
+        self._call("PATCH", url_of(self._url, self.id), json=change)
 
     def _renew(self, pause: float) -> None:
         while not self._ended.wait(pause):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modelmill.client.transport import Json, Transport
+from modelmill.client.transport import Json, Transport, url_of
 
 
 class ModelCalls(Transport):
@@ -13,11 +13,11 @@ class ModelCalls(Transport):
     ) -> str:
         """The card of a model as one HTML page: of what `alias` names, of a version, or of a run."""
         if run is not None:
-            path = f"runs/{run}"
+            path: tuple[str | int, ...] = ("runs", run)
         else:
-            path = f"models/{model}" if version is None else f"models/{model}/versions/{version}"
+            path = ("models", model) if version is None else ("models", model, "versions", version)
         params = {"alias": alias} if run is None and version is None else {}
-        return self._send("GET", f"{self.settings.trainer_url}/{path}/card", params=params).text
+        return self._send("GET", url_of(self.settings.trainer_url, *path, "card"), params=params).text
 
     def models(self) -> list[Json]:
         """Every declared or trained model with its aliases and newest version."""
@@ -25,8 +25,8 @@ class ModelCalls(Transport):
 
     def model(self, name: str) -> Json:
         """A model with its versions, aliases and their history."""
-        return self._call("GET", f"{self.settings.trainer_url}/models/{name}")
+        return self._call("GET", url_of(self.settings.trainer_url, "models", name))
 
     def version(self, model: str, version: int) -> Json:
         """A version with its metrics, gates, tags and notes."""
-        return self._call("GET", f"{self.settings.trainer_url}/models/{model}/versions/{version}")
+        return self._call("GET", url_of(self.settings.trainer_url, "models", model, "versions", version))

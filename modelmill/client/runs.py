@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from modelmill.client.logged_run import LoggedRun
-from modelmill.client.transport import LONG, Json, Transport
+from modelmill.client.transport import LONG, Json, Transport, url_of
 from modelmill.errors import InvalidRequest
 
 FORMATS = {".csv": "csv", ".parquet": "parquet"}
@@ -37,11 +37,11 @@ class RunCalls(Transport):
 
     def get_run(self, run_id: str) -> Json:
         """A run with all its metadata."""
-        return self._call("GET", f"{self._runs_url}/{run_id}")
+        return self._call("GET", url_of(self._runs_url, run_id))
 
     def evaluation(self, run_id: str) -> Json:
         """How good a run's model is on its held-out rows: metrics, 95 % intervals, segments."""
-        return self._call("GET", f"{self._runs_url}/{run_id}/evaluation")
+        return self._call("GET", url_of(self._runs_url, run_id, "evaluation"))
 
     def compare_runs(self, *run_ids: str) -> Json:
         """Runs side by side: of each section its lines, with the runs' values and whether they differ."""

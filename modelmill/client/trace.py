@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
 from modelmill.client.training import TrainingCalls
-from modelmill.client.transport import Json
+from modelmill.client.transport import Json, url_of
 from modelmill.errors import Conflict
 
 
@@ -18,7 +16,7 @@ class TraceCalls(TrainingCalls):
         Raises:
             Conflict: where the job did not finish, saying why.
         """
-        url = f"{self.settings.trainer_url}/runs/{run_id}/reproduce"
+        url = url_of(self.settings.trainer_url, "runs", run_id, "reproduce")
         job = self._call("POST", url, json={"by": by} if by else {})
         return self.reproduction(run_id, self.wait(job["job"])) if wait else job
 
@@ -34,12 +32,14 @@ class TraceCalls(TrainingCalls):
 
     def reproductions(self, run_id: str) -> list[Json]:
         """The reports of all repetitions of a run, newest first."""
-        return list(self._call("GET", f"{self.settings.trainer_url}/runs/{run_id}/reproductions")["reproductions"])
+        return list(
+            self._call("GET", url_of(self.settings.trainer_url, "runs", run_id, "reproductions"))["reproductions"]
+        )
 
     def lineage(self, of: str) -> Json:
         """Where a prediction (by its id), a version (`user_target@7`) or a run comes from."""
-        return self._call("GET", f"{self.settings.trainer_url}/lineage/{quote(of, safe='@')}")
+        return self._call("GET", url_of(self.settings.trainer_url, "lineage", of))
 
     def source_lineage(self, source: str) -> Json:
         """What was made of a source: features, models, runs, versions."""
-        return self._call("GET", f"{self.settings.trainer_url}/lineage/sources/{quote(source)}")
+        return self._call("GET", url_of(self.settings.trainer_url, "lineage", "sources", source))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import orjson
 
-from modelmill.client.transport import Json, Transport
+from modelmill.client.transport import Json, Transport, url_of
 from modelmill.errors import Unavailable
 
 ENDED = ("finished", "failed", "cancelled")
@@ -39,12 +39,12 @@ class TrainingCalls(Transport):
         """
         asked = {"start": start, "end": end, "by": by, "priority": priority}
         body = {name: text for name, text in asked.items() if text}
-        job = self._call("POST", f"{self.settings.trainer_url}/models/{model}/train", json=body)
+        job = self._call("POST", url_of(self.settings.trainer_url, "models", model, "train"), json=body)
         return self.wait(job["job"]) if wait else job
 
     def job(self, job_id: str) -> Json:
         """A job's status, stage, progress and run."""
-        return self._call("GET", f"{self.settings.trainer_url}/jobs/{job_id}")
+        return self._call("GET", url_of(self.settings.trainer_url, "jobs", job_id))
 
     def jobs(self) -> list[Json]:
         """Waiting, running and recently ended jobs."""
@@ -53,18 +53,18 @@ class TrainingCalls(Transport):
     def cancel(self, job_id: str, *, by: str = "") -> Json:
         """Cancel a waiting job or stop a running one."""
         params = {"by": by} if by else {}
-        return self._call("DELETE", f"{self.settings.trainer_url}/jobs/{job_id}", params=params)
+        return self._call("DELETE", url_of(self.settings.trainer_url, "jobs", job_id), params=params)
 
     def run_log(self, run_id: str) -> str:
         """What a run has logged and printed so far."""
-        return self._send("GET", f"{self.settings.trainer_url}/runs/{run_id}/log").text
+        return self._send("GET", url_of(self.settings.trainer_url, "runs", run_id, "log")).text
 
     def job_events(self, job_id: str) -> Iterator[tuple[str, Json]]:
         """What a job has done and does, as it comes: `state`, `stage`, `log`, `again`, and `end`, which is the last.
 
         A connection that ends or is lost is made again, and goes on where it was.
         """
-        url = f"{self.settings.trainer_url}/jobs/{job_id}/events"
+        url = url_of(self.settings.trainer_url, "jobs", job_id, "events")
         position, kind, heard = "", "", False
         while kind != "end":
             headers = {"Last-Event-ID": position} if position else {}

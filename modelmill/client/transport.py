@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
-from modelmill.errors import RequestFailed, Unavailable
+from modelmill.errors import InvalidRequest, RequestFailed, Unavailable
 from modelmill.settings import Settings
 
 LONG = 600.0
@@ -22,8 +23,8 @@ Progress = Callable[[int, int], None]
 class Transport:
     """Sends to the services at the addresses in `settings` (default: from the environment).
 
-    Every method raises `RequestFailed` where the service answers with an error, and `Unavailable` where it does not
-    answer within `timeout` seconds.
+    Every method raises `RequestFailed` where the service answers with an error, `Unavailable` where it does not answer
+    within `timeout` seconds, and `InvalidRequest` for text that cannot be sent.
     """
 
     def __init__(self, settings: Settings | None = None, *, timeout: float = 10.0) -> None:
@@ -37,7 +38,11 @@ class Transport:
         self.http.close()
 
     def _call(self, method: str, url: str, **request: Any) -> Json:
-        answer: Json = self._send(method, url, **request).json()
+        response = self._send(method, url, **request)
+        try:
+            answer: Json = response.json()
+        except ValueError:
+            raise _failure(response) from None
         return answer
 
     def _send(self, method: str, url: str, **request: Any) -> httpx.Response:
@@ -45,7 +50,9 @@ class Transport:
             response = self.http.request(method, url, **request)
         except httpx.TransportError as error:
             raise _unanswered(url, error) from None
-        if response.is_error:
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise InvalidRequest(f"this cannot be sent: {error}") from None
+        if not response.is_success:  # a redirect is none of our services' answers
             raise _failure(response)
         return response
 
@@ -54,12 +61,18 @@ class Transport:
         """An answer that is read as it comes; it may fail as long as it is read."""
         try:
             with self.http.stream(method, url, **request) as response:
-                if response.is_error:
+                if not response.is_success:
                     response.read()
                     raise _failure(response)
                 yield response
         except httpx.TransportError as error:
             raise _unanswered(url, error) from None
+
+
+def url_of(base: str, *path: str | int) -> str:
+    """The URL of a path of segments: none of them can reach out of its place, whatever is in it."""
+    segments = (quote(str(one), safe="@") for one in path)
+    return "/".join([base, *(one.replace(".", "%2E") if one in (".", "..") else one for one in segments)])
 
 
 def _unanswered(url: str, error: httpx.TransportError) -> Unavailable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modelmill.client.transport import Json, Transport
+from modelmill.client.transport import Json, Transport, url_of
 
 
 class TrialCalls(Transport):
@@ -10,4 +10,4 @@ class TrialCalls(Transport):
 
     def trials(self, run_id: str) -> Json:
         """The trials of a run's search, as `runs`, and how many have ended and failed."""
-        return self._call("GET", f"{self.settings.trainer_url}/runs/{run_id}/trials")
+        return self._call("GET", url_of(self.settings.trainer_url, "runs", run_id, "trials"))

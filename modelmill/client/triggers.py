@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime
 
-from modelmill.client.transport import Json, Progress, Transport
+from modelmill.client.transport import Json, Progress, Transport, url_of
 from modelmill.errors import Unavailable
 
 
@@ -60,4 +60,4 @@ class TriggerCalls(Transport):
         return state
 
     def _backfill(self, model: str) -> str:
-        return f"{self.settings.trainer_url}/models/{model}/backfill"
+        return url_of(self.settings.trainer_url, "models", model, "backfill")

@@ -6,6 +6,7 @@ from flask import Flask
 
 from modelmill.settings import Settings
 from modelmill.web import create_app, redis_answers
+from services.feature.arguments import KeyInPath
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.definitions.routes import add_definitions_routes
 from services.feature.intake.routes import add_intake_routes
@@ -19,6 +20,7 @@ def feature_app(catalogue: Catalogue, settings: Settings, statistics_files: Stat
     """The routes of the feature service."""
     files = statistics_files or StatisticsFiles(catalogue.storage)
     app = create_app("feature", settings, {"redis": redis_answers(catalogue.redis)})
+    app.url_map.converters["key"] = KeyInPath
     add_intake_routes(app, catalogue)
     add_store_routes(app, catalogue, files)
     add_definitions_routes(app, catalogue, files)

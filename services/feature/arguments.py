@@ -5,10 +5,45 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qsl
+
+from flask import request
+from werkzeug.routing import BaseConverter
 
 from modelmill.errors import InvalidRequest
 
 FLAGS = {"true": True, "1": True, "false": False, "0": False}
+
+
+class KeyInPath(BaseConverter):
+    """All of a path from here on, with any slashes: a join key, percent-encoded."""
+
+    regex = ".+"
+    part_isolating = False
+
+
+def entity_key(in_path: str | None, *others: str) -> str:
+    """The join key that the request is about: what stands in its path, otherwise the query parameter `key`.
+
+    Raises:
+        InvalidRequest: where there is none, more than one, one that is not UTF-8 (which would be read as another one),
+            or a query parameter that is neither `key` nor one of `others`, such as what follows on a bare `&` in a key.
+    """
+    # Latin-1 keeps each byte, so that what is no UTF-8 is seen below.
+    query = parse_qsl(request.query_string.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+    names = ["key", *others]
+    if strange := [name for name, _ in query if name not in names]:
+        raise InvalidRequest(f"query parameter {strange[0][:80]!r} is not taken here; expected {', '.join(names)}")
+    given = [text for name, text in query if name == "key"]
+    if in_path is not None:
+        given.append(request.environ["PATH_INFO"])
+    if len(given) != 1 or not given[0]:
+        raise InvalidRequest(f"the request names {len(given)} keys; expected one, such as ?key=42", keys=len(given))
+    try:
+        text = given[0].encode("latin-1").decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"the key is not UTF-8, percent-encoded: {error}") from None
+    return text if in_path is None else in_path
 
 
 def flag(body: Mapping[str, Any], name: str) -> bool:

@@ -249,3 +249,21 @@ def test_a_body_in_chunks_over_the_limit_is_a_413(size: int, route: str, echo: S
 def test_a_body_that_is_too_large_is_answered_and_not_just_cut_off(size: int, route: str, echo: Server) -> None:
     answer = httpx.post(f"{echo.url}/{route}", content=bytes(size))
     assert (answer.status_code, answer.json()["got"]) == (413, size)
+
+
+def test_a_path_is_never_redirected_to_a_tidier_one(app: Flask) -> None:
+    @app.get("/things/<path:name>")
+    def thing(name: str) -> Response:
+        return reply(name)
+
+    for path in ("/things//a", "//things/a/", "/things/a//b", "/things"):
+        assert app.test_client().get(path).status_code in (200, 404)
+    assert app.test_client().get("/things/a//b").get_json() == "a//b"
+
+
+def test_a_call_that_is_not_there_is_told_with_where_they_are_listed(http: FlaskClient) -> None:
+    assert (
+        http.delete("/body").get_json()["detail"]
+        == "there is no call DELETE /body here; GET /docs shows those there are"
+    )
+    assert (http.delete("/body").status_code, http.get("/bodies").status_code) == (405, 404)

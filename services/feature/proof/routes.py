@@ -11,7 +11,7 @@ from flask import Flask, Response, request
 from modelmill import durations
 from modelmill.errors import InvalidRequest
 from modelmill.web import json_object, reply
-from services.feature.arguments import moment
+from services.feature.arguments import entity_key, moment
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.proof.audit import audit
 from services.feature.proof.explain import explain
@@ -25,25 +25,31 @@ def add_proof_routes(app: Flask, catalogue: Catalogue, files: StatisticsFiles) -
     """Add them to the feature service."""
     redis, storage = catalogue.redis, catalogue.storage
 
-    @app.get("/entities/<entity>/<path:key>/explain")
-    def explain_entity(entity: str, key: str) -> Response:
+    @app.get("/entities/<entity>/explain")
+    @app.get("/entities/<entity>/<key:key>/explain")
+    def explain_entity(entity: str, key: str | None = None) -> Response:
         """Why each feature of an entity is what it is: value, status, reason, source row, times, file and version.
 
         As the online store has it now, with whether that equals the history; or `?at=2013-01-31T12:00:00Z` as a
-        training frame would see it at that time, `&as_of=known` hiding what had not been ingested by then.
+        training frame would see it at that time, `&as_of=known` hiding what had not been ingested by then. The key
+        stands in `?key=` or in the path.
         """
+        key = entity_key(key, "at", "as_of")
         as_of = as_of_mode(request.args.get("as_of", "event"))
         return reply(
             asdict(explain(redis, storage, catalogue.definitions, entity, key, moment(request.args, "at"), as_of))
         )
 
-    @app.delete("/entities/<entity>/<path:key>")
-    def forget_entity(entity: str, key: str) -> Response:
+    @app.delete("/entities/<entity>")
+    @app.delete("/entities/<entity>/<key:key>")
+    def forget_entity(entity: str, key: str | None = None) -> Response:
         """Erase all that is stored of an entity: online, history, tiles, quarantine, predictions; answers the receipt.
 
         `?by=` and `?reason=` are kept in the receipt, which holds of the key only its SHA-256. Asked again it goes on
-        where it was killed, or answers the former receipt. 409 while ingests that began before have not ended.
+        where it was killed, or answers the former receipt. 409 while ingests that began before have not ended. The key
+        stands in `?key=` or in the path.
         """
+        key = entity_key(key, "by", "reason")
         by, reason = request.args.get("by", ""), request.args.get("reason", "")
         return reply(asdict(forget(catalogue, files, entity, key, by=by, reason=reason)))
 

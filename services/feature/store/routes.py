@@ -12,7 +12,7 @@ from modelmill.column_statistics import ColumnStatistics
 from modelmill.errors import InvalidRequest, MissingEntity, TooLarge, UnknownName
 from modelmill.sketch import RELATIVE_ERROR
 from modelmill.web import json_object, reply
-from services.feature.arguments import flag, query_flag
+from services.feature.arguments import entity_key, flag, query_flag
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.store import online
 from services.feature.store.details import details
@@ -52,13 +52,16 @@ def add_store_routes(app: Flask, catalogue: Catalogue, files: StatisticsFiles) -
         }
         return reply({"source": source, "relative_error": RELATIVE_ERROR, "columns": columns})
 
-    @app.get("/entities/<entity>/<path:key>")
-    def entity(entity: str, key: str) -> Response:
+    @app.get("/entities/<entity>")
+    @app.get("/entities/<entity>/<key:key>")
+    def entity(entity: str, key: str | None = None) -> Response:
         """The stored features of one entity, with event and ingest time of each source's row; expired ones are null.
 
+        Of `?key=42`, whatever the key; it may also stand in the path, which proxies and some clients alter where it has
+        slashes or is made of dots, and which has another meaning where it is `explain` or ends in `/explain`.
         `?detail=true` tells of each value its status (present, missing, expired, failed), age, times and source.
         """
-        detail = query_flag(request.args, "detail")
+        key, detail = entity_key(key, "detail"), query_flag(request.args, "detail")
         found = _entities(catalogue, entity, [key], detail)[0]
         if found is None:
             raise MissingEntity(entity, key)
