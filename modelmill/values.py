@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -24,32 +25,65 @@ READ: dict[str, Callable[[str], Any]] = {
 }
 """Column type to what reads its text, as Redis holds it."""
 TYPES: dict[str, Any] = {"float": float | int, "int": int, "bool": bool, "str": str}
+PLAIN = frozenset({float, int, bool, str, type(None)})
+SHOWN = 80
+"""Characters of a value that are shown."""
 ERROR_LENGTH = 200
 """Characters of an error that are kept."""
 
 
 def checked(value: Any, column: Column) -> Any:
-    """`value` as what the feature declares.
+    """`value`, which may be a scalar of NumPy, pandas or Arrow, as what the feature declares.
+
+    None, NaN, pandas's NA and NaT and Arrow's null are a missing value.
 
     Raises:
         TypeError, ValueError: where it is something else.
     """
-    if hasattr(value, "item"):  # a NumPy scalar
-        value = value.item()
+    if type(value) not in PLAIN:
+        value = _plain(value)
+    dtype = column.dtype
     if value is None or (isinstance(value, float) and math.isnan(value)):
         if column.nullable:
             return None
-        raise ValueError(f"returned {value}; expected {column.dtype} (declare dtype={column.dtype} | None to allow it)")
-    dtype = column.dtype
+        raise ValueError(f"returned {value}; expected {dtype} (declare dtype={dtype} | None to allow it)")
+    if isinstance(value, float) and math.isinf(value):
+        raise ValueError(f"returned {value}; expected {EXPECTED[dtype]}")
     if not isinstance(value, TYPES[dtype]) or (dtype != "bool" and isinstance(value, bool)):
-        raise TypeError(f"returned {value!r}; expected {dtype}")
+        raise TypeError(f"returned {value!r:.{SHOWN}}; expected {dtype}")
     if dtype == "str":
         value.encode()  # raises for a lone surrogate, which is no text
-    elif (dtype == "float" and math.isinf(value := float(value))) or (dtype == "int" and abs(value) >= INT_LIMIT):
+    elif dtype == "float":
+        return float(value)
+    elif dtype == "int" and abs(value) >= INT_LIMIT:
         raise ValueError(f"returned {value}; expected {EXPECTED[dtype]}")
     return value
 
 
-def sentence(error: Exception) -> str:
+def _plain(value: Any) -> Any:
+    """A scalar of NumPy, pandas or Arrow as Python has it; anything else as it is."""
+    if type(value).__name__ in ("NAType", "NaTType"):  # pandas, which is not imported here, has one of each
+        return None
+    if hasattr(value, "as_py"):
+        return value.as_py()
+    return value.item() if hasattr(value, "item") else value
+
+
+def sentence(error: BaseException) -> str:
     """What a function raised, short enough to be kept with a row."""
-    return f"{type(error).__name__}: {error}"[:ERROR_LENGTH].encode(errors="replace").decode()
+    kind = type(error).__name__
+    try:
+        text = f"{kind}: {error}".removesuffix(": ")
+    except BaseException as other:  # the text of an error is the user's code, too
+        text = f"{kind}, whose text cannot be had: it raises {type(other).__name__}"
+    return text[:ERROR_LENGTH].encode(errors="replace").decode()
+
+
+def let_stop(error: BaseException) -> None:
+    """Raise `error`, which the user's code seems to have raised, if it is a person's Ctrl-C.
+
+    A function of the user's may raise anything, `SystemExit` too, and none of it is to end more than the value that it
+    was asked for. Python raises Ctrl-C wherever the main thread is; requests are answered in other threads.
+    """
+    if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+        raise error

@@ -166,7 +166,9 @@ class FeatureCalls(Transport):
         """
         import io
 
-        import pandas as pd
+        import pyarrow.parquet as pq
+
+        from modelmill.tables import to_pandas
 
         request: dict[str, Any]
         if spine is None:
@@ -183,7 +185,7 @@ class FeatureCalls(Transport):
             params = {name: value for name, value in query.items() if value}
             request = {"params": params, "headers": {"Content-Type": kind}, "content": content}
         response = self._send("POST", f"{self.settings.feature_url}/training-frames", timeout=LONG, **request)
-        return pd.read_parquet(io.BytesIO(response.content))
+        return to_pandas(pq.read_table(io.BytesIO(response.content)))
 
 
 def _spine(data: str | Path | pd.DataFrame) -> tuple[str, bytes]:

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from modelmill import durations, expiry, keys
 from modelmill.errors import CorruptFeature, InvalidRequest, MissingEntity
-from modelmill.values import sentence
+from modelmill.values import SHOWN, let_stop, sentence
 from services.predictor.instances import EXPECTED, Instance
 from services.predictor.online import OnlineStore, Stored
 from services.predictor.signature import (
@@ -140,10 +140,11 @@ def _compute(computed: ComputedInput, values: Sequence[Value]) -> Value:
     try:
         value: Value = feature.compute(needs)
         return value
-    except Exception as error:  # the user's code may raise anything
+    except BaseException as error:
+        let_stop(error)
         if feature.column.nullable:
             return None
-        shown = ", ".join(f"{name}={value!r:.80}" for name, value in needs.items())
+        shown = ", ".join(f"{name}={value!r:.{SHOWN}}" for name, value in needs.items())
         raise InvalidRequest(
             f"{feature.kind} {feature.name!r} failed on {shown}: {sentence(error)}."
             f" Give other values, or that of {feature.name!r}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -202,7 +203,7 @@ def ratio(row: dict[str, float]) -> float:
     return row["clicks"] / row["user.feature_1"] + row["hour"]
 
 
-def computing(*, nullable: bool = False) -> Signature:
+def computing(function: Callable[[dict[str, float]], float] = ratio, *, nullable: bool = False) -> Signature:
     needs = {"clicks": "clicks", "user.feature_1": "user.feature_1", "hour": "hour"}
     auxiliary = replace(USER_INPUTS[0], name="user.feature_1")
     inputs = [
@@ -210,8 +211,8 @@ def computing(*, nullable: bool = False) -> Signature:
         USER_INPUTS[2],
         Input("hour", "int", False),
     ]
-    function = RequestFeature(ratio, Column("ratio", "float", nullable), list(needs), About())
-    return Signature.of(manifest(inputs=inputs, auxiliary=[auxiliary]), {"ratio": function})
+    feature = RequestFeature(function, Column("ratio", "float", nullable), list(needs), About())
+    return Signature.of(manifest(inputs=inputs, auxiliary=[auxiliary]), {"ratio": feature})
 
 
 def test_an_input_is_computed_from_what_is_stored_and_given_and_what_only_it_needs_is_not_fed(
@@ -266,3 +267,12 @@ def test_a_function_that_fails_is_named_with_its_values_and_its_error(fake_redis
 def test_a_function_that_fails_gives_a_missing_value_where_the_model_takes_one(fake_redis: Redis) -> None:
     put_complete_user(fake_redis, "u1", feature_1=0.0)
     assert rows(fake_redis, {"user_id": "u1", "hour": 7}, signature=computing(nullable=True))[0].values == [None, 3, 7]
+
+
+def test_a_function_that_would_end_the_process_is_named_as_any_other(fake_redis: Redis) -> None:
+    def ratio(row: dict[str, float]) -> float:
+        raise SystemExit(3)
+
+    put_complete_user(fake_redis, "u1")
+    with pytest.raises(InvalidRequest, match=r"request feature 'ratio' failed on clicks=3, .*: SystemExit: 3\. Give"):
+        rows(fake_redis, {"user_id": "u1", "hour": 7}, signature=computing(ratio))

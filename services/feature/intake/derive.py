@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill.columns import Column
 from modelmill.declarations import Feature
-from modelmill.values import checked, sentence
+from modelmill.tables import to_pandas
+from modelmill.values import SHOWN, checked, let_stop, sentence
 from services.feature.intake.validate import ARROW
 
 FAILED = "_failed"
 """History column: the fields of features that failed on the row with their errors, as JSON, or null."""
 
+NO_COLUMNS = (str, bytes, Mapping, Set)
+"""What can be iterated over, and is still no column of values."""
 Values = list[Any]
 Errors = dict[int, str]
 """Position of a row to why a feature failed on it."""
@@ -60,41 +63,105 @@ def derive(table: pa.Table, fields: Mapping[str, Feature]) -> Derived:
 
 
 def _each(rows: Sequence[Mapping[str, Any]], feature: Feature) -> tuple[Values, Errors]:
-    return _collect(len(rows), lambda i: feature.function(dict(rows[i])), feature.column)
+    values: Values = []
+    errors: Errors = {}
+    for position, row in enumerate(rows):
+        try:
+            values.append(checked(feature.function(dict(row)), feature.column))
+        except BaseException as error:
+            let_stop(error)
+            values.append(None)
+            errors[position] = sentence(error)
+    return values, errors
 
 
 def _batch(table: pa.Table, feature: Feature) -> tuple[Values, Errors]:
-    """All rows at once; where that fails one by one, so that the rows that can be computed are."""
-    try:
-        found = call_batch(feature, table)
-    except Exception:  # the user's code may raise anything
-        return _collect(table.num_rows, lambda i: call_batch(feature, table.slice(i, 1))[0], feature.column)
-    return _collect(table.num_rows, found.__getitem__, feature.column)
+    """Many rows at once, but each with the value that it gets alone.
+
+    Rows that lack the same columns of whole numbers and truth values are together, since the types of these columns
+    depend on that. Where the function raises, the rows are halved until those are found that it raises on; and what is
+    of another type than declared, such as whole numbers that pandas made floats of for the sake of other rows, is
+    computed again without these.
+    """
+    values: Values = [None] * table.num_rows
+    errors: Errors = {}
+    waiting = _alike(table)
+    while waiting:
+        rows = waiting.pop()
+        whole = len(rows) == table.num_rows
+        try:
+            found = call_batch(feature, table if whole else table.take(rows))
+        except BaseException as error:
+            let_stop(error)
+            if len(rows) == 1:
+                errors[int(rows[0])] = sentence(error)
+            else:
+                waiting += _split(table, rows)
+            continue
+        again = []
+        for row, value in zip(rows.tolist(), found, strict=True):
+            try:
+                values[row] = checked(value, feature.column)
+            except BaseException as error:
+                let_stop(error)
+                if isinstance(error, TypeError) and len(rows) > 1:
+                    again.append(row)
+                else:
+                    errors[row] = sentence(error)
+        if len(again) == len(rows):
+            waiting += _split(table, rows)
+        elif again:
+            waiting.append(np.array(again))
+    return values, errors
+
+
+def _alike(table: pa.Table) -> list[np.ndarray]:
+    """The rows of a table in groups, in each of which a whole number or a truth value is missing in all or in none."""
+    missing = [
+        pc.is_null(column).to_numpy()
+        for column in table.columns
+        if column.null_count and (pa.types.is_integer(column.type) or pa.types.is_boolean(column.type))
+    ]
+    if not missing:
+        return [np.arange(table.num_rows)] if table.num_rows else []
+    patterns = np.ascontiguousarray(np.packbits(missing, axis=0).T)  # [rows, bytes] a bit for each of these columns
+    kind = pa.binary(patterns.shape[1])
+    texts = pa.FixedSizeBinaryArray.from_buffers(kind, table.num_rows, [None, pa.py_buffer(patterns)])
+    groups = texts.dictionary_encode().indices.to_numpy()
+    order = np.argsort(groups, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+
+
+def _split(table: pa.Table, rows: np.ndarray) -> list[np.ndarray]:
+    """Some rows in two parts: those that lack a column and those that have it, if there is one, otherwise halves."""
+    for column in table.columns:
+        if column.null_count:
+            missing = pc.is_null(column.take(rows)).to_numpy()
+            if missing.any() and not missing.all():
+                return [rows[missing], rows[~missing]]
+    return np.array_split(rows, 2)
 
 
 def call_batch(feature: Feature, table: pa.Table) -> list[Any]:
     """What a batch function returns for a table, as a list.
 
     Raises:
+        TypeError: for what is no column.
         ValueError: for another number of values than the table has rows; and whatever the function raises.
     """
-    found = feature.function(table.to_pandas() if feature.batch == "pandas" else table)
-    values = found.to_pylist() if isinstance(found, pa.Array | pa.ChunkedArray) else list(found)
+    found: Any = feature.function(to_pandas(table) if feature.batch == "pandas" else table)
+    values: list[Any]
+    if isinstance(found, pa.Array | pa.ChunkedArray):
+        values = found.to_pylist()
+    elif getattr(found, "ndim", None) == 1:  # a Series or an array
+        values = found.tolist()
+    elif isinstance(found, Iterable) and not isinstance(found, NO_COLUMNS) and not hasattr(found, "columns"):
+        values = list(found)
+    else:
+        raise TypeError(f"returned {found!r:.{SHOWN}}; expected a column of values: a Series, an array or a list")
     if len(values) != table.num_rows:
         raise ValueError(f"returned {len(values)} values for {table.num_rows} rows")
     return values
-
-
-def _collect(count: int, compute: Callable[[int], Any], column: Column) -> tuple[Values, Errors]:
-    values: Values = []
-    errors: Errors = {}
-    for position in range(count):
-        try:
-            values.append(checked(compute(position), column))
-        except Exception as error:  # the user's code may raise anything
-            values.append(None)
-            errors[position] = sentence(error)
-    return values, errors
 
 
 def failed(errors: pa.ChunkedArray, field: str) -> pa.ChunkedArray:

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from modelmill.errors import InvalidRequest
 from modelmill.model_features import ComputedRef
+from modelmill.values import let_stop
 from services.feature.intake.validate import ARROW
 from services.feature.training.joins import status_of
 from services.feature.training.spines import Spine
@@ -50,7 +51,8 @@ class Computed:
                 try:
                     value = self._feature.compute(dict(zip(self._needs, row, strict=True)))
                     status = "missing" if value is None else "present"
-                except Exception:  # the user's code may raise anything
+                except BaseException as error:
+                    let_stop(error)
                     status = "failed"
             values.append(value)
             statuses.append(status)

@@ -26,6 +26,7 @@ from modelmill.columns import Column
 from modelmill.errors import InvalidRequest, RequestFailed, Unavailable
 from modelmill.events import iso
 from modelmill.package import Input
+from modelmill.tables import to_pandas
 
 EVENT_TIME = "_event_time"
 ORIGIN = b"origin"
@@ -156,7 +157,7 @@ def read(file: IO[bytes], inputs: Sequence[Input], labels: Sequence[Column], car
     return Frame(
         frame[~missing].reset_index(drop=True),
         truth[0] if len(truth) == 1 else np.column_stack(truth),
-        table.select(list(carried)).filter(keep).to_pandas(),
+        to_pandas(table.select(list(carried)).filter(keep)),
         times,
         int(missing.sum()),
         fingerprint(table),

@@ -21,6 +21,33 @@ REFUSED = {
         "@feature(user, dtype=float, batch=True)\ndef f(rows):\n    return rows['x'] - rows['x'].mean()\n",
         r"mill.py:7: feature 'f': it returns .* for the row .* in a batch of 32, but .* for it alone",
     ),
+    "a function that draws its value": (
+        "import random\n@feature(user, dtype=float)\ndef f(row):\n    return random.random()\n",
+        r"mill.py:8: feature 'f': it returns .* for the row .*, and .* when it is asked again; a feature may depend on its"
+        r" row alone, not on chance, on the time, or on what was computed before",
+    ),
+    "a function that counts its calls": (
+        "calls = []\n@feature(user, dtype=int)\ndef f(row):\n    calls.append(row)\n    return len(calls)\n",
+        r"mill.py:8: feature 'f': it returns 1 for the row .*, and 64 when it is asked again",
+    ),
+    "a function that remembers the row before": (
+        "last = [0.0]\n@feature(user, dtype=float)\ndef f(row):\n    last.append(row['x'])\n    return row['x'] - last[-2]\n",
+        r"mill.py:8: feature 'f': it returns .* when it is asked again",
+    ),
+    "a function that fails at chance": (
+        "calls = []\n@feature(user, dtype=float)\ndef f(row):\n    calls.append(row)\n    return 1 / (len(calls) - 3)\n",
+        r"mill.py:8: feature 'f': it returns .* when it is asked again",
+    ),
+    "a batch function that draws its values": (
+        "import numpy\n@feature(user, dtype=float, batch=True)\ndef f(rows):\n    return numpy.random.rand(len(rows))\n",
+        r"mill.py:8: feature 'f': it returns .* when it is asked again",
+    ),
+    "a request feature that draws its value": (
+        "import random\nfrom modelmill import Model, request_feature\n@request_feature(dtype=float, needs=['x'])\n"
+        "def f(row):\n    return random.random()\n"
+        "Model('m', entities=[user], features=['f'], label='note', estimator=None)\n",
+        r"mill.py:9: request feature 'f': it returns .* for the row {'x': 0.5}, and .* when it is asked again",
+    ),
     "a column of another type": (
         "@feature(user, dtype=str, batch='arrow')\ndef f(rows):\n    return rows['x']\n",
         r"mill.py:7: feature 'f': returned 0.5; expected str",
@@ -41,6 +68,16 @@ ALLOWED = {
     "a function that fails on some rows": "@feature(user, dtype=float)\ndef f(row):\n    return 1 / row['x']\n",
     "one that fails on all that were made up": "@feature(user, dtype=float)\ndef f(row):\n    return len(None)\n",
     "a pandas batch": "@feature(user, dtype=float, batch=True)\ndef f(rows):\n    return rows['x'] * 2\n",
+    "a function that ends the process on some rows": (
+        "@feature(user, dtype=float)\ndef f(row):\n    return row['x'] if row['x'] < 1 else exit(1)\n"
+    ),
+    "a function whose type cannot be shown": (
+        "class Shy:\n    def __repr__(self):\n        exit()\n"
+        "@feature(user, dtype=float)\ndef f(row):\n    return 1.0 if row['x'] == 1.5 else Shy()\n"
+    ),
+    "a batch function that returns nullable whole numbers": (
+        "@feature(user, dtype=int | None, batch=True)\ndef f(rows):\n    return rows['note'].str.len().astype('Int64')\n"
+    ),
     "an Arrow batch": "@feature(user, dtype=float, batch='arrow')\ndef f(rows):\n    return pc.multiply(rows['x'], 2)\n",
 }
 

@@ -138,3 +138,19 @@ def test_failed_features_are_told_and_counted(open_room: OpenRoom) -> None:
     failed = room.http.get("/entities/user/u").get_json()
     assert failed["features"] == {"x": 0.0, "inverse_for_counting": None}
     assert failed["failed"] == {"inverse_for_counting": "ZeroDivisionError: float division by zero"}
+
+
+def test_a_function_that_would_end_the_process_fails_on_its_row_and_the_batch_is_stored(open_room: OpenRoom) -> None:
+    room = open_room("""
+        from modelmill import Entity, Source, feature
+        user = Entity("user", key="user_id")
+        users = Source("users", entity=user, columns={"x": float})
+
+        @feature(user, dtype=float, max_failed=1)
+        def f(row):
+            return row["x"] if row["x"] < 10 else exit("too large")
+    """)
+    answer = room.post("users", b"user_id,x\nu,1\nv,10\n")
+    assert (answer.status_code, answer.get_json()["failed_features"]) == (201, {"f": 1})
+    assert room.http.get("/entities/user/u").get_json()["features"] == {"x": 1.0, "f": 1.0}
+    assert room.http.get("/entities/user/v").get_json()["failed"] == {"f": "SystemExit: too large"}

@@ -182,6 +182,13 @@ def test_a_value_is_missing_where_what_it_needs_is_and_failed_where_its_function
     assert [name for name in found.column_names if name.startswith("_")] == ["_event_time"]
 
 
+def test_a_function_that_would_end_the_process_fails_on_its_row_alone(open_room: OpenRoom) -> None:
+    room = open_room(MILL.replace('row["amount"] / row["user.mean"]', '(row["amount"] or exit()) / row["user.mean"]'))
+    room.ingest("users", [{"user_id": "u", "mean": 2.0, "at": NOW.isoformat()}])
+    room.ingest("orders", [orders(1)[0] | {"user_id": "u", "amount": amount} for amount in (0.0, 2.0)])
+    assert frame(room, detail=True)["ratio.status"].to_pylist() == ["failed", "present"]
+
+
 def test_a_function_that_fails_gives_null_where_it_may(room: Room) -> None:
     room.ingest("users", [users(1)[0] | {"user_id": "u", "mean": 0.0}])
     body = {"user_id": "u", "amount": 1.0, "at_home": True, "text": ""}

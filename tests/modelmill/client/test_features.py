@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import orjson
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from modelmill import Client
@@ -45,6 +47,15 @@ def test_the_frame_of_a_model_is_asked_for_by_name_and_span(client: Client, aske
     assert str(request.url) == "http://feature/training-frames"
     body = {"model": "m", "start": None, "end": "2026-01-01", "as_of": "known", "detail": False}
     assert orjson.loads(request.content) == body
+
+
+def test_whole_numbers_of_a_frame_are_as_they_are_stored_where_some_are_missing(client: Client) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"n": [2**53 + 1, None], "m": [1, 2]}), sink)
+    answer = httpx.Response(200, content=sink.getvalue().to_pybytes())
+    client.http = httpx.Client(transport=httpx.MockTransport(lambda request: answer))
+    frame = client.training_frame("m")
+    assert (frame["n"].tolist(), frame.dtypes.astype(str).tolist()) == ([2**53 + 1, pd.NA], ["Int64", "int64"])
 
 
 SPINE = pd.DataFrame({"user_id": ["u"], "event_time": ["2026-01-01"]}, index=[7])

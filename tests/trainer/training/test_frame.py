@@ -147,6 +147,16 @@ def test_what_is_carried_beside_comes_with_the_rows_that_are_left() -> None:
     assert read.pandas(["y"])["_event_time"].iloc[0] == datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
+def test_what_is_carried_is_as_it_is_stored_where_some_of_it_is_missing() -> None:
+    """So that a split by group does not put two customers into one group, whose numbers one float stands for."""
+    customers, asked = [2**53, None, 2**53 + 1, 5], [True, None, False, True]
+    table = pa.table({"_event_time": NOON, "x": [1.0] * 4, "y": [0, 1, 0, 1], "customer": customers, "asked": asked})
+    read = frame.read(
+        io.BytesIO(parquet(table)), [Input("x", "float", False)], [Column("y", "int", False)], ["customer", "asked"]
+    )
+    assert pa.Table.from_pandas(read.carried).to_pydict() == {"customer": customers, "asked": asked}
+
+
 def test_a_frame_of_which_no_row_is_left_is_refused() -> None:
     table = pa.table({"_event_time": NOON, "x": [1.0] * 4, "y": pa.nulls(4, pa.int64())})
     with pytest.raises(InvalidRequest, match="all 4 rows lack the label 'y'"):
