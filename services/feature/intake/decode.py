@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from modelmill.errors import InvalidRequest, MalformedBody, Rejection, TooLarge, UnsupportedContent
+from services.feature.intake.csv_table import CsvRows, CsvTable
 
 MAX_ROWS, MAX_COLUMNS = 1_000_000, 1_000
 """Of one body, however small it was packed."""
-MAX_BROKEN_TEXT = 4096
-"""Characters of a broken line that are remembered."""
-MAX_BROKEN = 10_000
-"""Lines with a wrong number of columns, above which a body is not taken for CSV at all."""
-INDEX_COLUMNS = ("", "__index_level_0__")
-"""What pandas calls an unnamed index when it writes CSV or Parquet; left out."""
+PANDAS_INDEX = "__index_level_0__"
+"""What pandas calls an unnamed index when it writes Parquet; left out."""
 
 
 @dataclass(frozen=True)
@@ -66,38 +62,20 @@ def decode(body: bytes, content_type: str) -> RawRows:
 
 
 def _csv(body: bytes) -> RawRows:
-    broken: list[Rejection] = []
-    texts: dict[int, str] = {}
-
-    def on_broken(row: Any) -> str:
-        reason = f"has {row.actual_columns} columns; expected {row.expected_columns}"
-        broken.append(Rejection(row.number - 1, "", row.text[:80], reason))
-        texts[row.number - 1] = row.text[:MAX_BROKEN_TEXT]
-        return "skip" if len(broken) < MAX_BROKEN else "error"
-
-    if body.count(b'"') % 2:
-        raise MalformedBody("the body is not complete CSV: a quoted value in it does not end")
-    try:
-        body.decode()  # Arrow checks values alone, and not those of broken lines
-        lines = csv.reader(io.TextIOWrapper(io.BytesIO(body), encoding="utf-8-sig", newline=""))
-        names = next((line for line in lines if line), [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise MalformedBody(f"the body is not CSV in UTF-8: {error}") from None
-    check_names(names)
-    try:
-        table = pa_csv.read_csv(
-            io.BytesIO(body),
-            read_options=pa_csv.ReadOptions(use_threads=False),  # with threads Arrow does not number broken rows
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=on_broken),
-            convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-        )
-    except pa.ArrowInvalid as error:
-        raise MalformedBody(f"the body is not complete CSV: {error}") from None
-    skipped = {row.row for row in broken}
-    total = table.num_rows + len(broken)
-    _check_size(total)
-    numbers = [n for n in range(1, total + 1) if n not in skipped] if skipped else range(1, total + 1)
-    return RawRows(_columns(table), numbers, is_text=True, broken=broken, broken_texts=texts)
+    csv = CsvTable(body)
+    check_names(csv.header)
+    parts: list[CsvRows] = []
+    total = 0
+    for rows in csv.rows():
+        parts.append(rows)
+        total += len(rows.numbers) + len(rows.broken)
+        _check_size(total)
+    table = pa.concat_tables([csv.schema.empty_table(), *(rows.table for rows in parts)])
+    broken = [rejection for rows in parts for rejection in rows.broken]
+    numbers = range(1, total + 1) if not broken else np.concatenate([rows.numbers for rows in parts]).tolist()
+    texts = {number: text for rows in parts for number, text in rows.broken_texts.items()}
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    return RawRows(columns, numbers, is_text=True, broken=broken, broken_texts=texts)
 
 
 def _parquet(body: bytes) -> RawRows:
@@ -151,7 +129,7 @@ def _objects(rows: Any, body: bytes, documents: Iterable[bytes]) -> RawRows:
 
 
 def _columns(table: pa.Table) -> dict[str, Any]:
-    columns = {name: table[name] for name in table.column_names if name not in INDEX_COLUMNS}
+    columns = {name: table[name] for name in table.column_names if name != PANDAS_INDEX}
     return {name: c.cast(c.type.value_type) if pa.types.is_dictionary(c.type) else c for name, c in columns.items()}
 
 
@@ -171,10 +149,11 @@ def _check_size(rows: int) -> None:
         raise TooLarge("rows", rows, MAX_ROWS)
 
 
-def check_names(names: list[str]) -> None:
+def check_names(names: Sequence[str | None]) -> None:
+    """Refuse more than `MAX_COLUMNS` columns, and two of one name; those of which it is None have none."""
     if len(names) > MAX_COLUMNS:
         raise TooLarge("columns", len(names), MAX_COLUMNS)
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
+    if twice := [name for name, count in Counter(names).items() if count > 1 and name is not None]:
         raise InvalidRequest(f"column {twice[0]!r} is there {names.count(twice[0])} times; expected once")
 
 

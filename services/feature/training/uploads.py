@@ -6,27 +6,25 @@ carried through: as text where they came in CSV, an empty one being null; with t
 
 from __future__ import annotations
 
-import csv
+import io
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from itertools import islice
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from modelmill.errors import InvalidRequest, MalformedBody, Rejection, TooLarge, did_you_mean
-from services.feature.intake.decode import INDEX_COLUMNS, check_names
+from services.feature.intake.csv_table import CsvTable
+from services.feature.intake.decode import PANDAS_INDEX, check_names
 from services.feature.intake.validate import EXPECTED, PARQUET_TYPES, SECONDS, TIME, shown, times
 from services.feature.training.spines import CHUNK, Spine
 
 MAX_SPINE_ROWS = 100_000_000
 """Of one upload, however small it was packed."""
-BLOCK = 4 * 1024 * 1024
-"""Bytes of CSV that are parsed at a time."""
 FORMS = {
     "seconds since 1970": rf"^({SECONDS.pattern})$",
     "a time with an offset": r"[T ].*([zZ]|[+-]\d\d(:?\d\d)?)$",
@@ -115,61 +113,19 @@ def refused(rejection: Rejection) -> InvalidRequest:
 
 
 def _csv(file: IO[bytes]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    names = _header(file)
-    wanted = [name for name in names if name not in INDEX_COLUMNS]
-    schema = pa.schema([(name, pa.string()) for name in wanted])
-    broken: list[Rejection] = []
-
-    def on_broken(row: Any) -> str:
-        reason = f"has {row.actual_columns} columns; expected {row.expected_columns}"
-        broken.append(Rejection(row.number - 1, "", row.text[:80], reason))
-        return "error"
+    if not file.seek(0, io.SEEK_END):
+        raise MalformedBody("the body is empty; expected rows")
+    table = CsvTable(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    check_names(table.header)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        try:
-            with pa_csv.open_csv(
-                file,
-                read_options=pa_csv.ReadOptions(
-                    use_threads=False, block_size=BLOCK
-                ),  # with threads rows have no numbers
-                parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=on_broken),
-                convert_options=pa_csv.ConvertOptions(
-                    column_types=dict.fromkeys(wanted, pa.string()),
-                    include_columns=wanted,
-                    null_values=[""],
-                    strings_can_be_null=True,
-                ),
-            ) as reader:
-                yield from reader
-        except pa.ArrowInvalid as error:
-            if broken:
-                raise refused(broken[0]) from None
-            raise MalformedBody(f"the body is not complete CSV: {error}") from None
+        for rows in table.rows():
+            if rows.broken:
+                raise refused(rows.broken[0])
+            columns = [pc.if_else(pc.equal(column, ""), None, column) for column in rows.table.columns]
+            yield from pa.table(columns, schema=table.schema).to_batches()
 
-    return schema, batches()
-
-
-def _header(file: IO[bytes]) -> list[str]:
-    """The names of a CSV file's columns.
-
-    Raises:
-        MalformedBody: where there are none, or where a quoted value anywhere in the file does not end.
-    """
-    file.seek(0)
-    if sum(piece.count(b'"') for piece in iter(lambda: file.read(BLOCK), b"")) % 2:
-        raise MalformedBody("the body is not complete CSV: a quoted value in it does not end")
-    file.seek(0)
-    lines = (line.decode() for line in islice(iter(lambda: file.readline(BLOCK), b""), 10_000))
-    try:
-        names = next((line for line in csv.reader(lines) if line), [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise MalformedBody(f"the body is not CSV in UTF-8: {error}") from None
-    if not names:
-        raise MalformedBody("the body is empty; expected rows")
-    file.seek(0)
-    names[0] = names[0].removeprefix("\ufeff")
-    check_names(names)
-    return names
+    return table.schema, batches()
 
 
 def _parquet(file: IO[bytes]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
@@ -180,7 +136,7 @@ def _parquet(file: IO[bytes]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     if parquet.metadata.num_rows > MAX_SPINE_ROWS:
         raise TooLarge("rows", parquet.metadata.num_rows, MAX_SPINE_ROWS)
     check_names(parquet.schema_arrow.names)
-    wanted = [field for field in parquet.schema_arrow if field.name not in INDEX_COLUMNS]
+    wanted = [field for field in parquet.schema_arrow if field.name != PANDAS_INDEX]
     schema = pa.schema([pa.field(field.name, _plain(field.type)) for field in wanted])
 
     def batches() -> Iterator[pa.RecordBatch]:

@@ -103,10 +103,15 @@ def test_rows_keep_their_numbers_over_the_blocks_of_a_large_file() -> None:
     assert raw.numbers[-1] == 600_002
 
 
-def test_a_file_of_broken_lines_is_no_csv(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_BROKEN", 10)
-    with pytest.raises(MalformedBody, match=r"not complete CSV: .*Expected 2 columns, got 1"):
-        decode(b"a,b\n" + b"1\n" * 11, "text/csv")
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [(b"1,\xff", "is not UTF-8"), (b"1,\xff,3", "is not UTF-8"), (b'3,"4', "has a quoted value that does not end")],
+)
+def test_a_csv_row_that_is_none_is_broken_far_below_in_a_file(row: bytes, reason: str) -> None:
+    raw = decode(b"a,b\n" + b"1,2\n" * 600_000 + row, "text/csv")
+    assert (len(raw.numbers), raw.total, raw.broken[0].row) == (600_000, 600_001, 600_001)
+    assert raw.broken[0].reason.startswith(reason)
+    assert raw.broken_texts[600_001] == row.decode(errors="replace")
 
 
 def test_json_is_a_list_of_objects() -> None:
@@ -136,11 +141,8 @@ def test_an_empty_body_is_malformed(kind: str) -> None:
 
 
 MALFORMED = {
-    "csv not in UTF-8": ("text/csv", b"a,b\n1,\xff\n", "not CSV in UTF-8"),
-    "csv not in UTF-8 far below": ("text/csv", b"a,b\n" + b"1,2\n" * 5000 + b"1,\xff\n", "not CSV in UTF-8"),
-    "csv not in UTF-8 in a broken line": ("text/csv", b"a,b\n1,\xff,3\n", "not CSV in UTF-8"),
-    "csv of blanks": ("text/csv", b"\n\n", "not complete CSV"),
-    "csv cut off in a quoted value": ("text/csv", b'a,b\n1,2\n3,"4\n', "a quoted value in it does not end"),
+    "csv with a header not in UTF-8": ("text/csv", b"a,\xff\n", "not CSV in UTF-8"),
+    "csv of blanks": ("text/csv", b"\n\n", "the body is empty; expected rows"),
     "json cut off": ("application/json", b'[{"a": 1}, {"a"', "the body is not JSON: "),
     "json NaN": ("application/json", b'[{"a": NaN}]', "the body is not JSON: "),
     "json Infinity": ("application/json", b'[{"a": Infinity}]', "the body is not JSON: "),

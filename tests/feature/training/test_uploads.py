@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelmill.errors import InvalidRequest, MalformedBody, ModelmillError, TooLarge
+from services.feature.intake import csv_table
 from services.feature.training import spines, uploads
+from services.feature.training.spines import Spine
 from services.feature.training.uploads import uploaded
 
 CSV, PARQUET = "text/csv", "application/vnd.apache.parquet"
@@ -26,9 +29,15 @@ CHANGE = datetime(2026, 10, 25, 1, tzinfo=UTC)
 
 
 def read(body: str | bytes, kind: str = CSV, keys: Sequence[str] = ("user_id",), time: str = "at") -> pa.Table:
-    content = body.encode() if isinstance(body, str) else body
-    with uploaded(io.BytesIO(content), kind, keys=keys, time=time) as spine:
+    with spine_of(body, kind, keys=keys, time=time) as spine:
         return pa.Table.from_batches(spine.batches(), spine.schema)
+
+
+def spine_of(body: str | bytes, kind: str, keys: Sequence[str], time: str) -> Spine:
+    with tempfile.TemporaryFile() as file:
+        file.write(body.encode() if isinstance(body, str) else body)
+        file.seek(0)
+        return uploaded(file, kind, keys=keys, time=time)
 
 
 def parquet(table: pa.Table | pd.DataFrame, **options: Any) -> bytes:
@@ -75,10 +84,10 @@ def test_a_spine_of_no_rows_has_its_columns(kind: str) -> None:
 
 
 def test_rows_stay_in_order_over_many_blocks_and_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "BLOCK", 1000)
+    monkeypatch.setattr(csv_table, "BLOCK", 1000)
     monkeypatch.setattr(spines, "CHUNK", 70)
     body = "n,user_id,at\n" + "".join(f'{n},"u\n{n}",{10**9 + n}\n' for n in range(1000))
-    with uploaded(io.BytesIO(body.encode()), CSV, keys=["user_id"], time="at") as spine:
+    with spine_of(body, CSV, keys=["user_id"], time="at") as spine:
         sizes = [batch.num_rows for batch in spine.batches()]
         found = pa.Table.from_batches(spine.batches(["n", "user_id"]))
         assert spine.last == (10**9 + 999) * 10**6
@@ -149,7 +158,7 @@ def test_a_time_is_refused_by_the_number_of_its_row_in_the_whole_file(monkeypatc
 
 
 def test_a_broken_line_is_refused_by_the_number_of_its_row_in_the_whole_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "BLOCK", 1000)
+    monkeypatch.setattr(csv_table, "BLOCK", 1000)
     lines = ["u,2026-01-01"] * 1000
     lines[499] = "v"
     with pytest.raises(InvalidRequest, match="row 500, column '', value 'v': has 1 columns; expected 2"):
@@ -165,8 +174,8 @@ REFUSED: dict[str, tuple[str | bytes, str, type[ModelmillError], str]] = {
     "no key": ("user,at\nu,2026-01-01\n", CSV, InvalidRequest, "no column 'user_id'; did you mean 'user'?; expected 'at', 'user_id'"),
     "a column twice": ("user_id,at,at\nu,2026-01-01,x\n", CSV, InvalidRequest, "column 'at' is there 2 times"),
     "a short row": ("user_id,at\nu,2026-01-01\nv\n", CSV, InvalidRequest, "row 2, column '', value 'v': has 1 columns; expected 2"),
-    "an open quote": ('user_id,at\n"u,2026-01-01\n', CSV, MalformedBody, "a quoted value in it does not end"),
-    "not UTF-8": (b"user_id,at\n\xff,2026-01-01\n", CSV, MalformedBody, "not complete CSV"),
+    "an open quote": ('user_id,at\n"u,2026-01-01\n', CSV, InvalidRequest, "row 1, column '', value '\"u,2026-01-01': has a quoted value that does not end"),
+    "not UTF-8": (b"user_id,at\n\xff,2026-01-01\n", CSV, InvalidRequest, "row 1, column '', value '\ufffd,2026-01-01': is not UTF-8"),
     "a header that is not UTF-8": (b"user_id,\xff\n", CSV, MalformedBody, "not CSV in UTF-8"),
     "CSV as Parquet": ("user_id,at\nu,2026-01-01\n", PARQUET, MalformedBody, "not a complete Parquet file"),
     "keys that are fractions": (
