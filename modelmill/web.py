@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, TypeVar
 
 import orjson
@@ -174,6 +174,33 @@ def spooled_body() -> IO[bytes]:
         raise
     file.seek(0)
     return file
+
+
+def whole(pieces: Iterable[bytes], content_type: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer that is made piece by piece and sent once all of it is there, never in memory as a whole.
+
+    A failure while it is made is an error like any other. Were the pieces sent as they come, the server would end the
+    body in good order after the last one that there was, and half an answer would look whole. For what fails later the
+    length is told: then an answer that lacks some of it is broken off.
+    """
+    file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed with the answer
+    try:
+        for piece in pieces:
+            file.write(piece)
+        length = file.tell()
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+
+    def content() -> Iterator[bytes]:
+        with file:
+            yield from iter(lambda: file.read(PIECE), b"")
+
+    response = Response(content(), headers=headers, content_type=content_type)
+    response.content_length = length
+    response.call_on_close(file.close)
+    return response
 
 
 def serve(target: str, settings: Settings, port: int) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from itertools import islice
 
 from flask import Flask, Response, request
 
+from modelmill.errors import Conflict
 from modelmill.settings import Settings
-from modelmill.web import create_app, json_body, reply, serve, spooled_body, streams_body
+from modelmill.web import create_app, json_body, reply, serve, spooled_body, streams_body, whole
 
 
 def build() -> Flask:
@@ -24,6 +27,25 @@ def build() -> Flask:
         """The number of bytes in the body, which was never in memory as a whole."""
         with spooled_body() as file:
             return reply({"bytes": sum(map(len, file))})
+
+    @app.get("/whole/<int:made>")
+    def made(made: int) -> Response:
+        """A body of three pieces, of which `made` can be made."""
+
+        def pieces() -> Iterator[bytes]:
+            for number in range(3):
+                if number == made:
+                    raise Conflict(f"piece {number} cannot be made")
+                yield bytes(1_000_000)
+
+        return whole(pieces(), "application/octet-stream")
+
+    @app.get("/lost")
+    def lost() -> Response:
+        """A body whose end cannot be read any more."""
+        answer = whole([bytes(3_000_000)], "application/octet-stream")
+        answer.response = islice(answer.iter_encoded(), 2)
+        return answer
 
     @app.post("/echo")
     def echo() -> Response:

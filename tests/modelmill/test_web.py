@@ -267,3 +267,20 @@ def test_a_call_that_is_not_there_is_told_with_where_they_are_listed(http: Flask
         == "there is no call DELETE /body here; GET /docs shows those there are"
     )
     assert (http.delete("/body").status_code, http.get("/bodies").status_code) == (405, 404)
+
+
+def test_an_answer_in_pieces_comes_whole_with_its_length(echo: Server) -> None:
+    answer = httpx.get(f"{echo.url}/whole/3")
+    assert (answer.status_code, len(answer.content)) == (200, 3_000_000)
+    assert answer.headers["content-length"] == "3000000"
+
+
+@pytest.mark.parametrize("made", [0, 1, 2])
+def test_an_answer_that_cannot_be_made_to_its_end_is_an_error_from_its_beginning(made: int, echo: Server) -> None:
+    answer = httpx.get(f"{echo.url}/whole/{made}")
+    assert (answer.status_code, answer.json()["detail"]) == (409, f"piece {made} cannot be made")
+
+
+def test_an_answer_whose_end_is_lost_is_broken_off(echo: Server) -> None:
+    with pytest.raises(httpx.RemoteProtocolError), httpx.stream("GET", f"{echo.url}/lost") as answer:
+        answer.read()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, Response, request
 
-from modelmill.web import json_object, spooled_body, streams_body
+from modelmill.web import json_object, spooled_body, streams_body, whole
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.training.encode import ARROW_STREAM, PARQUET, encoded
 from services.feature.training.frame_requests import frame_of_model, frame_of_spine
@@ -31,8 +31,8 @@ def add_training_routes(app: Flask, catalogue: Catalogue) -> None:
         (default `event_time`), `&as_of=`, `&detail=`.
 
         `as_of=known` hides what had not been ingested by the row's time; `detail=true` adds a column
-        `{feature}.status`: present, missing, expired or failed. Streams Parquet, or an Arrow stream where `Accept` asks
-        for `application/vnd.apache.arrow.stream`.
+        `{feature}.status`: present, missing, expired or failed. Answers Parquet, or an Arrow stream where `Accept` asks
+        for `application/vnd.apache.arrow.stream`, once all of it is made: whole, with its length, or an error.
         """
         definitions, kind = catalogue.definitions, request.mimetype
         if kind in READERS:
@@ -41,6 +41,4 @@ def add_training_routes(app: Flask, catalogue: Catalogue) -> None:
         else:
             found = frame_of_model(catalogue.redis, catalogue.storage, definitions, json_object())
         answer_kind = ARROW_STREAM if request.accept_mimetypes.best == ARROW_STREAM else PARQUET
-        response = Response(encoded(found, answer_kind), content_type=answer_kind)
-        response.call_on_close(found.close)  # also where the client goes away before the first piece
-        return response
+        return whole(encoded(found, answer_kind), answer_kind)

@@ -10,7 +10,7 @@ from flask import Flask, Response, request
 from modelmill.declarations import NAME
 from modelmill.errors import InvalidRequest, UnknownName
 from modelmill.runs import Run
-from modelmill.web import json_object, reply
+from modelmill.web import json_object, reply, whole
 from services.trainer import requests
 from services.trainer.models.overview import Overview
 from services.trainer.recipes import Recipes
@@ -81,7 +81,7 @@ def _add_export(app: Flask, index: RunIndex) -> None:
     def export() -> Response:
         """Runs as a file: `?format=csv` with timestamp, model, parameters, score, model_path; `parquet` with all.
 
-        `filter=` and `order=` as of `/runs`. The score is the metric that the model is judged by. It streams.
+        `filter=` and `order=` as of `/runs`. The score is the metric that the model is judged by.
         """
         form = request.args.get("format", "csv")
         if form not in ("csv", "parquet"):
@@ -89,9 +89,9 @@ def _add_export(app: Flask, index: RunIndex) -> None:
         page = index.search(request.args.get("filter", ""), order=request.args.get("order", NEWEST))
         name = {"Content-Disposition": f'attachment; filename="runs.{form}"'}
         if form == "csv":
-            return Response(as_csv(index.runs, page.ids), 200, name, content_type=CSV)
+            return whole(as_csv(index.runs, page.ids), CSV, name)
         fields = index.fields_of(page.ids)
-        return Response(as_parquet(index.runs, page.ids, fields), 200, name, content_type=PARQUET)
+        return whole(as_parquet(index.runs, page.ids, fields), PARQUET, name)
 
 
 def _add_logging(app: Flask, runs: LoggedRuns, recipes: Recipes) -> None:
