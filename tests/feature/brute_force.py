@@ -88,7 +88,7 @@ VALUES: dict[str, st.SearchStrategy[Scalar]] = {
     "float": st.one_of(
         st.floats(-100, 100).map(lambda x: round(x, 1)),
         st.floats(allow_nan=False, allow_infinity=False),
-        st.sampled_from([0.0, -0.0, 1e16, 1.0, -1e16, 0.1, 5e-324, 2.0**480, 1e154, 1e-160]),
+        st.sampled_from([0.0, -0.0, 1e16, 1.0, -1e16, 0.1, 5e-324, 2.0**480, 1e154, 1e-160, 1.7e308, -1.7e308]),
     ),
     "int": st.one_of(
         st.integers(-3, 3),

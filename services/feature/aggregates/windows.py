@@ -165,8 +165,10 @@ def _reduce(reading: Reading, column: pa.Array | None, ranges: Ranges) -> pa.Arr
 def _sums(reading: Reading, values: NDArray[Any], ranges: Ranges) -> pa.Array:
     """Sum, mean or std; null where a window is empty or has a number that is too large to add."""
     ordered, starts, ends = values[ranges.order], ranges.starts, ranges.ends
-    huge = running(np.abs(ordered) >= HUGE)
-    counts = ranges.counts()
+    is_huge = np.abs(ordered) >= HUGE
+    if is_huge.any():
+        ordered = np.where(is_huge, 0, ordered)
+    huge, counts = running(is_huge), ranges.counts()
     null = (counts == 0) | (huge[ends] > huge[starts])
     sums = range_sums(ordered, starts, ends)
     if reading.function == "sum":

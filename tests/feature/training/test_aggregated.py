@@ -104,6 +104,16 @@ def test_they_are_what_the_rule_says(room: Room) -> None:
     assert row["departures"] == ((jfk["at"] >= hour - pd.Timedelta("1D")) & (jfk["at"] < hour)).sum()
 
 
+def test_numbers_whose_sum_is_no_float_have_none_online_in_frames_and_explained(room: Room) -> None:
+    room.ingest("flights", [flight(-50, 1.7e308), flight(-45, 1.7e308), flight(-40, -1.0), flight(-39, None, "LGA")])
+    at = datetime.now(UTC)
+    [row] = frame(room, [at]).to_pylist()
+    explained = explain(room.redis, room.catalogue.storage, room.catalogue.definitions, "origin", "JFK", at).features
+    for found in (row, served(room, at), {name: explained[name].value for name in NAMES}):
+        assert {name: found[name] for name in NAMES[:2]} == dict.fromkeys(NAMES[:2])
+        assert repr(found["delay_max_1h"]) == repr(row["delay_max_1h"])
+
+
 def test_a_spine_of_several_chunks_sees_the_same(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     ingest(room)
     times = [NOW + timedelta(minutes=7 * n) for n in range(-20, 20)]
