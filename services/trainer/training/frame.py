@@ -240,7 +240,7 @@ def _input(column: pa.ChunkedArray, dtype: str) -> tuple[np.ndarray, np.ndarray]
     if dtype == "str":
         absent = pc.is_null(column).to_numpy()
         return pc.fill_null(column.cast(pa.string()), "").to_numpy().astype(np.object_), absent
-    numbers = column.cast(pa.float64()).to_numpy()
+    numbers = column.cast(pa.float64(), safe=False).to_numpy()  # whole numbers above 2**53 to the nearest
     return numbers, np.isnan(numbers)
 
 

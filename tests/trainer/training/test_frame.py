@@ -175,6 +175,14 @@ def test_a_column_of_another_type_is_refused() -> None:
         frame.read(io.BytesIO(parquet(table)), INPUTS, [LABEL])
 
 
+def test_whole_numbers_that_a_float_cannot_hold_are_the_nearest_one() -> None:
+    numbers = [2**53 + 1, -(2**53) - 3, 10**18 - 1, None]
+    table = pa.table({"_event_time": NOON, "n": pa.array(numbers, pa.int64()), "y": pa.array([*numbers[:3], 1])})
+    found = frame.read(io.BytesIO(parquet(table)), [Input("n", "int", True)], [Column("y", "int", False)])
+    assert found.inputs["n"].tolist()[:3] == [float(number) for number in numbers[:3] if number]
+    assert found.label.tolist() == [*numbers[:3], 1]
+
+
 def test_a_truncated_file_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="not Parquet"):
         frame.read(io.BytesIO(parquet(users_table(50))[:-100]), INPUTS, [LABEL])
