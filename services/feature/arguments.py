@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
 from flask import request
 from werkzeug.routing import BaseConverter
 
+from modelmill import times
 from modelmill.errors import InvalidRequest
 
 FLAGS = {"true": True, "1": True, "false": False, "0": False}
@@ -71,16 +72,15 @@ def query_flag(query: Mapping[str, str], name: str) -> bool:
 
 
 def moment(body: Mapping[str, Any], name: str) -> datetime | None:
-    """The time under `name`, in UTC where it has no offset; None where there is none.
+    """The time under `name`, as `modelmill.times` reads it; None where there is none.
 
     Raises:
-        InvalidRequest: for anything but an ISO 8601 time.
+        InvalidRequest: for anything else.
     """
     value = body.get(name)
     if value is None:
         return None
     try:
-        found = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        raise InvalidRequest(f"{name} is {value!r}; expected a time such as 2013-02-01T00:00:00Z") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+        return times.read(value)
+    except ValueError:
+        raise InvalidRequest(f"{name} is {repr(value)[:80]}; expected {times.EXPECTED}") from None

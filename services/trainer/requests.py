@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from modelmill import times
 from modelmill.declarations import NAME
 from modelmill.errors import InvalidRequest, did_you_mean
 
@@ -29,17 +30,14 @@ def text(body: Mapping[str, Any], name: str) -> str:
 
 
 def moment(body: Mapping[str, Any], name: str) -> str | None:
-    """A field with a time, which may be left out; in UTC where it names no time zone."""
+    """A field with a time, which may be left out, as `modelmill.times` reads it."""
     value = body.get(name)
     if value is None:
         return None
     try:
-        time = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        raise InvalidRequest(
-            f"field {name!r} is {_shown(value)}; expected a time such as 2013-02-01T00:00:00Z"
-        ) from None
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()
+        return times.read(value).isoformat()
+    except ValueError:
+        raise InvalidRequest(f"field {name!r} is {_shown(value)}; expected {times.EXPECTED}") from None
 
 
 def span(body: Mapping[str, Any]) -> tuple[str | None, str | None]:

@@ -18,8 +18,9 @@ MAX_KEY_BYTES = 1024
 """The longest join key."""
 MAX_TEXT_BYTES = 64 * 1024
 """The longest value of a text column."""
-LAST_TIME = datetime(9999, 12, 31, tzinfo=UTC)
-"""Event times lie before it: they have a year of four digits, in any time zone."""
+FIRST_TIME, LAST_TIME = datetime(1000, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+"""Event times lie between them: they have a year of four digits, in any time zone."""
+YEARS = f"a time of the years {FIRST_TIME.year} to {LAST_TIME.year}"
 
 Bad = dict[int, str]
 """Position of a value to why it is refused."""
@@ -42,12 +43,16 @@ def text_breaches(texts: pa.Array) -> Bad:
     return dict.fromkeys(long, f"expected text of at most {MAX_TEXT_BYTES} bytes")
 
 
-def future_breaches(times: pa.Array, now: datetime, max_future: int) -> Bad:
-    """Times that are more than `max_future` seconds later than `now`."""
+def last_time(now: datetime, max_future: int) -> datetime:
+    """The latest time that is taken at `now`, `max_future` seconds after it."""
     try:
-        last = min(now + timedelta(seconds=max_future), LAST_TIME)
+        return min(now + timedelta(seconds=max_future), LAST_TIME)
     except OverflowError:
-        last = LAST_TIME
+        return LAST_TIME
+
+
+def future_breaches(times: pa.Array, last: datetime) -> Bad:
+    """Times that are later than `last`."""
     late = positions(pc.greater(times, pa.scalar(last, times.type)))
     return dict.fromkeys(late, f"is in the future; expected a time of at most {iso(last)} (max_future)") if late else {}
 

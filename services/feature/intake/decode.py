@@ -8,18 +8,22 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from modelmill.errors import InvalidRequest, MalformedBody, Rejection, TooLarge, UnsupportedContent
+from services.feature.intake.checks import YEARS
 from services.feature.intake.csv_table import CsvRows, CsvTable
 
 MAX_ROWS, MAX_COLUMNS = 1_000_000, 1_000
 """Of one body, however small it was packed."""
+MAX_SECONDS = 2**63 // 1_000_000
+"""Since 1970, or before, that microseconds of 64 bits can count."""
 PANDAS_INDEX = "__index_level_0__"
 """What pandas calls an unnamed index when it writes Parquet; left out."""
 
@@ -80,7 +84,7 @@ def _csv(body: bytes) -> RawRows:
 
 def _parquet(body: bytes) -> RawRows:
     try:
-        file = pq.ParquetFile(io.BytesIO(body))
+        file = open_parquet(io.BytesIO(body))
         _check_size(file.metadata.num_rows)
         check_names(file.schema_arrow.names)
         table = file.read()
@@ -128,9 +132,50 @@ def _objects(rows: Any, body: bytes, documents: Iterable[bytes]) -> RawRows:
     return RawRows({name: [row.get(name) for row in rows] for name in names}, range(1, len(rows) + 1))
 
 
+def open_parquet(file: IO[bytes]) -> pq.ParquetFile:
+    """A Parquet file whose INT96 times are read in microseconds: in Arrow's nanoseconds the year 2263 becomes 1678.
+
+    Raises:
+        InvalidRequest: for such a time that even microseconds cannot count, by its row and column.
+        pyarrow.ArrowException, OSError: where it is none.
+    """
+    parquet = pq.ParquetFile(file, coerce_int96_timestamp_unit="us")
+    leaves = [parquet.schema.column(number) for number in range(len(parquet.schema))]
+    names = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
+    whole_seconds = pq.ParquetFile(file, coerce_int96_timestamp_unit="s")  # which hold all of them
+    first = 1
+    for batch in whole_seconds.iter_batches(columns=names) if names else ():
+        for name, values in zip(batch.schema.names, batch.columns, strict=True):
+            if pa.types.is_timestamp(values.type):
+                seconds = pc.fill_null(values.view(pa.int64()), 0).to_numpy()
+                if len(far := np.flatnonzero(np.abs(seconds) > MAX_SECONDS)):
+                    row = first + int(far[0])
+                    raise InvalidRequest(f"row {row}, column {name!r}: expected {YEARS}", row=row, column=name)
+        first += batch.num_rows
+    return parquet
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """What values of a type are as such: categories are their values, UUIDs text."""
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    return pa.string() if isinstance(kind, pa.UuidType) or pa.types.is_string_view(kind) else kind
+
+
+def plain(values: pa.Array) -> pa.Array:
+    """The values as their `plain_type`."""
+    if isinstance(values.type, pa.UuidType):
+        return pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())
+    kind = plain_type(values.type)
+    return values if kind == values.type else values.cast(kind)
+
+
 def _columns(table: pa.Table) -> dict[str, Any]:
-    columns = {name: table[name] for name in table.column_names if name != PANDAS_INDEX}
-    return {name: c.cast(c.type.value_type) if pa.types.is_dictionary(c.type) else c for name, c in columns.items()}
+    return {
+        name: pa.chunked_array(map(plain, table[name].chunks), plain_type(table[name].type))
+        for name in table.column_names
+        if name != PANDAS_INDEX
+    }
 
 
 def _refuse_repeated_names(documents: Iterable[bytes]) -> None:

@@ -20,7 +20,7 @@ from modelmill.connections import Redis
 from modelmill.errors import Rejection
 from modelmill.events import iso
 from services.feature.intake.decode import RawRows
-from services.feature.intake.validate import ValidRows
+from services.feature.intake.validate import ValidRows, readable
 
 QUARANTINED = Counter("modelmill_quarantined_rows_total", "Rejected rows of requests that kept the others", ["source"])
 MAX_LENGTH = 10_000
@@ -79,7 +79,7 @@ def keep(redis: Redis, source: str, raw: RawRows, valid: ValidRows, now: datetim
 
 def read(redis: Redis, source: str, count: int, since: datetime | None = None) -> Quarantine:
     """The newest `count` rejected rows of a source, of those that were kept at or after `since`."""
-    first = "-" if since is None else str(int(since.timestamp() * 1000))
+    first = "-" if since is None else str(max(0, int(since.timestamp() * 1000)))
     with redis.pipeline() as pipe:
         pipe.get(keys.rejected_total(source))
         pipe.xlen(keys.rejected(source))
@@ -105,11 +105,7 @@ def contents(raw: RawRows, rejections: Sequence[Rejection]) -> Iterator[str]:
 def _values(values: pa.ChunkedArray | list[Any], positions: list[int]) -> list[Any]:
     if isinstance(values, list):
         return [values[position] for position in positions]
-    taken = values.take(pa.array(positions, pa.int64()))
-    if pa.types.is_timestamp(taken.type) or pa.types.is_date(taken.type):  # Python has no years after 9999
-        taken = taken.cast(pa.string())
-    found: list[Any] = taken.to_pylist()
-    return found
+    return [readable(value) for value in values.take(pa.array(positions, pa.int64()))]
 
 
 def _cut(text: bytes) -> str:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill import values
+from modelmill import times, values
 from modelmill.columns import Column
 from modelmill.declarations import Source
 from modelmill.errors import InvalidRequest, Rejection, did_you_mean
 from modelmill.values import INT_LIMIT
 from services.feature.intake.checks import (
+    FIRST_TIME,
     LAST_TIME,
+    YEARS,
     constraint_breaches,
     future_breaches,
     key_breaches,
+    last_time,
     positions,
     text_breaches,
 )
@@ -32,12 +36,13 @@ ARROW = {"float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "str": pa
 """Column type to how Arrow holds it."""
 EXPECTED = {
     **values.EXPECTED,
-    "time": "a time such as 2013-01-31T05:00:00Z, or seconds since 1970",
+    "time": times.EXPECTED,
 }
-FIRST_TIME = datetime(1000, 1, 1, tzinfo=UTC)
-"""Event times lie after it: they have a year of four digits, in any time zone."""
-SECONDS = re.compile(r"\d{9,}(\.\d+)?")
-"""Seconds since 1970 in a text; fewer digits could be a date such as 20130131."""
+FURTHEST = 2**62
+"""Microseconds since 1970 that no event time reaches; twice as many still fit 64 bits."""
+UNITS = {pa.date32(): "D", pa.date64(): "ms"}
+"""What Arrow counts dates in."""
+MICROSECONDS = {"D": 86_400_000_000, "s": 1_000_000, "ms": 1000, "us": 1}
 LISTED = 20
 """Rejected rows that an answer lists; the others are counted."""
 REMEMBERED = 10_000
@@ -95,6 +100,8 @@ def validate(source: Source, raw: RawRows, now: datetime | None = None) -> Valid
     Raises:
         InvalidRequest: for a column that is missing as a whole or that the source does not declare.
     """
+    if not (raw.total or raw.columns):  # JSON without rows names no columns
+        raw = RawRows({name: [] for name in (*_names(source), *source.columns)}, raw.numbers)
     _check_names(source, raw)
     bad: dict[int, tuple[str, str]] = {}
     checked: dict[str, pa.Array] = {}
@@ -107,8 +114,8 @@ def validate(source: Source, raw: RawRows, now: datetime | None = None) -> Valid
     for entity in source.entities:
         take(entity.key, _keys(raw, entity.key))
     if source.event_time:
-        found = times(raw.columns[source.event_time])
-        late = future_breaches(found.values, now or datetime.now(UTC), source.max_future)
+        found = event_times(raw.columns[source.event_time])
+        late = future_breaches(found.values, last_time(now or datetime.now(UTC), source.max_future))
         take(source.event_time, _Checked(found.values, late | found.bad))
     for column in source.columns.values():
         take(column.name, _column(raw, column))
@@ -125,8 +132,13 @@ def validate(source: Source, raw: RawRows, now: datetime | None = None) -> Valid
     return ValidRows(table, raw.total, len(bad) + len(raw.broken), rejections)
 
 
+def _names(source: Source) -> list[str]:
+    """The columns that rows must have whatever they hold: join keys and event time."""
+    return [entity.key for entity in source.entities] + ([source.event_time] if source.event_time else [])
+
+
 def _check_names(source: Source, raw: RawRows) -> None:
-    needed = [entity.key for entity in source.entities] + ([source.event_time] if source.event_time else [])
+    needed = _names(source)
     allowed = [*needed, *source.columns]
     for name in raw.columns:
         if name not in allowed:
@@ -175,6 +187,8 @@ def _parsed(texts: pa.ChunkedArray, dtype: str) -> _Checked:
 def _typed(values: pa.ChunkedArray | list[Any], dtype: str) -> _Checked:
     """Typed values as `dtype`, refusing any other type instead of converting it."""
     if isinstance(values, pa.ChunkedArray):
+        if pa.types.is_decimal(values.type) and dtype in ("float", "int"):
+            return _parsed(pc.cast(values, pa.string()), dtype)  # Arrow's cast to a float is not the nearest one
         if not PARQUET_TYPES[dtype](values.type) and not pa.types.is_null(values.type):
             return _all_bad(len(values), ARROW[dtype], f"has type {values.type}; expected {EXPECTED[dtype]}")
         whole = values.combine_chunks()
@@ -213,7 +227,7 @@ def _keys(raw: RawRows, name: str) -> _Checked:
         allowed = (str, int, type(None))
         bad = {i: "expected text or a whole number" for i, v in enumerate(values) if type(v) not in allowed}
         texts = pa.array([None if i in bad or v is None else str(v) for i, v in enumerate(values)], pa.string())
-    elif pa.types.is_integer(values.type) or PARQUET_TYPES["str"](values.type):
+    elif is_key(values.type):
         bad = {}
         texts = pc.cast(values, pa.string()).combine_chunks()
     else:
@@ -221,58 +235,63 @@ def _keys(raw: RawRows, name: str) -> _Checked:
     return _Checked(texts, key_breaches(texts) | bad)
 
 
-def times(values: pa.ChunkedArray | list[Any]) -> _Checked:
-    """Event times: ISO 8601 (UTC where no offset is given), seconds since 1970, or Arrow timestamps."""
+def is_key(kind: pa.DataType) -> bool:
+    """Whether values of an Arrow type can be join keys: text and whole numbers."""
+    whole = pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0)
+    return whole or PARQUET_TYPES["str"](kind)
+
+
+def event_times(values: pa.ChunkedArray | list[Any]) -> _Checked:
+    """Event times, cut to the microsecond: whatever `modelmill.times` reads, and Arrow's dates and timestamps."""
     if isinstance(values, list):
-        checked = _times_one_by_one(values)
-    elif pa.types.is_timestamp(values.type):
-        checked = _timestamps(values.combine_chunks())
+        texts = all(value is None or type(value) is str for value in values)
+        checked = _time_texts(pa.array(values, pa.string())) if texts else _times_one_by_one(values)
+    elif pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
+        checked = _instants(values.combine_chunks())
     elif PARQUET_TYPES["str"](values.type):
         checked = _time_texts(values.combine_chunks())
-    else:
+    elif pa.types.is_integer(values.type) or pa.types.is_float64(values.type) or pa.types.is_null(values.type):
         checked = _times_one_by_one(values.to_pylist())
-    within = pc.and_(pc.greater(checked.values, FIRST_TIME), pc.less(checked.values, LAST_TIME))
-    for position in positions(pc.invert(pc.fill_null(within, False))):
-        checked.bad.setdefault(position, f"expected {EXPECTED['time']}")
-    return checked
+    else:
+        return _all_bad(len(values), TIME, f"has type {values.type}; expected {EXPECTED['time']}")
+    outside = pc.or_(pc.less_equal(checked.values, FIRST_TIME), pc.greater_equal(checked.values, LAST_TIME))
+    bad = dict.fromkeys(positions(outside), f"expected {YEARS}")
+    bad |= dict.fromkeys(positions(checked.values.is_null()), f"expected {EXPECTED['time']}")
+    return _Checked(checked.values, bad | checked.bad)
 
 
-def _timestamps(values: pa.TimestampArray) -> _Checked:
-    zoned = values if values.type.tz else pc.assume_timezone(values, "UTC")
-    try:
-        return _Checked(pc.cast(zoned, options=pc.CastOptions(TIME, allow_time_truncate=True)), {})
-    except pa.ArrowInvalid:  # a time that microseconds since 1970 cannot hold
-        return _all_bad(len(values), TIME, f"expected {EXPECTED['time']}")
+def _instants(values: pa.Array) -> _Checked:
+    """Dates, from midnight UTC, and timestamps, whatever their zone; those too far away for `TIME` stay far away.
+
+    They are counted as whole numbers: Arrow's casts fail for all because of one, and ask for the zone by name.
+    """
+    unit = UNITS.get(values.type) or values.type.unit
+    counts = pc.fill_null(values.view(pa.int32() if unit == "D" else pa.int64()), 0).to_numpy().astype(np.int64)
+    if unit == "ns":
+        counts //= 1000
+    else:
+        furthest = FURTHEST // MICROSECONDS[unit]
+        counts = np.clip(counts, -furthest, furthest) * MICROSECONDS[unit]
+    return _Checked(pa.array(counts, mask=values.is_null().to_numpy(zero_copy_only=False)).view(TIME), {})
 
 
 def _time_texts(texts: pa.StringArray) -> _Checked:
     for kind in (TIME, pa.timestamp("us")):  # the usual cases: all with an offset, or all without
         try:
-            return _timestamps(pc.cast(texts, kind))
+            return _instants(pc.cast(texts, kind))
         except pa.ArrowInvalid:
             continue
     return _times_one_by_one(texts.to_pylist())
 
 
 def _times_one_by_one(values: Sequence[Any]) -> _Checked:
-    times: list[datetime | None] = []
+    found: list[datetime | None] = []
     for value in values:
         try:
-            times.append(_time(value))
-        except (ValueError, OverflowError, OSError):
-            times.append(None)
-    return _Checked(pa.array(times, TIME), {})
-
-
-def _time(value: Any) -> datetime:
-    if isinstance(value, str) and SECONDS.fullmatch(value):
-        value = float(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return datetime.fromtimestamp(value, UTC)
-    if not isinstance(value, str):
-        raise ValueError
-    parsed = datetime.fromisoformat(value)
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+            found.append(times.read(value))
+        except ValueError:
+            found.append(None)
+    return _Checked(pa.array(found, TIME), {})
 
 
 def _all_bad(count: int, kind: pa.DataType, reason: str) -> _Checked:
@@ -284,6 +303,14 @@ def shown(values: pa.ChunkedArray | list[Any] | None, position: int) -> str:
     if values is None:
         return ""
     value = values[position]
-    if isinstance(values, pa.ChunkedArray):
-        value = (value.cast(pa.string()) if pa.types.is_timestamp(values.type) else value).as_py()
-    return str(value)[:80]
+    return str(readable(value) if isinstance(value, pa.Scalar) else value)[:80]
+
+
+def readable(value: pa.Scalar) -> Any:
+    """The value for Python; as Arrow shows it where Python has no such value or zone."""
+    if not value.is_valid:
+        return None
+    with suppress(ValueError, OverflowError, KeyError):  # the last for a zone
+        if not pa.types.is_timestamp(value.type):
+            return value.as_py()
+    return " ".join(pa.array([value], value.type).to_string().split())[2:-2]

@@ -10,6 +10,7 @@ from flask import Flask, Response, request
 
 from modelmill import durations
 from modelmill.errors import InvalidRequest
+from modelmill.events import iso
 from modelmill.web import json_object, reply
 from services.feature.arguments import entity_key, moment
 from services.feature.definitions.catalogue import Catalogue
@@ -18,7 +19,7 @@ from services.feature.proof.explain import explain
 from services.feature.proof.forget import forget
 from services.feature.store import rebuild as rebuilds
 from services.feature.store.statistics_files import StatisticsFiles
-from services.feature.training.frame_requests import as_of_mode
+from services.feature.training.frame_requests import as_of_mode, last_moment
 
 
 def add_proof_routes(app: Flask, catalogue: Catalogue, files: StatisticsFiles) -> None:
@@ -35,10 +36,12 @@ def add_proof_routes(app: Flask, catalogue: Catalogue, files: StatisticsFiles) -
         stands in `?key=` or in the path.
         """
         key = entity_key(key, "at", "as_of")
+        definitions, at = catalogue.definitions, moment(request.args, "at")
         as_of = as_of_mode(request.args.get("as_of", "event"))
-        return reply(
-            asdict(explain(redis, storage, catalogue.definitions, entity, key, moment(request.args, "at"), as_of))
-        )
+        last = last_moment(definitions, definitions.features_of(entity).values())
+        if at and last and at > last:
+            raise InvalidRequest(f"at is in the future; expected a time of at most {iso(last)} (max_future)")
+        return reply(asdict(explain(redis, storage, definitions, entity, key, at, as_of)))
 
     @app.delete("/entities/<entity>")
     @app.delete("/entities/<entity>/<key:key>")

@@ -14,6 +14,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from modelmill import times
 from modelmill.connections import Redis
 from modelmill.errors import InvalidRequest
 from modelmill.events import iso
@@ -105,5 +106,4 @@ def asked(value: Any, sources: Iterable[str]) -> dict[str, Position] | None:
 
 
 def _moment(text: str) -> datetime:
-    found = datetime.fromisoformat(text)
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    return times.read(text).astimezone(UTC)

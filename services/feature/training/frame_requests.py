@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import IO, Any, get_args
 
 from modelmill import applied
 from modelmill.connections import Redis
-from modelmill.definitions import Definitions
+from modelmill.definitions import Definitions, FeatureRef
 from modelmill.errors import Conflict, InvalidRequest, UnknownName, did_you_mean
 from modelmill.model_features import sources_of
 from modelmill.storage import Storage
 from services.feature.arguments import flag, moment, query_flag
+from services.feature.intake.checks import last_time
 from services.feature.store import positions
 from services.feature.training.frames import Frame, Wanted, model_frame, spine_frame
 from services.feature.training.uploads import uploaded
@@ -71,8 +73,19 @@ def frame_of_spine(
             raise InvalidRequest(f"query parameter {name!r} is not taken with a spine{did_you_mean(name, QUERY)}")
     wanted = _wanted(definitions, query, as_of_mode(query.get("as_of", "event")), query_flag(query, "detail"))
     keys = list(dict.fromkeys(definitions.entity(ref.entity).key for ref in (*wanted.refs, *wanted.auxiliary)))
-    spine = uploaded(file, content_type, keys=keys, time=query.get("time", "event_time"))
+    last = last_moment(definitions, [*wanted.refs, *wanted.auxiliary])
+    spine = uploaded(file, content_type, keys=keys, time=query.get("time", "event_time"), last=last)
     return spine_frame(storage, definitions, spine, wanted)
+
+
+def last_moment(definitions: Definitions, refs: Iterable[FeatureRef]) -> datetime | None:
+    """The latest time that may be asked what it sees of features; None where there are none.
+
+    It is the latest that a row of any of their sources may have now. Rows that a later one will see can still come, and
+    meanwhile it would see the newest of all, which in a mistyped year looks like the past and is a leak of the future.
+    """
+    allowed = [definitions.source(ref.source).max_future for ref in refs]
+    return last_time(datetime.now(UTC), max(allowed)) if allowed else None
 
 
 @dataclass(frozen=True)

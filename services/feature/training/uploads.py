@@ -10,35 +10,40 @@ import io
 import mmap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import IO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from modelmill import times
 from modelmill.errors import InvalidRequest, MalformedBody, Rejection, TooLarge, did_you_mean
+from services.feature.intake.checks import future_breaches
 from services.feature.intake.csv_table import CsvTable
-from services.feature.intake.decode import PANDAS_INDEX, check_names
-from services.feature.intake.validate import EXPECTED, PARQUET_TYPES, SECONDS, TIME, shown, times
+from services.feature.intake.decode import PANDAS_INDEX, check_names, open_parquet, plain, plain_type
+from services.feature.intake.validate import EXPECTED, PARQUET_TYPES, TIME, event_times, is_key, shown
 from services.feature.training.spines import CHUNK, Spine
 
 MAX_SPINE_ROWS = 100_000_000
 """Of one upload, however small it was packed."""
 FORMS = {
-    "seconds since 1970": rf"^({SECONDS.pattern})$",
+    "seconds since 1970": rf"^({times.SECONDS.pattern})$",
     "a time with an offset": r"[T ].*([zZ]|[+-]\d\d(:?\d\d)?)$",
 }
 NO_OFFSET = "a time without an offset"
 """Any other text that can be read as a time."""
 
 
-def uploaded(file: IO[bytes], content_type: str, *, keys: Sequence[str], time: str) -> Spine:
+def uploaded(
+    file: IO[bytes], content_type: str, *, keys: Sequence[str], time: str, last: datetime | None = None
+) -> Spine:
     """The spine in `file`, whose kind is one of `READERS`.
 
     Args:
         keys: the columns with join keys.
         time: the column with the times; times without an offset are UTC.
+        last: the latest time that is taken.
 
     Raises:
         MalformedBody: where the file is not what its content type says.
@@ -58,19 +63,20 @@ def uploaded(file: IO[bytes], content_type: str, *, keys: Sequence[str], time: s
         raise InvalidRequest(f"column {time!r} holds join keys; name the one with the times by time=...", column=time)
     for name in keys:
         kind = schema.field(name).type
-        if not (PARQUET_TYPES["int"](kind) or PARQUET_TYPES["str"](kind) or pa.types.is_null(kind)):
+        if not (is_key(kind) or pa.types.is_null(kind)):
             raise InvalidRequest(
                 f"column {name!r} has type {kind}; expected join keys that are text or whole numbers", column=name
             )
     fields = [pa.field(name, TIME) if name == time else schema.field(name) for name in schema.names]
-    return Spine(pa.schema(fields), time, _Checker(time).checked(batches))
+    return Spine(pa.schema(fields), time, _Checker(time, last).checked(batches))
 
 
 class _Checker:
     """Reads the times of one batch after the other, all of which have the form of the first."""
 
-    def __init__(self, time: str) -> None:
+    def __init__(self, time: str, last: datetime | None) -> None:
         self._time = time
+        self._last = last
         self._rows = 0
         self._form: str | None = None
 
@@ -80,8 +86,9 @@ class _Checker:
             if not batch.num_rows:
                 continue
             values = pa.chunked_array([batch[self._time]])
-            found = times(values)
-            bad = self._of_another_form(values) | found.bad
+            found = event_times(values)
+            late = {} if self._last is None else future_breaches(found.values, self._last)
+            bad = self._of_another_form(values) | late | found.bad
             if bad:
                 raise self._refusal(values, min(bad), bad[min(bad)])
             yield batch.set_column(batch.schema.get_field_index(self._time), self._time, found.values)
@@ -130,19 +137,19 @@ def _csv(file: IO[bytes]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
 
 def _parquet(file: IO[bytes]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     try:
-        parquet = pq.ParquetFile(file)
+        parquet = open_parquet(file)
     except (pa.ArrowException, OSError) as error:
         raise MalformedBody(f"the body is not a complete Parquet file: {error}") from None
     if parquet.metadata.num_rows > MAX_SPINE_ROWS:
         raise TooLarge("rows", parquet.metadata.num_rows, MAX_SPINE_ROWS)
     check_names(parquet.schema_arrow.names)
     wanted = [field for field in parquet.schema_arrow if field.name != PANDAS_INDEX]
-    schema = pa.schema([pa.field(field.name, _plain(field.type)) for field in wanted])
+    schema = pa.schema([pa.field(field.name, plain_type(field.type)) for field in wanted])
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
             for batch in parquet.iter_batches(CHUNK, columns=schema.names):
-                columns = [batch[field.name].cast(field.type) for field in schema]
+                columns = [plain(batch[field.name]) for field in schema]
                 decoded = pa.record_batch(columns, schema=schema)
                 decoded.validate(full=True)  # text that is not UTF-8
                 yield decoded
@@ -150,10 +157,6 @@ def _parquet(file: IO[bytes]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
             raise MalformedBody(f"the body is not a complete Parquet file: {error}") from None
 
     return schema, batches()
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 READERS: dict[str, Callable[[IO[bytes]], tuple[pa.Schema, Iterator[pa.RecordBatch]]]] = {

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedToken, v_args
 from lark.exceptions import VisitError
 
-from modelmill import durations
+from modelmill import durations, times
 from modelmill.errors import InvalidFilter
 
 LONGEST = 2000
@@ -262,10 +262,9 @@ class _Conditions(Transformer[Token, Any]):
 
 
 def seconds(text: str) -> float:
-    """A time in ISO 8601, in UTC where it names no time zone, in seconds since 1970.
+    """A time, as `modelmill.times` reads it, in seconds since 1970.
 
     Raises:
         ValueError: where it is none.
     """
-    moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return times.read(text).timestamp()

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import io
 from typing import Any
+from uuid import UUID
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +61,15 @@ def test_pandas_unnamed_index_is_left_out_of_parquet() -> None:
     body = io.BytesIO()
     pd.DataFrame(ROWS, index=[7, 9]).to_parquet(body)
     assert list(decode(body.getvalue(), "application/vnd.apache.parquet").columns) == ["a", "b", "name"]
+
+
+def test_uuids_in_parquet_are_their_texts() -> None:
+    ids = [UUID(int=7), None, UUID(int=2**128 - 1)]
+    table = pa.table({"id": pa.array([one and one.bytes for one in ids], pa.uuid())})
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    found = decode(sink.getvalue(), "application/vnd.apache.parquet").columns["id"]
+    assert found.to_pylist() == [one and str(one) for one in ids]
 
 
 def test_categories_in_parquet_are_their_values() -> None:

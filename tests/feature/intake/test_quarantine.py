@@ -45,6 +45,19 @@ def test_a_rejected_row_is_kept_with_everything_that_is_known_of_it(fake_redis: 
     )
 
 
+def test_a_row_with_an_infinite_date_is_kept(fake_redis: Redis) -> None:
+    infinite = pa.array([2**31 - 1], pa.int32()).view(pa.date32())
+    table = pa.table({"user_id": ["u"], "x": pa.array([1.0]), "name": infinite})
+    [row] = kept(fake_redis, RawRows({name: table[name] for name in table.column_names}, range(1, 2))).rows
+    assert (row.column, row.reason) == ("name", "has type date32[day]; expected text")
+    assert "2147483647" in row.content
+
+
+def test_rows_since_a_time_before_there_was_redis_are_all(fake_redis: Redis) -> None:
+    kept(fake_redis, columns(user_id=[""], x=[1.0]))
+    assert len(quarantine.read(fake_redis, "users", 10, datetime(1960, 1, 1, tzinfo=UTC)).rows) == 1
+
+
 def test_it_reads_as_plain_text_in_redis(fake_redis: Redis) -> None:
     kept(fake_redis, columns(user_id=[""], x=[1.0]))
     [(_, entry)] = fake_redis.xrange("rejected:users")

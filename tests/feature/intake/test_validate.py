@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -18,7 +18,7 @@ from modelmill.errors import InvalidRequest, Rejection
 from services.feature.intake.checks import MAX_KEY_BYTES, MAX_TEXT_BYTES
 from services.feature.intake.decode import RawRows, decode
 from services.feature.intake.validate import LISTED, validate
-from tests.feature.conftest import FORMATS, csv_rows
+from tests.feature.conftest import FORMATS
 
 USER, ITEM = Entity("user", key="user_id"), Entity("item", key="item_id")
 USERS = Source("users", entity=USER, columns={"x": float, "n": int | None, "flag": bool | None, "name": str | None})
@@ -215,11 +215,30 @@ def test_parquet_columns_of_related_types_are_taken(column: str, values: pa.Arra
         assert valid.table[column].to_pylist() == expected
 
 
+@pytest.mark.parametrize("kind", [pa.decimal128(38, 3), pa.decimal256(60, 3), pa.decimal64(18, 3)])
+@given(st.data())
+def test_a_decimal_in_parquet_is_the_nearest_float(kind: pa.DataType, data: st.DataObject) -> None:
+    numbers = data.draw(st.lists(st.decimals(-(10**14), 10**14, places=3), min_size=1))
+    found = only("x", arrow(user_id=["u"] * len(numbers), x=pa.array(numbers, kind)))
+    assert found == [float(number) for number in numbers]
+
+
+def test_a_whole_decimal_in_parquet_is_an_int_or_a_key_and_any_other_is_named() -> None:
+    whole = pa.array([Decimal(7), Decimal(-(10**17)), Decimal(10**18)], pa.decimal128(38, 0))
+    valid = validate(USERS, arrow(user_id=whole, x=[1.0] * 3, n=whole))
+    assert valid.table.select(["user_id", "n"]).to_pylist() == [
+        {"user_id": "7", "n": 7}, {"user_id": str(-(10**17)), "n": -(10**17)}
+    ]  # fmt: skip
+    assert valid.reasons == [Rejection(3, "n", str(10**18), "expected a whole number of at most 18 digits")]
+    [rejection] = reasons(arrow(user_id=["u"], x=[1.0], n=pa.array([Decimal("1.5")])))
+    assert (rejection.column, rejection.value) == ("n", "1.5")
+
+
 @pytest.mark.parametrize(
     "column, values",
     [
         ("x", ["1", "2"]),
-        ("x", [Decimal("1.5"), Decimal("2")]),
+        ("flag", [Decimal("1"), Decimal("0")]),
         ("n", [1.0, 2.0]),
         ("flag", [1, 0]),
         ("name", [1, 2]),
@@ -460,7 +479,7 @@ BAD_TIMES = ["", "yesterday", "2013-13-01", "31.01.2013", "20130131120000", "135
 def test_a_bad_time_is_named(written: str, is_text: bool) -> None:
     [rejection] = reasons(times(["2013-01-31", written], is_text=is_text), EVENTS)
     assert (rejection.row, rejection.column, rejection.value) == (2, "at", written)
-    assert rejection.reason == "expected a time such as 2013-01-31T05:00:00Z, or seconds since 1970"
+    assert rejection.reason == "expected a time such as 2013-01-31T05:00:00Z, or seconds since 1970 in 9 or 10 digits"
 
 
 @pytest.mark.parametrize("value", [None, True, [], math.nan, math.inf, 1359633600000, -1e30])
@@ -476,12 +495,51 @@ def test_a_bad_time_in_json_is_named(value: object) -> None:
         pa.array([0, 10**17], pa.timestamp("s")),
         pa.array([0, 2**62], pa.timestamp("us", "UTC")),
         pa.array([0, None], pa.timestamp("us", "UTC")),
-        pa.array([date(1970, 1, 1), date(1970, 1, 2)]),
+        pa.array([0, 2**31 - 1], pa.int32()).view(pa.date32()),
+        pa.array([1.4e9, 1.4e9], pa.float32()),
+        pa.array([10**9, -1]),
+        pa.array([10**9, 20130131]),
+        pa.array([10**9, 1359633600000]),
     ],
-    ids=["in the year 33658", "not in microseconds", "in the year 148108", "missing", "a date"],
+    ids=[
+        "in the year 33658",
+        "not in microseconds",
+        "in the year 148108",
+        "missing",
+        "an infinite date",
+        "of few digits",
+        "negative",
+        "a date in digits",
+        "in milliseconds",
+    ],
 )
 def test_a_bad_time_in_parquet_is_named(values: pa.Array) -> None:
     assert (2, "at") in [(r.row, r.column) for r in reasons(times(values), EVENTS)]
+
+
+def test_one_time_out_of_range_refuses_its_row_alone() -> None:
+    valid = validate(EVENTS, times(pa.array([10**12, 2**62, 0], pa.timestamp("ms"))))
+    assert valid.table["_event_time"].to_pylist() == [
+        datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC),
+        datetime(1970, 1, 1, tzinfo=UTC),
+    ]
+    [rejection] = valid.reasons
+    assert (rejection.row, rejection.column, rejection.reason) == (2, "at", "expected a time of the years 1000 to 9999")
+    assert str(2**62) in rejection.value
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.date64(), pa.timestamp("s"), pa.timestamp("us", "Mars/Phobos")])
+def test_times_that_python_does_not_know_are_named_where_no_time_is_expected(kind: pa.DataType) -> None:
+    far = pa.array([2**31 - 1] * 2, pa.int32() if kind == pa.date32() else pa.int64()).view(kind)
+    for values in (far, pa.ListArray.from_arrays([0, 1, 2], far)):
+        found = reasons(arrow(user_id=["u", "v"], x=values))
+        assert [(r.row, r.column, bool(r.value)) for r in found] == [(1, "x", True), (2, "x", True)]
+        assert found[0].reason == f"has type {values.type}; expected a finite number"
+
+
+def test_a_column_of_times_of_another_type_is_refused_with_the_type() -> None:
+    [rejection] = reasons(times(pa.array([3600], pa.time32("s"))), EVENTS)
+    assert rejection.reason.startswith("has type time32[s]; expected a time such as")
 
 
 # --- reasons
@@ -509,9 +567,14 @@ def test_the_first_reasons_are_listed_and_the_others_counted() -> None:
     assert (valid.rejected, len(valid.reasons), valid.reasons[0].row) == (1000, LISTED, 6)
 
 
-def test_no_rows_are_fine() -> None:
-    valid = validate(USERS, decode(csv_rows({"user_id": "u", "x": 1}).splitlines()[0] + b"\n", "text/csv"))
+@pytest.mark.parametrize(
+    "body, kind",
+    [(b"user_id,item_id,at,x\n", "text/csv"), (b"[]", "application/json"), (b"\n", "application/x-ndjson")],
+)
+def test_no_rows_are_fine(body: bytes, kind: str) -> None:
+    valid = validate(EVENTS, decode(body, kind))
     assert (valid.table.num_rows, valid.total) == (0, 0)
+    assert valid.table.schema == validate(EVENTS, times(["2013-01-31"])).table.schema
 
 
 def test_what_pandas_writes_is_taken() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pandas as pd
 import pyarrow as pa
@@ -55,6 +57,35 @@ def test_a_spine_gets_the_features_of_several_entities_row_for_row(room: Room) -
         ("7", "JFK", NOON + timedelta(hours=5), "late", None, 800),
     ]
     assert list(found[0]) == ["carrier_id", "origin_id", "event_time", "note", "origin.wind", "carrier.fleet"]
+
+
+def test_uuids_and_whole_decimals_are_keys(room: Room) -> None:
+    sink = io.BytesIO()
+    keys = {"carrier_id": pa.array([Decimal(7)], pa.decimal128(18, 0)), "origin_id": pa.array([bytes(16)], pa.uuid())}
+    pq.write_table(pa.table(keys | {"event_time": [at(3)]}), sink)
+    room.ingest("weather", [{"origin_id": str(UUID(int=0)), "at": at(2), "wind": 9.0, "delay": None}])
+    [row] = rows(ask(room, sink.getvalue(), FORMATS["parquet"][0], features="origin.wind,carrier.fleet"))
+    assert (row["origin_id"], row["origin.wind"], row["carrier.fleet"]) == (str(UUID(int=0)), 9.0, 800)
+
+
+@pytest.mark.parametrize(("ahead", "status"), [(timedelta(minutes=4), 200), (timedelta(minutes=6), 422)])
+def test_a_spine_asks_no_later_than_rows_may_be(ahead: timedelta, status: int, room: Room) -> None:
+    moment = (datetime.now(UTC) + ahead).isoformat()
+    answer = ask(room, f"{AIRPORTS}7,JFK,{moment},x\n", features="carrier.fleet")
+    assert answer.status_code == status
+    if status == 422:
+        assert f"row 1, column 'event_time', value '{moment}': is in the future" in answer.get_json()["detail"]
+
+
+def test_a_spine_asks_as_late_as_a_source_of_forecasts_has_rows(open_room: OpenRoom) -> None:
+    room = open_room(
+        MILL.replace('event_time="at", columns={"wind"', 'event_time="at", max_future="9d", columns={"wind"')
+    )
+    moment = (datetime.now(UTC) + timedelta(days=8)).isoformat()
+    room.ingest("weather", [{"origin_id": "JFK", "at": moment, "wind": 3.0, "delay": 1.0}])
+    body = f"{AIRPORTS}7,JFK,{moment},x\n"
+    assert rows(ask(room, body, features="origin.wind,carrier.fleet"))[0]["origin.wind"] == 3.0
+    assert ask(room, body, features="carrier.fleet").status_code == 422
 
 
 def test_detail_says_why_a_value_is_not_there(room: Room) -> None:
