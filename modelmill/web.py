@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import json
 import logging
 import multiprocessing
 import os
@@ -129,15 +130,51 @@ def status_of(error: Exception) -> int:
 
 
 def json_body() -> Any:
-    """The request's body as strict JSON (no NaN, no Infinity), whatever content type it claims.
+    """The request's body as strict JSON (no NaN, no Infinity, no name twice in an object), whatever type it claims.
 
     Raises:
-        MalformedBody: saying where the text stops being JSON.
+        MalformedBody: saying where the text stops being JSON, or which name is repeated.
     """
+    text = request.get_data()
     try:
-        return orjson.loads(request.get_data())
+        content = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise MalformedBody(f"the body is not JSON: {error}") from None
+    if may_repeat_names(text, content):
+        names_of_objects([text], _refuse_repeated)
+    return content
+
+
+def may_repeat_names(text: bytes, content: Any) -> bool:
+    """Whether an object in a JSON text may name something twice, of which `content`, read from it, has the last only.
+
+    It does where the text has more colons than its content: each name has one, and others are in texts that both have.
+
+    Raises:
+        MalformedBody: where it is nested so deeply that it could not be written again.
+    """
+    try:
+        colons = orjson.dumps(content).count(b":")
+    except orjson.JSONEncodeError:
+        raise MalformedBody("the body is not JSON that can be taken: it is nested too deeply") from None
+    # An escaped colon is one in the content alone.
+    return text.count(b":") != colons or b"\\u003a" in text or b"\\u003A" in text
+
+
+def names_of_objects(documents: Iterable[bytes], check: Callable[[list[str]], None]) -> None:
+    """Call `check` with the names in each object of JSON texts, repeated ones as often as they are there."""
+
+    def each(pairs: list[tuple[str, Any]]) -> None:
+        check([name for name, _ in pairs])
+
+    for document in documents:
+        json.loads(document, object_pairs_hook=each, parse_int=str)  # str: whatever their length
+
+
+def _refuse_repeated(names: list[str]) -> None:
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise MalformedBody(f"{twice[:80]!r} is there {names.count(twice)} times in one object; expected once")
 
 
 def json_object() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -114,6 +115,33 @@ def test_what_is_not_json_is_a_400(text: str, http: FlaskClient) -> None:
     answer = http.post("/body", data=text)
     assert answer.status_code == 400
     assert "the body is not JSON" in answer.json["detail"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("text", "times"),
+    [
+        (b'{"a": 1, "a": 2}', 2),
+        (rb'{"a": 1, "b": 0, "\u0061": 2}', 2),
+        (b'[{"x": [{"a": 1, "a": 1, "a": 1}]}]', 3),
+        (rb'{"a": 1, "a": ":\u003a"}', 2),
+    ],
+)
+def test_a_name_that_is_twice_in_an_object_is_a_400(text: bytes, times: int, http: FlaskClient) -> None:
+    answer = http.post("/body", data=text)
+    assert answer.status_code == 400
+    assert answer.json["detail"] == f"'a' is there {times} times in one object; expected once"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("text", [b'[{"a": 1}, {"a": 2}]', b'{"a:": {"a:": ":"}}', rb'{"a": "\u003a"}'])
+def test_a_name_may_come_again_in_another_object(text: bytes, http: FlaskClient) -> None:
+    assert http.post("/body", data=text).json == {"body": json.loads(text)}
+
+
+@pytest.mark.parametrize(("depth", "status"), [(200, 200), (300, 400)])
+def test_json_that_is_nested_deeper_than_it_could_be_answered_is_a_400(
+    depth: int, status: int, http: FlaskClient
+) -> None:
+    assert http.post("/body", data="[" * depth + "]" * depth).status_code == status
 
 
 def test_json_is_taken_whatever_content_type_it_claims(http: FlaskClient) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import IO, Any
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from modelmill.errors import InvalidRequest, MalformedBody, Rejection, TooLarge, UnsupportedContent
+from modelmill.web import may_repeat_names, names_of_objects
 from services.feature.intake.checks import YEARS
 from services.feature.intake.csv_table import CsvRows, CsvTable
 
@@ -99,9 +99,11 @@ def _json(body: bytes) -> RawRows:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise MalformedBody(f"the body is not JSON: {error}") from None
+    if may_repeat_names(body, content):
+        names_of_objects([body], check_names)
     if isinstance(content, dict):
         content = content["rows"] if set(content) == {"rows"} else [content]
-    return _objects(content, body, [body])
+    return _objects(content)
 
 
 def _ndjson(body: bytes) -> RawRows:
@@ -113,22 +115,22 @@ def _ndjson(body: bytes) -> RawRows:
             rows.append(orjson.loads(line))
         except orjson.JSONDecodeError as error:
             raise MalformedBody(f"line {number} is not JSON: {error}") from None
-    return _objects(rows, body, filter(bytes.strip, lines))
+    if may_repeat_names(body, rows):
+        names_of_objects(filter(bytes.strip, lines), check_names)
+    return _objects(rows)
 
 
-def _objects(rows: Any, body: bytes, documents: Iterable[bytes]) -> RawRows:
-    """Objects as columns; `documents` are the JSON texts in `body` that they were read from."""
+def _objects(rows: Any) -> RawRows:
+    """Objects as columns."""
     if not isinstance(rows, list):
         raise MalformedBody(f"the body is a JSON {type(rows).__name__}; expected an object or a list of objects")
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise MalformedBody(f"row {number} is a JSON {type(row).__name__}; expected an object")
     _check_size(len(rows))
-    names = Counter(chain.from_iterable(rows))
+    names = dict.fromkeys(chain.from_iterable(rows))
     if len(names) > MAX_COLUMNS:
         raise TooLarge("columns", len(names), MAX_COLUMNS)
-    if any(body.count(orjson.dumps(name)) > count for name, count in names.items()):  # as names, or as values
-        _refuse_repeated_names(documents)
     return RawRows({name: [row.get(name) for row in rows] for name in names}, range(1, len(rows) + 1))
 
 
@@ -176,17 +178,6 @@ def _columns(table: pa.Table) -> dict[str, Any]:
         for name in table.column_names
         if name != PANDAS_INDEX
     }
-
-
-def _refuse_repeated_names(documents: Iterable[bytes]) -> None:
-    def check(pairs: list[tuple[str, Any]]) -> None:
-        check_names([name for name, _ in pairs])
-
-    try:
-        for document in documents:
-            json.loads(document, object_pairs_hook=check, parse_int=str)  # str: whatever their length
-    except RecursionError:
-        raise MalformedBody("the body is not a list of flat objects: it is nested too deeply") from None
 
 
 def _check_size(rows: int) -> None:

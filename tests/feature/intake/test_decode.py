@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -194,6 +196,11 @@ TWICE = {
     "csv": ("text/csv", b"a,b,a\n1,2,3\n"),
     "json": ("application/json", b'[{"a": 1}, {"a": 2, "b": 3, "a": 4}]'),
     "ndjson": ("application/x-ndjson", b'{"a": 1}\n\n{"a": 2, "b": 3, "a": 4}\n'),
+    "json, one through an escape": ("application/json", rb'[{"a": 1, "b": 3, "\u0061": 4}]'),
+    "json of one row": ("application/json", rb'{"a": 1, "\u0061": 4}'),
+    "json under rows": ("application/json", b'{"rows": [{"a": 1, "a": 4}]}'),
+    "ndjson, one through an escape": ("application/x-ndjson", b'{"a": 1}\n' + rb'{"a": 2, "\u0061": 4}'),
+    "json, hidden by an escaped colon": ("application/json", rb'[{"a": 1, "a": "\u003A"}]'),
     "parquet": ("application/vnd.apache.parquet", table_parquet(pa.table([[1], [2], [3]], names=["a", "b", "a"]))),
 }
 
@@ -209,6 +216,39 @@ def test_a_value_that_reads_as_a_name_is_no_column(kind: str) -> None:
     content_type, write = FORMATS[kind]
     rows = [{"a": "b", "b": '"a"'}, {"a": "a", "b": "a"}]
     assert values(decode(write(*rows), content_type)) == {"a": ["b", "a"], "b": ['"a"', "a"]}
+
+
+NAMES = st.text(st.sampled_from('ab:"\\/ü\n'), max_size=3)
+OBJECTS = st.lists(st.lists(st.tuples(NAMES, NAMES | st.integers() | st.none()), max_size=4), max_size=3)
+
+
+def spelled(text: str, draw: Callable[..., Any]) -> str:
+    """A JSON string of `text`, each character as it is, or as one of the escapes that mean it."""
+    plain = [[json.dumps(c, ensure_ascii=False)[1:-1], f"\\u{ord(c):04x}", f"\\u{ord(c):04X}"] for c in text]
+    return '"' + "".join(draw(st.sampled_from(ways)) for ways in plain) + '"'
+
+
+@given(rows=OBJECTS, data=st.data())
+def test_a_name_is_refused_just_where_it_is_repeated_however_it_is_spelled(
+    rows: list[list[tuple[str, Any]]], data: st.DataObject
+) -> None:
+    def written(value: Any) -> str:
+        return spelled(value, data.draw) if isinstance(value, str) else json.dumps(value)
+
+    objects = ["{" + ", ".join(f"{written(name)}: {written(value)}" for name, value in row) + "}" for row in rows]
+    repeated = any(len(dict(row)) < len(row) for row in rows)
+    for kind, body in (
+        ("application/json", f"[{', '.join(objects)}]"),
+        ("application/json", f'{{"rows": [{", ".join(objects)}]}}'),
+        ("application/x-ndjson", "\n".join(objects)),
+    ):
+        if body and repeated:
+            with pytest.raises(InvalidRequest, match="times; expected once"):
+                decode(body.encode(), kind)
+        elif body:
+            names = {name for row in rows for name, _ in row}
+            expected = {name: [dict(row).get(name) for row in rows] for name in names}
+            assert values(decode(body.encode(), kind)) == expected
 
 
 @pytest.mark.parametrize("kind", FORMATS)
