@@ -7,7 +7,6 @@ that were being ingested at that moment are looked at: a prediction may have see
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -70,8 +69,12 @@ class Audit:
     differences: int = 0
     first: list[Difference] = field(default_factory=list)
     """The first of the differences."""
-    not_auditable: Counter[str] = field(default_factory=Counter)
+    not_auditable: dict[str, int] = field(default_factory=dict)
     """Why predictions, or values of them, could not be compared, and how many."""
+
+    def pass_by(self, reason: str, count: int) -> None:
+        """Count predictions or values that cannot be compared."""
+        self.not_auditable[reason] = self.not_auditable.get(reason, 0) + count
 
 
 def audit(redis: Redis, storage: Storage, model: str, since: datetime) -> Audit:
@@ -89,10 +92,10 @@ def audit(redis: Redis, storage: Storage, model: str, since: datetime) -> Audit:
         try:
             definitions, refs = pinned(redis, registry, model, version)
         except (UnknownName, DefinitionsError) as error:
-            found.not_auditable[f"predictions of version {version}, which is gone: {error}"] += count
+            found.pass_by(f"predictions of version {version}, which is gone: {error}", count)
             continue
         if not refs:
-            found.not_auditable[f"predictions of version {version}, which records no stored features"] += count
+            found.pass_by(f"predictions of version {version}, which records no stored features", count)
             continue
         recipe = definitions.model(model)
         _Comparison(redis, storage, definitions, refs, recipe.defaults, found).run(log.of_version(version))
@@ -142,7 +145,7 @@ class _Comparison:
         with ExitStack() as stack:
             spine = stack.enter_context(Spine(table.schema, AT, table.batches(events)))
             for reason, count in table.passed.items():
-                self._found.not_auditable[f"predictions: {reason}"] += count
+                self._found.pass_by(f"predictions: {reason}", count)
             if not spine.rows:
                 return
             since = datetime.fromisoformat(self._found.since)
@@ -190,9 +193,9 @@ class _Comparison:
             if is_explained:
                 self._found.in_flight += len(wrong)
             elif dispute.since < self._known_since:
-                self._found.not_auditable["values: events of the ingests of that time are no longer kept"] += len(wrong)
+                self._found.pass_by("values: events of the ingests of that time are no longer kept", len(wrong))
             elif was_forgotten(self._redis, group.entity, dispute.key, since=dispute.at):
-                self._found.not_auditable["values: the entity was forgotten since"] += len(wrong)
+                self._found.pass_by("values: the entity was forgotten since", len(wrong))
             else:
                 self._differ(rows, position, dispute, wrong, expected.times(group, position))
 

@@ -302,6 +302,22 @@ def test_over_http(room: Room, serving: Serving) -> None:
         assert room.http.post("/audits", json=body).status_code == 422
 
 
+def test_a_model_without_stored_features_is_answered_with_the_count_of_what_cannot_be_compared(
+    open_room: OpenRoom,
+) -> None:
+    room = open_room("""
+        from modelmill import Entity, Model, Source
+        user = Entity("user", key="user_id")
+        sales = Source("sales", entities=[user], columns={"hour": int, "sold": float})
+        Model("m", entities=[], features=[], inputs={"hour": int}, label="sold", estimator=None, source=sales)
+    """)
+    publish(room)
+    Serving(room).predict({"hour": 7}, {"hour": 8})
+    answer = room.http.post("/audits", json={"model": "m"})
+    assert (answer.status_code, answer.get_json()["predictions"]) == (200, 1)
+    assert answer.get_json()["not_auditable"] == {"predictions of version 1, which records no stored features": 1}
+
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("ingest"), st.sampled_from("uv"), st.integers(0, 5), st.floats(-1e6, 1e6)),
