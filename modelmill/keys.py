@@ -69,7 +69,8 @@ def failed_field(source: str) -> str:
 
 
 def ingest(source: str, digest: str) -> str:
-    """Hash: one ingest request by its digest: `time` (microseconds since 1970), and, once it is done, its `answer`.
+    """Hash: one ingest request by its digest: `time` (microseconds since 1970), `draft` of the answer, digest of
+    the `content` where a client chose the key, how many rejected rows are `quarantined`; once it is done, its `answer`.
 
     Expires an hour after it was done.
     """

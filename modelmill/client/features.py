@@ -66,7 +66,8 @@ class FeatureCalls(Transport):
     ) -> Json:
         """Send a file (by its suffix CSV, JSON, NDJSON or Parquet), a list of rows or a DataFrame to a source.
 
-        With an `idempotency_key` it may be sent again when the answer was lost: it takes effect once.
+        With an `idempotency_key` it may be sent again when the answer was lost: it takes effect once. Other data under
+        the same key is refused.
         """
         if isinstance(data, str | Path):
             kind, body = contents.of_file(Path(data), CONTENT_TYPES)
@@ -79,7 +80,7 @@ class FeatureCalls(Transport):
             url_of(self.settings.feature_url, "sources", source, "rows"),
             params={"on_error": on_error},
             headers={"Content-Type": kind, "Content-Length": str(len(body))}
-            | ({"Idempotency-Key": idempotency_key} if idempotency_key else {}),
+            | ({} if idempotency_key is None else {"Idempotency-Key": idempotency_key}),
             content=contents.pieces(body, progress),
             timeout=LONG,
         )

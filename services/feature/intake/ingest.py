@@ -6,14 +6,13 @@ brought to its end by whoever comes next.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from modelmill.connections import Redis
 from modelmill.declarations import Source
@@ -27,7 +26,7 @@ from services.feature.intake import expectations, journal, quarantine
 from services.feature.intake.decode import RawRows
 from services.feature.intake.derive import FAILED, Derived, derive
 from services.feature.intake.journal import Entry
-from services.feature.intake.validate import EVENT_TIME, TIME, validate
+from services.feature.intake.validate import EVENT_TIME, TIME, ValidRows, validate
 from services.feature.store import history, online
 from services.feature.store.backfill import add_fields
 
@@ -42,7 +41,7 @@ class Ingested:
     late: int
     """Accepted rows of entities of which a newer row was online already; they are in the history alone."""
     duplicate: int
-    """Rows of a request that had been done before; nothing was done again."""
+    """Rows of a request that had been done before, and are in the history still; nothing was done again."""
     reasons: list[Rejection]
     """Of the first rejected rows."""
     failed_features: dict[str, int]
@@ -54,35 +53,59 @@ class Ingested:
 
 
 def ingest(
-    catalogue: Catalogue, source_name: str, raw: RawRows, digest: str, *, skip_bad: bool, request_id: str = ""
+    catalogue: Catalogue,
+    source_name: str,
+    raw: RawRows,
+    digest: str,
+    *,
+    content: str = "",
+    skip_bad: bool,
+    request_id: str = "",
 ) -> Ingested:
     """Store the rows of `raw` in history and, where the source is about one entity, online; once for each `digest`.
 
-    With `skip_bad` rejected rows go to the quarantine, under `request_id` if the client gave one.
+    With `skip_bad` rejected rows go to the quarantine, under `request_id` if the client gave one. `content` is as in
+    `journal.begin`.
 
     Raises:
         UnknownName: for an undeclared source.
-        InvalidRequest: for missing or undeclared columns.
+        InvalidRequest: for missing or undeclared columns, or where `digest` stood for another content before.
         InvalidRows: where rows are bad and `skip_bad` is not set; nothing was stored.
         ExpectationFailed: where the good rows are not what the source expects of a batch; nothing was stored.
         redis.ConnectionError: where Redis is away. What was stored by then will be online when it is back, whether
             or not the request is sent again.
         Unavailable: where the request was given up by others, since this process had been stopped for long.
     """
-    redis, storage, state = catalogue.redis, catalogue.storage, catalogue.state
+    state = catalogue.state
     source = state.definitions.source(source_name)
     valid = validate(source, raw)
     if valid.rejected and not skip_bad:
         raise InvalidRows(source.name, valid.rejected, valid.total, valid.reasons)
     expectations.check(source, valid.table)
+
+    def quarantined(entry: Entry) -> None:
+        quarantine.keep(catalogue.redis, raw, valid, entry, request_id)
+
+    return _store(catalogue, state, source, valid, digest, content, quarantined)
+
+
+def _store(
+    catalogue: Catalogue,
+    state: InForce,
+    source: Source,
+    valid: ValidRows,
+    digest: str,
+    content: str = "",
+    keep_rejected: Callable[[Entry], None] = lambda _: None,
+) -> Ingested:
+    redis, storage = catalogue.redis, catalogue.storage
     derived = derive(valid.table.select(history.schema_of_rows(source).names), state.computed[source.name])
     failed = {f.name: n for field, f in state.computed[source.name].items() if (n := derived.failures[field])}
     draft = Ingested(valid.table.num_rows, valid.rejected, 0, 0, valid.reasons, failed, "", "")
-    entry = journal.begin(redis, source.name, digest, asdict(draft))
+    entry = journal.begin(redis, source.name, digest, asdict(draft), content)
     if entry.answer is not None:
-        return repeated(entry.answer)
-    if not entry.repeated:
-        quarantine.keep(redis, source.name, raw, valid, entry.ingested, request_id)
+        return _answered_before(catalogue, state, source, valid, entry, repeated(entry.answer))
+    keep_rejected(entry)
     if not valid.table.num_rows:
         answer = asdict(draft)
         journal.finish(redis, entry, answer, _event(source, answer))
@@ -103,7 +126,36 @@ def ingest(
         if now.answer is not None:
             return repeated(now.answer)
         return finish(catalogue, state, source, entry, name, table)
-    return finish(catalogue, state, source, entry, name, rows_of(storage, name, entry.ingested))
+    return finish(catalogue, state, source, entry, name, history.rows_of(storage, name, entry.ingested))
+
+
+def _answered_before(
+    catalogue: Catalogue, state: InForce, source: Source, valid: ValidRows, entry: Entry, done: Ingested
+) -> Ingested:
+    """The answer to a request that had been done before; those of its rows that were erased since are stored anew."""
+    erased = _erased(catalogue.storage, source, valid.table, entry, done.duplicate)
+    if not erased.num_rows:
+        return done
+    digest = journal.digest_of(source.name, b"erased", entry.digest.encode(), iso(entry.ingested).encode())
+    again = _store(catalogue, state, source, ValidRows(erased, erased.num_rows, 0, []), digest)
+    kept = done.duplicate - erased.num_rows
+    return replace(again, rejected=done.rejected, reasons=done.reasons, duplicate=kept + again.duplicate)
+
+
+def _erased(storage: Storage, source: Source, rows: pa.Table, entry: Entry, accepted: int) -> pa.Table:
+    """Those `rows` of a request, of which so many were `accepted`, that are not in the history any more.
+
+    What is erased is erased by key, with all rows that name it.
+    """
+    names = [entity.key for entity in source.entities]
+    stored = history.of_ingest(storage, source.name, entry.ingested, names)
+    if stored.num_rows >= accepted:
+        return rows.slice(0, 0)
+    if not stored.num_rows:
+        return rows
+    there = set(zip(*(stored[name].to_pylist() for name in names), strict=True))
+    named = zip(*(rows[name].to_pylist() for name in names), strict=True)
+    return rows.filter(pa.array([one not in there for one in named], pa.bool_()))
 
 
 def repeated(answer: Mapping[str, Any]) -> Ingested:
@@ -123,7 +175,8 @@ def finish(catalogue: Catalogue, state: InForce, source: Source, entry: Entry, n
         _add_to_tiles(redis, catalogue.state, entry, table)
     draft = entry.draft
     answer = {**draft, "late": late, "file": name, "ingest_time": iso(entry.ingested)}
-    journal.finish(redis, entry, answer, _event(source, answer))
+    if not journal.finish(redis, entry, answer, _event(source, answer)):  # another was told that they are accepted
+        return repeated(answer)
     return Ingested(**{**answer, "reasons": [Rejection(**reason) for reason in answer["reasons"]]})
 
 
@@ -137,12 +190,6 @@ def _event(source: Source, answer: Mapping[str, Any]) -> RowsIngested:
         failed_features=sum(answer["failed_features"].values()),
         ingest_time=answer["ingest_time"],
     )
-
-
-def rows_of(storage: Storage, name: str, ingested: datetime) -> pa.Table:
-    """The rows of one request in a history file, which may be a compacted one."""
-    table = history.read_whole(storage, name)
-    return table.filter(pc.equal(table[history.INGEST_TIME], pa.scalar(ingested, TIME)))
 
 
 def _complete(rows: pa.Table, derived: Derived, state: InForce, source: Source, ingested: datetime) -> pa.Table:

@@ -5,7 +5,8 @@ An entry is a hash under the request's digest (of its content, or of the Idempot
     begun    the entry is made, with the next ingest time of the source (from Redis's clock, always increasing)
     done     rows are in the history and online; the answer is kept for `KEPT` seconds
 
-A request that comes again finds its entry: done, it gets the same answer; only begun (a sender gave up waiting, or a
+Whoever records the answer is told of its rows as accepted, and nobody else. A request that comes again finds its entry:
+done, it gets the same answer, of the rows that are in the history still; only begun (a sender gave up waiting, or a
 service was killed), it goes through the same steps with the same ingest time, which changes nothing that was done
 before. What nobody sends again is brought to its end from its history file by `services.feature.intake.recovery`.
 """
@@ -24,8 +25,8 @@ import orjson
 
 from modelmill import bus, keys
 from modelmill.connections import Redis
-from modelmill.errors import Conflict, Unavailable
-from modelmill.events import RowsIngested
+from modelmill.errors import Conflict, InvalidRequest, Unavailable
+from modelmill.events import RowsIngested, iso
 
 KEPT = 3600
 """Seconds for which a request that was done is recognised when it comes again."""
@@ -36,24 +37,34 @@ PATIENCE = 60.0
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 BEGIN = """
--- KEYS: entry, clock, open entries, pause. ARGV: digest, seconds that the entry is kept, draft of the answer.
--- Returns the entry's ingest time in microseconds since 1970, whether it was there before, its draft and its answer;
--- no time where it was not there and none may begin.
-local time = redis.call('HGET', KEYS[1], 'time')
-if time then
-  return {time, 1, redis.call('HGET', KEYS[1], 'draft'), redis.call('HGET', KEYS[1], 'answer') or ''}
-end
-if redis.call('EXISTS', KEYS[4]) == 1 then return {'', 0, '', ''} end
+-- KEYS: entry, clock, open entries, pause. ARGV: digest, seconds that the entry is kept, draft of the answer, digest of
+-- the content. Returns the entry's ingest time in microseconds since 1970, whether it was there before, its draft, its
+-- answer and the digest of its content; no time where it was not there and none may begin.
+local found = redis.call('HMGET', KEYS[1], 'time', 'draft', 'answer', 'content')
+if found[1] then return {found[1], 1, found[2], found[3] or '', found[4] or ''} end
+if redis.call('EXISTS', KEYS[4]) == 1 then return {'', 0, '', '', ''} end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 local last = tonumber(redis.call('GET', KEYS[2]) or '0')
 if now <= last then now = last + 1 end
-time = string.format('%.0f', now)
+local time = string.format('%.0f', now)
 redis.call('SET', KEYS[2], time)
-redis.call('HSET', KEYS[1], 'time', time, 'draft', ARGV[3])
+redis.call('HSET', KEYS[1], 'time', time, 'draft', ARGV[3], 'content', ARGV[4])
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 redis.call('ZADD', KEYS[3], clock[1], ARGV[1])
-return {time, 0, ARGV[3], ''}
+return {time, 0, ARGV[3], '', ARGV[4]}
+"""
+FINISH = """
+-- KEYS: entry, open entries, the event's stream. ARGV: digest, answer, seconds that it is kept, length of the stream,
+-- then the event's fields and values. Returns 1, or 0 where another has recorded an answer.
+if redis.call('HEXISTS', KEYS[1], 'answer') == 1 then return 0 end
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  redis.call('HSET', KEYS[1], 'answer', ARGV[2])
+  redis.call('EXPIRE', KEYS[1], ARGV[3])
+end
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[4], '*', unpack(ARGV, 5))
+return 1
 """
 
 
@@ -99,18 +110,27 @@ def digest_of(source: str, *parts: bytes) -> str:
     return digest.hexdigest()[:32]
 
 
-def begin(redis: Redis, source: str, digest: str, draft: Mapping[str, Any]) -> Entry:
+def begin(redis: Redis, source: str, digest: str, draft: Mapping[str, Any], content: str = "") -> Entry:
     """Enter a request with the draft of its answer, or find it as it was entered before.
 
+    `content` is the digest of what it consists of, where `digest` is not.
+
     Raises:
+        InvalidRequest: where it was entered with another content.
         Unavailable: while requests of this source are paused.
     """
     names = (keys.ingest(source, digest), keys.ingest_clock(source), keys.ingest_open(source))
-    arguments = [digest, BEGUN, orjson.dumps(draft)]
+    arguments = [digest, BEGUN, orjson.dumps(draft), content]
     script = redis.register_script(BEGIN)
-    moment, repeated, draft_text, answer = script(keys=[*names, keys.ingest_paused(source)], args=arguments)
+    moment, repeated, draft_text, answer, former = script(keys=[*names, keys.ingest_paused(source)], args=arguments)
     if not moment:
         raise Unavailable(f"{source!r} takes no rows while its tiles are emptied, some seconds; send it again")
+    if former != content:
+        raise InvalidRequest(
+            f"the Idempotency-Key was used at {iso(EPOCH + timedelta(microseconds=int(moment)))} for a request to"
+            f" {source!r} with another body, content type or on_error; nothing of this one was stored, send it with a"
+            " key of its own"
+        )
     return _entry(source, digest, moment, bool(repeated), draft_text, answer)
 
 
@@ -156,14 +176,12 @@ def as_it_is(redis: Redis, entry: Entry) -> Entry | None:
     return _entry(entry.source, entry.digest, moment, True, draft, answer)
 
 
-def finish(redis: Redis, entry: Entry, answer: Mapping[str, Any], event: RowsIngested) -> None:
-    """Record that all of a request is done, in one transaction with its event."""
-    with redis.pipeline() as pipe:
-        pipe.hset(entry.key, "answer", orjson.dumps(answer).decode())
-        pipe.expire(entry.key, KEPT)
-        pipe.zrem(keys.ingest_open(entry.source), entry.digest)
-        bus.append(pipe, event)
-        pipe.execute()
+def finish(redis: Redis, entry: Entry, answer: Mapping[str, Any], event: RowsIngested) -> bool:
+    """Record that all of a request is done, in one transaction with its event; False where another has done so."""
+    fields = [text for pair in event.to_fields().items() for text in pair]
+    arguments = [entry.digest, orjson.dumps(answer), KEPT, bus.MAX_LENGTH, *fields]
+    names = [entry.key, keys.ingest_open(entry.source), event.stream]
+    return bool(redis.register_script(FINISH)(keys=names, args=arguments))
 
 
 def drop(redis: Redis, entry: Entry) -> None:

@@ -14,12 +14,14 @@ from typing import Any
 import orjson
 import pyarrow as pa
 from prometheus_client import Counter
+from redis.client import Pipeline
 
 from modelmill import keys
 from modelmill.connections import Redis
 from modelmill.errors import Rejection
 from modelmill.events import iso
 from services.feature.intake.decode import RawRows
+from services.feature.intake.journal import Entry
 from services.feature.intake.validate import ValidRows, readable
 
 QUARANTINED = Counter("modelmill_quarantined_rows_total", "Rejected rows of requests that kept the others", ["source"])
@@ -29,6 +31,8 @@ MAX_ROW_BYTES = 2048
 """The longest JSON text of a row that is kept whole."""
 BATCH = 500
 """Rows written in one round trip."""
+FIELD = "quarantined"
+"""Of an entry of the journal: how many of its rejected rows are kept."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +64,30 @@ class Quarantine:
     """The newest first."""
 
 
-def keep(redis: Redis, source: str, raw: RawRows, valid: ValidRows, now: datetime, request: str = "") -> None:
-    """Keep the rejected rows of a request that goes on without them; the counter grows with the first batch."""
-    if not valid.rejected:
-        return
-    QUARANTINED.labels(source).inc(valid.rejected)
-    stream, total = keys.rejected(source), valid.rejected
+def keep(redis: Redis, raw: RawRows, valid: ValidRows, entry: Entry, request: str = "") -> None:
+    """Keep the rejected rows of a request that goes on without them, once, whoever else brings it to its end.
+
+    Its entry in the journal tells how many are kept; the counter grows with the first batch.
+    """
     rejections = valid.rejections[:MAX_LENGTH]
-    for start in range(0, len(rejections), BATCH):
-        batch = rejections[start : start + BATCH]
-        with redis.pipeline() as pipe:
-            for rejection, content in zip(batch, contents(raw, batch), strict=True):
-                pipe.xadd(stream, _entry(rejection, content, now, request), maxlen=MAX_LENGTH, approximate=True)
-            pipe.incrby(keys.rejected_total(source), total)
-            pipe.execute()
-        total = 0
+
+    def keep_batch(pipe: Pipeline) -> int:
+        """Keep the next ones and return from which on; -1 where none is left."""
+        begun, kept = pipe.hmget(entry.key, "time", FIELD)
+        start = int(kept or 0)
+        batch = rejections[start : start + BATCH] if begun else []
+        pipe.multi()
+        for rejection, content in zip(batch, contents(raw, batch), strict=True):
+            row = _entry(rejection, content, entry.ingested, request)
+            pipe.xadd(keys.rejected(entry.source), row, maxlen=MAX_LENGTH, approximate=True)
+        if batch:
+            pipe.incrby(keys.rejected_total(entry.source), 0 if start else valid.rejected)
+            pipe.hset(entry.key, FIELD, start + len(batch))
+        return start if batch else -1
+
+    while rejections and (start := redis.transaction(keep_batch, entry.key, value_from_callable=True)) >= 0:
+        if start == 0:
+            QUARANTINED.labels(entry.source).inc(valid.rejected)
 
 
 def read(redis: Redis, source: str, count: int, since: datetime | None = None) -> Quarantine:

@@ -8,7 +8,7 @@ from threading import Event as Flag
 from modelmill.connections import AWAY
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.intake import journal
-from services.feature.intake.ingest import finish, rows_of
+from services.feature.intake.ingest import finish
 from services.feature.store import history
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def recover(catalogue: Catalogue, *, older_than: float = ABANDONED) -> int:
             if name is None:
                 journal.drop(redis, entry)
             else:
-                finish(catalogue, state, source, entry, name, rows_of(storage, name, entry.ingested))
+                finish(catalogue, state, source, entry, name, history.rows_of(storage, name, entry.ingested))
             done += 1
             log.warning("%s a request to %s that was left", "dropped" if name is None else "finished", source.name)
     return done

@@ -39,7 +39,8 @@ def add_intake_routes(app: Flask, catalogue: Catalogue) -> None:
         failed feature functions.
 
         A request with the same `Idempotency-Key`, or, for a source with event times, the same content, is done once:
-        within an hour it gets the same answer, with its rows counted as `duplicate`.
+        within an hour it gets the same answer, with its rows counted as `duplicate`; those that were forgotten since
+        are taken again. 422 where a request with that key had another body, content type or `on_error`.
         """
         on_error = request.args.get("on_error", "fail")
         if on_error not in ("fail", "skip"):
@@ -47,10 +48,11 @@ def add_intake_routes(app: Flask, catalogue: Catalogue) -> None:
         catalogue.definitions.source(source)
         body, kind = request.get_data(cache=False), request.content_type or "none"
         raw = decode(body, kind)
-        digest = _digest(catalogue.definitions.source(source), body, kind, on_error)
+        digest, content = _digests(catalogue.definitions.source(source), body, kind, on_error)
         try:
             request_id = request.headers.get("X-Request-ID", "")[:MAX_REQUEST_ID]
-            done = ingest(catalogue, source, raw, digest, skip_bad=on_error == "skip", request_id=request_id)
+            skip_bad = on_error == "skip"
+            done = ingest(catalogue, source, raw, digest, content=content, skip_bad=skip_bad, request_id=request_id)
         except InvalidRows as error:
             ROWS.labels(source, "rejected").inc(error.fields["rejected"])
             raise
@@ -74,16 +76,20 @@ def add_intake_routes(app: Flask, catalogue: Catalogue) -> None:
         return reply({"source": source, **asdict(found)})
 
 
-def _digest(source: Source, body: bytes, kind: str, on_error: str) -> str:
-    """What tells a request that comes again from a new one.
+def _digests(source: Source, body: bytes, kind: str, on_error: str) -> tuple[str, str]:
+    """What tells a request that comes again from a new one; and what it consists of, if that is something else.
 
     The same rows sent twice to a source without event times are two observations, unless their sender says otherwise.
     """
-    if key := request.headers.get("Idempotency-Key"):
-        return digest_of(source.name, b"key", key.encode())
-    if source.event_time:
-        return digest_of(source.name, body, kind.encode(), on_error.encode())
-    return secrets.token_hex(16)
+    key = request.headers.get("Idempotency-Key")
+    if key is None and not source.event_time:
+        return secrets.token_hex(16), ""
+    content = digest_of(source.name, body, kind.encode(), on_error.encode())
+    if key is None:
+        return content, ""
+    if not key.strip():
+        raise InvalidRequest("the Idempotency-Key is empty; expected a text that no other request has")
+    return digest_of(source.name, b"key", key.encode()), content
 
 
 def _count(text: str, limit: int) -> int:

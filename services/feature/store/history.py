@@ -136,6 +136,25 @@ def holding(storage: Storage, source: str, ingested: datetime) -> str | None:
     return None
 
 
+def rows_of(storage: Storage, name: str, ingested: datetime, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of one request in a file, which may be a compacted one; a column that it lacks is left out."""
+    table = read_whole(storage, name, columns if columns is None else [*columns, INGEST_TIME])
+    return table.filter(pc.equal(table[INGEST_TIME], pa.scalar(ingested, TIME)))
+
+
+def of_ingest(storage: Storage, source: str, ingested: datetime, columns: Sequence[str]) -> pa.Table:
+    """`columns` of the rows that are left of the request with this ingest time; of none where a column is not there."""
+
+    def read_file(_: Sequence[str]) -> pa.Table:
+        name = holding(storage, source, ingested)
+        table = None if name is None else rows_of(storage, name, ingested, columns)
+        if table is None or not set(columns) <= set(table.column_names):
+            return pa.table({column: pa.array([], pa.string()) for column in columns})
+        return table
+
+    return reading(storage, source, read_file)
+
+
 def stored_columns(storage: Storage, name: str) -> list[str]:
     """The columns of a file."""
     with storage.files.open(storage.path(name)) as file:

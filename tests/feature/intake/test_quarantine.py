@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import secrets
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from modelmill.connections import Redis
 from modelmill.declarations import Entity, Source
-from services.feature.intake import quarantine
+from services.feature.intake import journal, quarantine
 from services.feature.intake.decode import RawRows, decode
 from services.feature.intake.quarantine import MAX_LENGTH, MAX_ROW_BYTES
 from services.feature.intake.validate import validate
@@ -22,7 +24,8 @@ BAD = ROW | {"user_id": "v", "feature_1": "much"}
 
 
 def kept(redis: Redis, raw: RawRows, request: str = "", now: datetime = NOW) -> quarantine.Quarantine:
-    quarantine.keep(redis, "users", raw, validate(USERS, raw), now, request)
+    entry = replace(journal.begin(redis, "users", secrets.token_hex(4), {}), ingested=now)
+    quarantine.keep(redis, raw, validate(USERS, raw), entry, request)
     return quarantine.read(redis, "users", 100)
 
 
@@ -108,7 +111,7 @@ def test_the_stream_is_bounded_and_the_rows_that_left_it_are_known(fake_redis: R
 
 def test_good_rows_leave_no_trace(fake_redis: Redis) -> None:
     assert kept(fake_redis, columns(user_id=["u"], x=[1.0])) == quarantine.Quarantine(0, 0, [])
-    assert fake_redis.keys() == []
+    assert fake_redis.keys("rejected:*") == []
 
 
 # --- over HTTP
