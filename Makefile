@@ -13,7 +13,7 @@ RUNTIME := $(VENV)/.runtime
 MLFLOW_VENV ?= .venv-mlflow
 DEV := $(VENV)/.dev
 
-.PHONY: help up down status test lint format test-slow test-faults test-browser test-extras test-compose flights docs bench lock hooks clean
+.PHONY: help up down status test lint format test-slow test-faults test-browser test-extras test-clocks test-compose flights docs bench lock hooks clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,9 @@ test-browser: $(DEV) ## run the tests that need Chromium
 
 test-extras: $(MLFLOW_VENV)/.installed ## run the tests against the real MLflow, in .venv-mlflow
 	$(MLFLOW_VENV)/bin/python -m pytest tests/exchange -m mlflow $(ARGS)
+
+test-clocks: $(DEV) ## run the tests on other days: a leap day, both changes of the clock, ... (needs faketime)
+	$(BIN)/python -m tests.clocks -n $(JOBS) --dist loadfile $(ARGS)
 
 test-compose: $(DEV) ## build the image and test the system in containers
 	$(BIN)/python -m pytest -m compose $(ARGS)

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -40,10 +40,10 @@ def test_a_file_that_is_not_there_is_not_found(either: Storage) -> None:
 def test_unfinished_files_of_former_times_are_removed(either: Storage) -> None:
     for name in ("h/day=1/.tmp-1-a.parquet", "h/day=1/a.parquet", "other/.tmp-2-a.parquet"):
         either.write(name, b"x")
-    now = datetime.now(UTC)
-    assert either.remove_temporary("h", now - timedelta(hours=1)) == 0
-    assert either.remove_temporary("h", now + timedelta(hours=1)) == 1
-    assert either.remove_temporary("nothing", now) == 0
+    written = either.files.modified(either.path("h/day=1/.tmp-1-a.parquet"))
+    assert either.remove_temporary("h", written) == 0
+    assert either.remove_temporary("h", written + timedelta(hours=1)) == 1
+    assert either.remove_temporary("nothing", written) == 0
     assert either.names("h", "") == ["h/day=1/a.parquet"]
     assert either.read("other/.tmp-2-a.parquet") == b"x"
 

@@ -59,10 +59,10 @@ def test_a_package_that_was_never_finished_goes_too(registry: Registry, storage:
 
 
 def test_unfinished_files_go_when_nobody_can_be_writing_them(registry: Registry, storage: Storage) -> None:
-    for name in ("old", "new"):
+    now = time.time()
+    for name, written in (("old", now - UNFINISHED.total_seconds() - 60), ("new", now)):
         storage.write(f"runs/m/r1/.tmp-{name}-log.txt", b"half")
-    long_ago = time.time() - UNFINISHED.total_seconds() - 60
-    os.utime(storage.path("runs/m/r1/.tmp-old-log.txt"), (long_ago, long_ago))
+        os.utime(storage.path(f"runs/m/r1/.tmp-{name}-log.txt"), (written, written))
     sweep(registry, storage)
     assert os.listdir(storage.path("runs/m/r1")) == [".tmp-new-log.txt"]
 
