@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -85,6 +87,27 @@ class Room:
                 name.replace(ref.field, ref.name): text.replace(ref.field, ref.name) for name, text in found.items()
             }
         return found
+
+    def told(self, entity: str, key: str) -> list[dict[str, Any]]:
+        """What HTTP tells of an entity's features: a lookup, an explanation, and a training frame's row of now."""
+        features = list(self.catalogue.definitions.features_of(entity))
+        found = self.http.post(f"/entities/{entity}/lookup", json={"keys": [key]}).get_json()["entities"][key]
+        explained = self.http.get(f"/entities/{entity}/explain", query_string={"key": key}).get_json()
+        spine = pa.table({self.catalogue.definitions.entity(entity).key: [key], "_now": [datetime.now(UTC)]})
+        names = ",".join(f"{entity}.{name}" for name in features)
+        frame = self.http.post(
+            "/training-frames",
+            data=parquet_rows(*spine.to_pylist(), schema=spine.schema),
+            content_type="application/vnd.apache.parquet",
+            query_string={"features": names, "time": "_now"},
+        )
+        [row] = pq.read_table(io.BytesIO(frame.data)).to_pylist()
+        assert all(one["online_equals_history"] for one in explained["sources"].values()), explained
+        return [
+            {name: found["features"][name] if found else None for name in features},
+            {name: explained["features"][name]["value"] for name in features},
+            {name: row[f"{entity}.{name}"] for name in features},
+        ]
 
 
 OpenRoom = Callable[..., Room]

@@ -14,6 +14,7 @@ functions of its own definitions until no alias needs them.
 from __future__ import annotations
 
 import logging
+from collections.abc import Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from threading import Thread
 
 from modelmill import applied, bus, keys
 from modelmill.connections import AWAY, Redis
+from modelmill.declarations import Source
 from modelmill.definitions import Definitions
 from modelmill.definitions_file import load
 from modelmill.errors import Conflict, DefinitionsError, ModelmillError
@@ -33,7 +35,7 @@ from services.feature.aggregates import tile_groups
 from services.feature.definitions import in_force
 from services.feature.definitions.costs import warnings
 from services.feature.definitions.in_force import InForce
-from services.feature.definitions.plan import Plan, describe, plan, register, registered
+from services.feature.definitions.plan import Plan, contradictions, describe, plan, register, registered
 from services.feature.definitions.progress import Progress
 from services.feature.definitions.trial import made_up_rows, stored_rows, try_out, try_out_computed
 from services.feature.store import history, online
@@ -134,6 +136,10 @@ class Catalogue:
         for one in (before, definitions):
             applied.keep(self.redis, one)
         known = in_force.read(self.redis, before, before.fingerprint)
+        if (
+            self.redis.hget(keys.DEFINITIONS, "applying") != definitions.fingerprint
+        ):  # otherwise others had begun with it
+            self._remove_former_tiles(definitions, known)
         self._announce(definitions)
         announced = self.state
         try:
@@ -202,11 +208,27 @@ class Catalogue:
     def _compute(self, definitions: Definitions, known: InForce, tell: Tell) -> int:
         """Compute for stored rows what they lack, and bring online what is not `known` to be; return the rows."""
         for source in definitions.sources.values():
-            if new := self.state.fields(source.name) - known.fields(source.name):
+            columns = source.columns.keys() - known.columns.get(source.name, {}).keys()
+            self._remove_former_values(source, columns)
+            if new := columns | (self.state.fields(source.name) - known.fields(source.name)):
                 put_online(self.redis, self.storage, source, new)
             for group in self.state.groups.get(source.name, {}):
                 tile_groups.fill(self.redis, self.storage, definitions, group, lambda rows: tell(rows, rows))
         return backfill(self.redis, self.storage, definitions, self.state.computed, tell)
+
+    def _remove_former_tiles(self, definitions: Definitions, known: InForce) -> None:
+        """Remove tiles that a process left which was killed amid removing them: rows since then are not in them."""
+        for source in definitions.sources.values():
+            for group in definitions.tile_groups(source):
+                if group not in known.groups.get(source.name, {}):
+                    tile_groups.remove(self.redis, group.name)
+
+    def _remove_former_values(self, source: Source, columns: Set[str]) -> None:
+        """Remove from the online store what stands there in fields of these names: of the time when the source, or
+        another one of its entity, had such columns before."""
+        stored = columns & history.all_columns(self.storage) if columns and source.entity is not None else set()
+        if stored and source.entity is not None:
+            online.remove(self.redis, source.entity.name, stored)
 
     def _remove_unneeded(self, before: InForce) -> None:
         """Remove from the online store what was computed before and is no more."""
@@ -239,8 +261,14 @@ class Catalogue:
             for version in Registry(self.redis).live_versions()
             for name in version.fields
         }
-        compared = plan(registered(self.redis), describe(definitions), with_rows, served)
-        return replace(compared, warnings=warnings(definitions))
+        now = registered(self.redis)
+        compared = plan(now, describe(definitions), with_rows, served)
+        refusals = [
+            refusal
+            for name in sorted(with_rows)
+            for refusal in contradictions(self.storage, definitions.sources[name], now.get(keys.source(name), {}))
+        ]
+        return replace(compared, refusals=compared.refusals + refusals, warnings=warnings(definitions))
 
     def _try_out(self, definitions: Definitions) -> None:
         for source in definitions.sources.values():

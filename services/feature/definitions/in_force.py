@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from modelmill import applied, keys
+from modelmill.columns import Column
 from modelmill.connections import Redis
 from modelmill.declarations import Feature
 from modelmill.definitions import Definitions
@@ -28,6 +29,8 @@ class InForce:
     """Fingerprint of the definitions that are being applied, or of those in force."""
     computed: Computed
     """What is computed from each new row: for the definitions in force, those being applied, and live versions."""
+    columns: Mapping[str, Mapping[str, Column]]
+    """Source to its columns, by name; for the definitions in force and those being applied."""
     groups: Mapping[str, Mapping[TileGroup, int | None]]
     """Source to the tile groups that its rows are added to, each with its start; for the same three."""
 
@@ -48,11 +51,13 @@ def read(redis: Redis, definitions: Definitions, applying: str | None = None) ->
     """What holds with these definitions in force, while those that Redis names, or `applying`, are applied."""
     applying = applying or redis.hget(keys.DEFINITIONS, "applying") or definitions.fingerprint
     computed: dict[str, dict[str, Feature]] = {name: definitions.derived(name) for name in definitions.sources}
+    columns = {source.name: source.columns for source in definitions.sources.values()}
     groups = {source.name: set(definitions.tile_groups(source)) for source in definitions.sources.values()}
     if applying != definitions.fingerprint:
         coming = applied.load(redis, applying)
         for source in coming.sources.values():
             computed[source.name] = computed.get(source.name, {}) | coming.derived(source.name)
+            columns[source.name] = columns.get(source.name, {}) | source.columns
             groups.setdefault(source.name, set()).update(coming.tile_groups(source))
     for name, pinned in _pinned(redis, computed, groups):
         if isinstance(pinned, TileGroup):
@@ -60,7 +65,7 @@ def read(redis: Redis, definitions: Definitions, applying: str | None = None) ->
         else:
             computed[name][pinned.field] = pinned
     starts = {name: {g: tile_groups.start(redis, g) for g in found} for name, found in groups.items()}
-    return InForce(definitions, applying, computed, starts)
+    return InForce(definitions, applying, computed, columns, starts)
 
 
 def _pinned(

@@ -14,9 +14,14 @@ from modelmill.connections import Redis
 from modelmill.declarations import Source
 from modelmill.definitions import Definitions, FeatureRef
 from modelmill.events import DefinitionsApplied, utc_now
+from modelmill.storage import Storage
+from services.feature.intake.validate import ARROW
+from services.feature.store import history
 
 FIXED_FIELDS = ("key", "entities", "event_time")
 """Fields of an entity or a source that may not change while rows of it are stored."""
+
+NAMES = {kind: dtype for dtype, kind in ARROW.items()}
 
 Hashes = dict[str, dict[str, str]]
 """Redis key to the fields of its hash."""
@@ -160,6 +165,31 @@ def _refusal(name: str, before: str | None, after: str | None) -> str | None:
     if before is not None and after is not None and before.rstrip("?") != after.rstrip("?"):
         return "stored values have the former type; declare a new column instead"
     return None
+
+
+def contradictions(storage: Storage, source: Source, now: Mapping[str, str]) -> list[str]:
+    """Where stored rows are not what `source` declares anew, which `now`, its registered hash, does not tell, and the
+    way out: they were stored when it, or a column, was declared before."""
+    added = [column for column in source.columns.values() if f"column.{column.name}" not in now]
+    if now and not added:
+        return []
+    found: dict[str, str] = {}
+    for name in history.names(storage, source.name):
+        schema = history.stored_schema(storage, name)
+        former = (schema.metadata or {}).get(history.ABOUT, b"").decode()
+        if former and former != history.about(source):
+            found["about"] = (
+                f"{keys.source(source.name)}: added ({history.about(source)}): rows of {former} are stored under it;"
+                " declare a new source instead"
+            )
+        for column in added:
+            stored = schema.field(column.name).type if column.name in schema.names else ARROW[column.dtype]
+            if stored != ARROW[column.dtype]:
+                found[column.name] = (
+                    f"{keys.source(source.name)} column.{column.name}: added ({column}): values of a former column of"
+                    f" this name are stored, as {NAMES[stored]}; declare it under another name"
+                )
+    return list(found.values())
 
 
 def register(redis: Redis, definitions: Definitions, changes: list[str]) -> None:

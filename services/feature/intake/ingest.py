@@ -167,10 +167,11 @@ def repeated(answer: Mapping[str, Any]) -> Ingested:
 def finish(catalogue: Catalogue, state: InForce, source: Source, entry: Entry, name: str, table: pa.Table) -> Ingested:
     """Bring a request to its end whose rows, `table`, are in the history file `name`."""
     redis = catalogue.redis
-    late = _write_online(redis, source, table)
+    late = _write_online(redis, state, source, table)
     _add_to_tiles(redis, state, entry, table)
     catalogue.catch_up()
     if catalogue.state is not state and (now := catalogue.definitions.sources.get(source.name)) is not None:
+        _write_online(redis, catalogue.state, source, table)
         add_fields(redis, catalogue.storage, now, name, catalogue.state.computed[now.name])
         _add_to_tiles(redis, catalogue.state, entry, table)
     draft = entry.draft
@@ -199,7 +200,8 @@ def _complete(rows: pa.Table, derived: Derived, state: InForce, source: Source, 
     for field, values in derived.columns.items():
         rows = rows.append_column(field, values)
     fields = [(field, feature.column) for field, feature in state.computed[source.name].items()]
-    return rows.append_column(FAILED, derived.failed).select(history.schema(state.definitions, source, fields).names)
+    rows = rows.append_column(FAILED, derived.failed).select(history.schema(state.definitions, source, fields).names)
+    return rows.replace_schema_metadata({history.ABOUT: history.about(source)})
 
 
 def _add_to_tiles(redis: Redis, state: InForce, entry: Entry, table: pa.Table) -> None:
@@ -208,8 +210,10 @@ def _add_to_tiles(redis: Redis, state: InForce, entry: Entry, table: pa.Table) -
         tile_groups.add_rows(redis, group, start, entry.key, table, journal.micros(entry.ingested))
 
 
-def _write_online(redis: Redis, source: Source, table: pa.Table) -> int:
+def _write_online(redis: Redis, state: InForce, source: Source, table: pa.Table) -> int:
+    """Write the rows online; columns of others' definitions that they lack are missing there too."""
     if source.entity is None:
         return 0
     beside = {source.entity.key, EVENT_TIME, history.INGEST_TIME, FAILED}
-    return online.write(redis, source, [name for name in table.column_names if name not in beside], table)
+    fields = dict.fromkeys([*table.column_names, *state.columns.get(source.name, {})])
+    return online.write(redis, source, [name for name in fields if name not in beside], table)

@@ -45,6 +45,9 @@ DIGITS = 8
 ATTEMPTS = 5
 """How often a reading is begun again because a file was compacted away meanwhile."""
 
+ABOUT = b"modelmill"
+"""In the metadata of a file: what its rows are about, as `about` says it."""
+
 T = TypeVar("T")
 
 
@@ -91,6 +94,12 @@ def schema_of_rows(source: Source) -> pa.Schema:
     )
 
 
+def about(source: Source) -> str:
+    """What a source's rows are about and where their times come from: rows under another rule are other rows."""
+    entities = " and ".join(f"{entity.name} by {entity.key}" for entity in source.entities)
+    return f"{entities}, {f'at their {source.event_time}' if source.event_time else 'at their ingest'}"
+
+
 def name_of(source: str, ingested: datetime, digest: str) -> str:
     """The name of the file of one ingest request."""
     return f"{folder(source)}/day={ingested:%Y-%m-%d}/{ingested:{STAMP}}-{digest[:DIGITS]}{SUFFIX}"
@@ -99,11 +108,14 @@ def name_of(source: str, ingested: datetime, digest: str) -> str:
 def write(storage: Storage, name: str, table: pa.Table, *, confirm: Callable[[], bool] = lambda: True) -> None:
     """Store `table` durably under `name`; replaces what was there, unless `confirm` says no just before.
 
+    Of the metadata of its schema what it says under `ABOUT` is kept.
+
     Raises:
         Conflict: where it says no; nothing was changed.
     """
+    kept = {name: text for name, text in (table.schema.metadata or {}).items() if name == ABOUT}
     with storage.writing(name) as file:
-        pq.write_table(table.replace_schema_metadata(None), file, compression="zstd")
+        pq.write_table(table.replace_schema_metadata(kept), file, compression="zstd")
         if not confirm():
             raise Conflict(f"others are rewriting {posixpath.dirname(name)} by now; nothing was changed")
 
@@ -157,9 +169,19 @@ def of_ingest(storage: Storage, source: str, ingested: datetime, columns: Sequen
 
 def stored_columns(storage: Storage, name: str) -> list[str]:
     """The columns of a file."""
-    with storage.files.open(storage.path(name)) as file:
-        columns: list[str] = pq.read_schema(file).names
+    columns: list[str] = stored_schema(storage, name).names
     return columns
+
+
+def stored_schema(storage: Storage, name: str) -> pa.Schema:
+    """The columns of a file with their types, and what it is about."""
+    with storage.files.open(storage.path(name)) as file:
+        return pq.read_schema(file)
+
+
+def all_columns(storage: Storage) -> set[str]:
+    """The columns of all files of all sources, also of those that are not declared any more."""
+    return {column for name in storage.names(ROOT, SUFFIX) for column in stored_columns(storage, name)}
 
 
 def count_rows(storage: Storage, name: str) -> int:

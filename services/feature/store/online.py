@@ -69,11 +69,14 @@ return late
 def write(redis: Redis, source: Source, fields: Sequence[str], table: pa.Table) -> int:
     """Write the newest row of each entity in `table`; returns the number of rows that came late.
 
-    `table` has the entity's key, `fields`, `_event_time`, `_ingest_time` and `_failed`. Late are the rows of entities
-    of which a newer row than these was there already.
+    `table` has the entity's key, `_event_time`, `_ingest_time`, `_failed` and `fields`; those that it lacks are missing
+    in all its rows: a column that was not declared for a while keeps no value of an older row. Late are the rows of
+    entities of which a newer row than these was there already.
     """
     assert source.entity is not None
     entity, key = source.entity.name, source.entity.key
+    for field in [field for field in fields if field not in table.column_names]:
+        table = table.append_column(field, pa.nulls(table.num_rows, pa.string()))
     newest = _newest_per_key(table, key)
     ids = newest[key].to_pylist()
     names = orjson.dumps([keys.time_field(source.name), keys.failed_field(source.name), *fields])

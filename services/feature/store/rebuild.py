@@ -102,9 +102,10 @@ def read(redis: Redis) -> dict[str, str | int]:
 def restore_rows(redis: Redis, source: Source, computed: Mapping[str, Feature], table: pa.Table) -> None:
     """Put online what rows of history, with all their columns, say of entities: values of the newest of each."""
     if source.entity is not None:
-        fields = [name for name in table.column_names if name in source.columns or name in computed]
+        stored = [name for name in table.column_names if name in source.columns or name in computed]
         beside = [source.entity.key, EVENT_TIME, history.INGEST_TIME, FAILED]
-        online.write(redis, source, fields, table.select([*beside, *fields]))
+        fields = dict.fromkeys([*stored, *source.columns])
+        online.write(redis, source, list(fields), table.select([*beside, *stored]))
 
 
 def _record_begin(redis: Redis, entity: str) -> None:
