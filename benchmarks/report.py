@@ -84,7 +84,7 @@ def save(machine: Machine, tables: Iterable[Table]) -> Path:
     now = datetime.now(UTC)
     content = {"time": now.isoformat(), "machine": asdict(machine), "tables": [asdict(table) for table in tables]}
     file = RESULTS / f"{now:%Y%m%dT%H%M%SZ}.json"
-    file.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+    file.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
     return file
 
 

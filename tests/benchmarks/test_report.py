@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from benchmarks.report import Table
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+
+from benchmarks import report
+from benchmarks.report import Machine, Table, save
 
 
 def test_a_table_shows_three_digits_and_leaves_out_what_is_not_there() -> None:
@@ -19,3 +26,9 @@ def test_a_table_shows_three_digits_and_leaves_out_what_is_not_there() -> None:
 
 def test_a_note_stands_under_its_table() -> None:
     assert Table("Ingest", ["way"], [["CSV"]], "In one request.").markdown().endswith("| CSV |\n\nIn one request.\n")
+
+
+def test_figures_of_numpy_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    file = save(Machine.here(), [Table("Ingest", ["way", "rows/s"], [["CSV", np.float64(0.5)]])])
+    assert orjson.loads(file.read_bytes())["tables"][0]["rows"] == [["CSV", 0.5]]
