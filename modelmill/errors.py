@@ -13,6 +13,7 @@ ModelmillError
 │   └── InvalidRows              rows that a source's columns do not allow, the first of them listed
 ├── MalformedBody            400: not the format that its content type claims
 ├── UnsupportedContent       415
+│   └── UnsupportedEncoding      a body that is packed in another way than gzip
 ├── TooLarge                 413
 ├── Conflict                 409: true now, may be false later
 │   ├── AliasMoved               an alias that names another version than the one that its move was to replace
@@ -209,6 +210,17 @@ class UnsupportedContent(ModelmillError):
 
     def __init__(self, got: str, expected: Collection[str]) -> None:
         super().__init__(f"content type {got!r} is not taken here; expected one of {', '.join(expected)}", got=got)
+
+
+class UnsupportedEncoding(UnsupportedContent):
+    """A body that is packed in a way that no service takes."""
+
+    TAKEN: ClassVar[str] = "gzip"
+
+    def __init__(self, got: str) -> None:
+        ModelmillError.__init__(
+            self, f"content encoding {got[:80]!r} is not taken; expected {self.TAKEN}, or none", got=got[:80]
+        )
 
 
 class TooLarge(ModelmillError):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import atexit
 import gc
+import gzip
+import io
 import json
 import logging
 import multiprocessing
 import os
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, TypeVar
 
@@ -27,10 +30,11 @@ from prometheus_client import (
 from prometheus_client.registry import Collector
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import RequestEntityTooLarge as BodyTooLarge
+from werkzeug.wsgi import get_input_stream
 
 from modelmill import openapi
 from modelmill.connections import AWAY, Redis
-from modelmill.errors import MalformedBody, ModelmillError, TooLarge, Unavailable
+from modelmill.errors import MalformedBody, ModelmillError, TooLarge, Unavailable, UnsupportedEncoding
 from modelmill.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -293,11 +297,17 @@ def _measure(app: Flask, service: str) -> None:
 
 
 def _bound_bodies(app: Flask, limit: int) -> None:
-    """Refuse bodies over `limit` bytes, also those that come in chunks, which Werkzeug would cut off without a word."""
+    """Refuse bodies over `limit` bytes, also those that come in chunks, which Werkzeug would cut off without a word.
+
+    What is packed is unpacked while it is read, and bounded by the same limit, packed and unpacked.
+    """
     app.config["MAX_CONTENT_LENGTH"] = limit + 1
 
     @app.before_request
     def bound() -> None:
+        encoding = request.environ.pop("HTTP_CONTENT_ENCODING", "")
+        if encoding.strip().lower() not in ("", "identity"):
+            _unpack_body(request.environ, encoding, limit)
         length = request.content_length
         streams = hasattr(app.view_functions.get(request.endpoint or ""), "streams_body")
         if length is None and request.method not in ("GET", "HEAD") and not streams:
@@ -306,9 +316,36 @@ def _bound_bodies(app: Flask, limit: int) -> None:
             raise BodyTooLarge
 
 
+def _unpack_body(environ: dict[str, Any], encoding: str, limit: int) -> None:
+    """Make the request's body one of unknown length that is not packed."""
+    if encoding.strip().lower() not in (UnsupportedEncoding.TAKEN, "x-gzip"):
+        raise UnsupportedEncoding(encoding)
+    environ["wsgi.input"] = _Unpacked(get_input_stream(environ, max_content_length=limit + 1))
+    environ["wsgi.input_terminated"] = True
+    environ.pop("CONTENT_LENGTH", None)
+
+
+class _Unpacked(io.RawIOBase):
+    """What is packed in a stream; never more of it in memory than is read at a time."""
+
+    def __init__(self, packed: IO[bytes]) -> None:
+        self._content = gzip.GzipFile(fileobj=packed)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return self._content.readinto(buffer)
+        except (EOFError, OSError, zlib.error) as error:  # cut off, not gzip at all, damaged
+            raise MalformedBody(f"the body is not complete gzip: {error}") from None
+
+
 def _handle_errors(app: Flask, settings: Settings) -> None:
     def problem(error: ModelmillError) -> Response:
         headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
+        if isinstance(error, UnsupportedEncoding):
+            headers["Accept-Encoding"] = error.TAKEN
         answer = reply(error.problem(), int(error.status), headers)
         answer.content_type = "application/problem+json"
         return answer

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from modelmill.connections import connect
 from modelmill.errors import Conflict, ModelmillError, NotFound, TooLarge, Unavailable
 from modelmill.redis_server import free_port
 from modelmill.settings import Settings
-from modelmill.web import create_app, json_body, json_object, redis_answers, reply
+from modelmill.web import create_app, json_body, json_object, redis_answers, reply, spooled_body, streams_body
 from tests.eventually import eventually
 from tests.processes import Server
 
@@ -35,6 +36,13 @@ def app() -> Flask:
     def an_object() -> Response:
         """The body again, if it is an object."""
         return reply({"body": json_object()})
+
+    @app.post("/spooled")
+    @streams_body
+    def spooled() -> Response:
+        """The body again, from a file."""
+        with spooled_body() as file:
+            return reply({"body": json.load(file)})
 
     return app
 
@@ -165,6 +173,50 @@ def test_a_body_over_the_limit_is_a_413_that_names_the_setting(http: FlaskClient
     assert answer.status_code == 413
     assert f"over the limit of {LIMIT}" in answer.json["detail"]  # type: ignore[index]
     assert "MODELMILL_MAX_BODY_BYTES" in answer.json["detail"]  # type: ignore[index]
+
+
+PACKED = {"Content-Encoding": "gzip"}
+
+
+@pytest.mark.parametrize("route", ["/body", "/spooled"])
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", " GZIP", "identity", ""])
+def test_a_body_that_is_packed_with_gzip_is_unpacked(encoding: str, route: str, http: FlaskClient) -> None:
+    plain = encoding in ("identity", "")
+    body = b"[1,2]" if plain else gzip.compress(b"[1,") + gzip.compress(b"2]")  # gzip's may follow each other
+    assert http.post(route, data=body, headers={"Content-Encoding": encoding}).json == {"body": [1, 2]}
+
+
+@pytest.mark.parametrize("route", ["/body", "/spooled"])
+def test_a_body_is_bounded_as_it_is_unpacked(route: str, http: FlaskClient) -> None:
+    fits, bomb = (b'"' + b"x" * length + b'"' for length in (LIMIT - 2, 1_000_000))
+    assert http.post(route, data=gzip.compress(fits), headers=PACKED).json == {"body": "x" * (LIMIT - 2)}
+    answer = http.post(route, data=gzip.compress(bomb, 9)[:LIMIT], headers=PACKED)
+    assert answer.status_code == 413
+    assert f"over the limit of {LIMIT}" in answer.json["detail"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("route", ["/body", "/spooled"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[1, 2]",
+        gzip.compress(b"[1, 2]")[:-6],
+        gzip.compress(b"[1, 2]") + b"more",
+        gzip.compress(b"[1]")[:-8] + b"\0" * 8,
+    ],
+    ids=["plain", "cut off", "followed by something", "with a wrong sum"],
+)
+def test_a_body_that_is_not_complete_gzip_is_a_400(body: bytes, route: str, http: FlaskClient) -> None:
+    answer = http.post(route, data=body, headers=PACKED)
+    assert answer.status_code == 400
+    assert "the body is not complete gzip: " in answer.json["detail"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("encoding", ["deflate", "br", "zstd", "gzip, gzip", "utf-8"])
+def test_a_body_that_is_packed_otherwise_is_a_415_that_says_what_is_taken(encoding: str, http: FlaskClient) -> None:
+    answer = http.post("/body", data=b"[1]", headers={"Content-Encoding": encoding})
+    assert (answer.status_code, answer.headers["Accept-Encoding"]) == (415, "gzip")
+    assert answer.json["detail"] == f"content encoding {encoding!r} is not taken; expected gzip, or none"  # type: ignore[index]
 
 
 def test_a_live_process_says_so(http: FlaskClient) -> None:

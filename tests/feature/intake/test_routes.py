@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 import pytest
@@ -109,6 +110,18 @@ def test_a_body_over_the_limit_is_refused(users: Room) -> None:
     answer = http.post("/sources/users/rows", data=csv_rows(*[ROW] * 50), content_type="text/csv")
     assert answer.status_code == 413
     assert "over the limit of 100" in answer.get_json()["detail"]
+
+
+def test_rows_that_are_packed_with_gzip_are_the_same_rows(open_room: OpenRoom) -> None:
+    room = open_room("""
+        from modelmill import Entity, Source
+        user = Entity("user", key="user_id")
+        Source("users", entity=user, event_time="at", columns={"x": float})
+    """)
+    body = csv_rows({"user_id": "u", "at": "2026-01-01T00:00:00Z", "x": 1.5})
+    packed = {"data": gzip.compress(body), "content_type": "text/csv", "headers": {"Content-Encoding": "gzip"}}
+    assert room.http.post("/sources/users/rows", **packed).get_json()["accepted"] == 1
+    assert room.post("users", body).get_json()["duplicate"] == 1
 
 
 def test_rows_are_counted_by_what_became_of_them(users: Room) -> None:
