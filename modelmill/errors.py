@@ -33,7 +33,8 @@ ModelmillError
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from http import HTTPStatus
@@ -55,6 +56,50 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
     if len(known) <= 10:
         return f"; known: {', '.join(sorted(known))}"
     return ""
+
+
+LONGEST_SENTENCE = 2_000
+"""Characters kept of an error in one sentence."""
+LONGEST_TRACEBACK = 50_000
+"""Characters kept of a traceback, the last ones: they say where it was."""
+
+
+def printable(value: object, longest: int = LONGEST_SENTENCE, form: Callable[[Any], str] = str) -> str:
+    """Text about a value of somebody else's code, such that it can be stored and shown whatever that code does.
+
+    It is cut, characters that UTF-8 cannot hold are escaped, and a `__str__` that raises is named.
+
+    >>> printable("a\\ud800")
+    'a\\\\ud800'
+    """
+    try:
+        text = str.__str__(form(value))
+    except BaseException as error:  # SystemExit is as good as any other
+        text = f"({type(value).__name__} that cannot be shown: its text raised {type(error).__name__})"
+    text = text if len(text) <= longest else f"{text[:longest]}..."
+    return encodable(text)
+
+
+def encodable(text: str) -> str:
+    """`text` with what UTF-8 cannot hold, lone surrogates, escaped."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def sentence(error: BaseException, longest: int = LONGEST_SENTENCE) -> str:
+    """An error, which any code may have raised, in one sentence."""
+    if isinstance(error, ModelmillError):
+        return printable(error.detail, longest)
+    lines = printable(error, longest).strip().splitlines()
+    return printable(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__, longest)
+
+
+def traced(error: BaseException) -> str:
+    """The traceback of an error, which any code may have raised."""
+
+    def tail(error: BaseException) -> str:
+        return "".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:]
+
+    return printable(error, LONGEST_TRACEBACK, tail)
 
 
 class ModelmillError(Exception):
@@ -287,15 +332,15 @@ class RunEnded(Conflict):
 
     def __init__(self, run: str, status: str | None, error: str | None) -> None:
         ended = f"{status}: {error}" if error else status or "deleted"
-        super().__init__(f"run {run} has ended already ({ended}); nothing more is recorded of it", run=run)
+        detail = f"run {run} has ended already ({ended}); nothing more is recorded of it"
+        super().__init__(detail, run=run, ended=status)
 
 
 class EstimatorFailed(ModelmillError):
     """An estimator that is served itself raised an error, most often for a missing value that it cannot take."""
 
     def __init__(self, estimator: str, error: Exception) -> None:
-        lines = str(error).strip().splitlines()
-        reason = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+        reason = sentence(error, 300)
         super().__init__(f"the model cannot answer for these values: {estimator} raised {reason}", estimator=estimator)
 
 

@@ -9,13 +9,18 @@ from typing import Any, TypeVar
 
 import orjson
 
+from modelmill.errors import encodable
+
 Record = TypeVar("Record")
 NUMBERS: dict[str, Any] = {"dict[str, float]": float, "dict[str, int]": int}
 """Dictionaries whose values are no texts."""
 
 
 def to_hash(record: Any) -> dict[str, str]:
-    """A dataclass as the fields of a hash; dictionaries become dotted fields, absent values empty ones."""
+    """A dataclass as the fields of a hash; dictionaries become dotted fields, absent values empty ones.
+
+    What UTF-8 cannot hold is escaped: texts may come from anybody's code.
+    """
     out: dict[str, str] = {}
     for item in fields(record):
         value = getattr(record, item.name)
@@ -25,7 +30,7 @@ def to_hash(record: Any) -> dict[str, str]:
             out[item.name] = orjson.dumps(value).decode()
         else:
             out[item.name] = "" if value is None else str(value)
-    return out
+    return {encodable(name): encodable(text) for name, text in out.items()}
 
 
 def from_hash(kind: type[Record], found: Mapping[str, str]) -> Record:

@@ -5,6 +5,8 @@ import re
 from http import HTTPStatus
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modelmill import errors
 from modelmill.errors import (
@@ -19,9 +21,55 @@ from modelmill.errors import (
     UnknownName,
     UnsupportedContent,
     did_you_mean,
+    printable,
+    sentence,
+    traced,
 )
 
 FAMILY = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ModelmillError)]
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+class Odd(Exception):
+    def __str__(self) -> str:
+        return 7  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (ValueError("first\nsecond"), "ValueError: first"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (ValueError("\n\n  one"), "ValueError: one"),
+        (ValueError("a\ud800b"), r"ValueError: a\ud800b"),
+        (Mute(), "Mute: (Mute that cannot be shown: its text raised SystemExit)"),
+        (Odd(), "Odd: (Odd that cannot be shown: its text raised TypeError)"),
+        (UnknownName("job", "a\ud800", []), "job 'a\\ud800' is not known; none is known yet"),
+    ],
+)
+def test_any_error_has_one_sentence_that_can_be_stored(error: BaseException, said: str) -> None:
+    assert sentence(error) == said
+    sentence(error).encode()
+    traced(error).encode()
+
+
+@given(st.text(st.characters()), st.integers(0, 50))
+def test_printable_text_is_the_text_where_that_can_be_stored(text: str, longest: int) -> None:
+    shown = printable(text, longest)
+    shown.encode()
+    assert len(shown) <= 6 * longest + 3
+    if text.isascii() and len(text) <= longest:
+        assert shown == text
+
+
+def test_a_long_error_is_cut_and_of_its_traceback_the_end_stays() -> None:
+    error = ValueError("x" * 1_000_000)
+    assert len(sentence(error)) < 2_100
+    assert len(traced(error)) < 50_100
 
 
 @pytest.mark.parametrize(

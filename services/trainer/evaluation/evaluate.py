@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modelmill.errors import InvalidRequest
+from modelmill.errors import InvalidRequest, sentence
 from modelmill.metrics import Metric
 from services.trainer.evaluation.answers import Answers, Output, truths
 from services.trainer.evaluation.bootstrap import interval
@@ -132,7 +132,7 @@ def _segment(question: Question, metrics: Sequence[Metric], answers: Answers, ma
             missing[metric.name] = error.detail
             continue
         except Exception as error:  # the user's function, which did well on all rows
-            missing[metric.name] = f"{type(error).__name__}: {error}"
+            missing[metric.name] = sentence(error)
             continue
         if known := interval(metric, own, truth, seed=question.seed):
             intervals[metric.name] = known

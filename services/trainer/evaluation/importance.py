@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from modelmill.errors import sentence
 from modelmill.metrics import Metric
 from services.trainer.evaluation.additive import additive
 from services.trainer.evaluation.answers import Answers, truths
@@ -63,7 +64,7 @@ def importance(metric: Metric, fitted: Fitted, truth: np.ndarray, seed: int = 0)
     try:
         return _measured(metric, fitted, truth, order, random)
     except Exception as error:  # the metric may be the user's, the estimator anybody's; the model itself is good
-        return {"metric": metric.name, "missing": f"{type(error).__name__}: {error}"}
+        return {"metric": metric.name, "missing": sentence(error)}
 
 
 def _measured(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import get_scorer, get_scorer_names
 
-from modelmill.errors import InvalidRequest, did_you_mean
+from modelmill.errors import InvalidRequest, did_you_mean, printable
 from modelmill.metrics import Metric
 from services.trainer.evaluation.answers import Answers, Output, Task, truths
 
@@ -91,7 +91,8 @@ def raw_score(metric: Metric, output: Output, truth: np.ndarray) -> float:
 
 def _number(metric: Metric, value: Any) -> float:
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
-        raise InvalidRequest(f"metric {metric.name!r} returned {value!r}; expected a number", metric=metric.name)
+        returned = printable(value, 200, repr)
+        raise InvalidRequest(f"metric {metric.name!r} returned {returned}; expected a number", metric=metric.name)
     return float(value)
 
 

@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -20,7 +19,7 @@ from redis.client import Pipeline
 from rq.job import Job
 
 from modelmill.connections import AWAY
-from modelmill.errors import ModelmillError, RunEnded
+from modelmill.errors import RunEnded, printable, sentence, traced
 from modelmill.registry import Registry
 from modelmill.runs import Run, lease_of, require_lease
 from services.trainer.jobs import usage
@@ -119,7 +118,7 @@ class RunRecord:
     def _fail(self, error: BaseException) -> None:
         """Record the error; it is on its way to RQ already, so nothing else may take its place."""
         try:
-            self.run = self.registry.runs.fail(self.run, sentence(error), traceback.format_exc())
+            self.run = self.registry.runs.fail(self.run, sentence(error), traced(error))
             self._show(error=self.run.error)
             self.registry.runs.measured(replace(self.run, **asdict(usage.of_this_process())))
         except RunEnded as ended:
@@ -132,14 +131,6 @@ def _after(stage: str) -> float:
     """The share of the work that is done when `stage` ends."""
     later = list(PROGRESS)
     return PROGRESS[later[min(later.index(stage) + 1, len(later) - 1)]]
-
-
-def sentence(error: BaseException) -> str:
-    """An error in one sentence."""
-    if isinstance(error, ModelmillError):
-        return error.detail
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def package_versions() -> dict[str, str]:
@@ -163,7 +154,7 @@ def git_commit(folder: Path) -> str:
 def parameters(estimator: Any) -> dict[str, str]:
     """The parameters of an estimator and of those inside it, as text; the estimators themselves left out."""
     return {
-        name: repr(value)[:LONGEST_PARAMETER]
+        name: printable(value, LONGEST_PARAMETER, repr)
         for name, value in estimator.get_params(deep=True).items()
         if not hasattr(value, "get_params") and name not in ("steps", "transformers", "estimators")
     }

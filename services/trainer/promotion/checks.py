@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from modelmill import package
-from modelmill.errors import InvalidRequest
+from modelmill.errors import InvalidRequest, printable, sentence
 from modelmill.gates import AtLeast, Gate, Improves, Judged, LatencyBelow, NoSegmentWorse, Parity, SizeBelow
 from services.trainer.evaluation.bootstrap import paired
 from services.trainer.evaluation.evaluate import FEWEST
@@ -160,11 +160,12 @@ def _(gate: Judged, evidence: Evidence) -> Finding:
     try:
         answer = gate.function(evidence.candidate, evidence.rival)
     except Exception as error:  # the user's own, which must not cost the version
-        return False, f"{type(error).__name__}: {error} ({_line(error)})", {}
+        return False, f"{sentence(error)} ({_line(error)})", {}
     held, reason = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, "")
     if not isinstance(held, bool | np.bool_) or not isinstance(reason, str):
-        return False, f"it returned {answer!r}; expected True or False, or (True or False, a reason)", {}
-    return bool(held), reason or ("content" if held else "not content"), {}
+        returned = printable(answer, 200, repr)
+        return False, f"it returned {returned}; expected True or False, or (True or False, a reason)", {}
+    return bool(held), printable(reason) or ("content" if held else "not content"), {}
 
 
 def _line(error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from modelmill import package
 from modelmill.declarations import Model
-from modelmill.errors import Conflict, RunEnded
+from modelmill.errors import Conflict, RunEnded, sentence
 from modelmill.metrics import Metric
 from modelmill.package import Manifest
 from modelmill.registry import CHAMPION, Registry, Version
@@ -18,7 +18,6 @@ from modelmill.storage import Storage
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers
 from services.trainer.evaluation.evaluation import Evaluation
-from services.trainer.jobs.run_record import sentence
 from services.trainer.packaging.graph import packaged
 from services.trainer.promotion.checks import Evidence, verdicts
 from services.trainer.promotion.contender import Contender, HeldOut, Obstacle

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,10 +14,10 @@ from typing import Any
 import numpy as np
 from rq.timeouts import BaseTimeoutException
 
-from modelmill.errors import InvalidRequest
+from modelmill.errors import InvalidRequest, printable, sentence, traced
 from modelmill.events import utc_now
 from modelmill.runs import Run, new_run_id
-from services.trainer.jobs.run_record import parameters, sentence
+from services.trainer.jobs.run_record import parameters
 from services.trainer.training.board import Board, TrialState
 from services.trainer.training.folds import Folds
 from services.trainer.training.proposals import Params, Tried
@@ -106,7 +105,7 @@ class Worker:
         except BaseTimeoutException:
             raise  # the job's time is up, not the trial's
         except Exception as error:
-            child = replace(child, status="failed", error=sentence(error), traceback=traceback.format_exc())
+            child = replace(child, status="failed", error=sentence(error), traceback=traced(error))
             log.warning("trial %d of run %s failed: %s", number, child.parent, child.error)
         seconds = {"fit": round(time.perf_counter() - begun, 6)}
         self.board.record(
@@ -139,5 +138,4 @@ def metrics(metric: str, scores: list[float]) -> dict[str, float]:
 
 def shown(estimator: Any) -> str:
     """An estimator as scikit-learn prints it."""
-    text: str = estimator.__repr__(N_CHAR_MAX=10_000)
-    return text
+    return printable(estimator, 10_000, lambda one: one.__repr__(N_CHAR_MAX=10_000))

@@ -16,7 +16,7 @@ from modelmill.errors import InvalidRequest, RunEnded
 from modelmill.events import utc_now
 from modelmill.registry import Registry
 from modelmill.runs import Run
-from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions, parameters, sentence
+from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions, parameters
 
 
 @pytest.fixture
@@ -74,11 +74,6 @@ def test_nothing_more_is_recorded_of_a_run_whose_lease_has_expired(fake_redis: R
             write()
     assert [(r.id, r.stage) for r in registry.runs.newest("m")] == [("r1", "queued")]
     assert registry.versions("m") == []
-
-
-def test_errors_of_others_are_named_by_their_kind() -> None:
-    assert sentence(ValueError("first\nsecond")) == "ValueError: first"
-    assert sentence(KeyboardInterrupt()) == "KeyboardInterrupt"
 
 
 def test_parameters_are_text_without_the_estimators_themselves() -> None:
