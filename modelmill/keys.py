@@ -26,6 +26,9 @@ TRAININGS = "trainings"
 """Hash: what a training was asked for (`model|start|end`) to the job that further requests for the same join."""
 STORAGE_SWEPT = "storage:swept"
 """String: there for ten minutes, or until a run fails, after the storage was looked through for what is left over."""
+OPEN_JOBS = "open_jobs"
+"""Set: ids of the RQ jobs that have not ended, or have just done so. Each must be in one of RQ's lists: the queue, the
+jobs just taken from it, the scheduled or the started ones."""
 JOB_PRIORITY = "priority"
 """Field of an RQ job's hash: 2 high, 1 normal, 0 low. Where it lacks, it is 1."""
 

@@ -24,13 +24,15 @@ import gc
 import importlib
 import logging
 import os
+import random
 import secrets
+import signal
 import socket
 import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
-from random import Random
+from functools import partial
 from typing import Any
 
 from redis.client import Pipeline
@@ -46,7 +48,7 @@ from rq.worker.base import WorkerStatus
 from modelmill import keys, logs
 from modelmill.connections import AWAY, Redis, connect
 from modelmill.definitions_file import load
-from modelmill.errors import ModelmillError, RunEnded, Unavailable, UnknownName
+from modelmill.errors import Conflict, ModelmillError, RunEnded, Unavailable, UnknownName, sentence, traced
 from modelmill.registry import Registry
 from modelmill.runs import new_run_id
 from modelmill.storage import Storage
@@ -56,7 +58,6 @@ from services.trainer.jobs.journal import KEPT_SECONDS, Journal, archive
 from services.trainer.jobs.priority import PriorityQueue
 from services.trainer.jobs.recovery import LEASE, SWEEP, recover
 from services.trainer.jobs.retry import ATTEMPTS, may_pass, pause
-from services.trainer.jobs.run_record import sentence
 from services.trainer.jobs.train_job import TrainJob
 from services.trainer.jobs.usage import Usage
 from services.trainer.jobs.view import FUNCTIONS, attempt_of
@@ -93,6 +94,7 @@ class TrainWorker(Worker):
         )
         self.registry = registry
         self.storage = storage
+        self._horse: Horse | None = None
 
     @property
     def asked_to_stop(self) -> bool:
@@ -155,11 +157,13 @@ class TrainWorker(Worker):
         """Queue the commands by which an attempt begins."""
         if job.retries_left is None:
             job.retries_left = ATTEMPTS - 1
-        job.run, job.before = new_run_id(), job.meta.get("run")
-        kept = {"run": job.run, "reason": job.meta.get("reason", "")}
+        before = [*job.meta.get("before", ()), job.meta.get("run")]
+        job.run, job.before = new_run_id(), [run for run in before if run][-ATTEMPTS:]
+        kept = {"run": job.run, "before": job.before, "reason": job.meta.get("reason", "")}
         job.meta = kept
         pipe.hset(job.key, mapping={"retries_left": job.retries_left, "meta": job.serializer.dumps(kept)})
         pipe.persist(job.key)
+        pipe.sadd(keys.OPEN_JOBS, job.id)  # one from the shell is not there yet
         execution = Execution.create(job, LEASE, pipeline=pipe, worker_name=self.name)
         job.prepare_for_execution(self.name, pipeline=pipe)
         self.set_state(WorkerStatus.BUSY, pipeline=pipe)
@@ -169,20 +173,22 @@ class TrainWorker(Worker):
         """Let a process do the job; renew its lease and keep its log meanwhile, and the time limit."""
         journal = Journal(self.connection, job.id, execution.key)
         job.started_at = now()
-        process = Horse.fork(journal, job.run, lambda: self.main_work_horse(job, queue))
-        self._horse_pid = process.pid
+        process = self._horse = Horse.fork(journal, job.run, partial(self._carry_out, job, queue, execution))
         try:
             limit = self._supervise(process, job, execution)
-        except BaseException:
-            process.kill()
-            raise
-        self._horse_pid = 0
-        self.executions.pop(execution.id, None)
-        status, usage = process.end()
+        finally:
+            self._horse = None
+            self.executions.pop(execution.id, None)
+            status, usage = process.end()
         process.output.ship(fenced=not self._ended_by_itself(job))
-        if status != 0:
-            self._record_killed(job, queue, execution, status, limit, usage)
+        if status != 0 or self._is_ours(job, execution):  # it may have ended well and recorded nothing
+            self._record_ended(job, queue, execution, status, limit, usage)
         self._keep_log(journal, job)
+
+    def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
+        """What RQ does at a command to stop the job, and at a second SIGTERM."""
+        if (process := self._horse) is not None:
+            process.kill()
 
     def _supervise(self, process: Horse, job: Job, execution: Execution) -> int | None:
         """Return when the process has ended; the time limit in seconds, if it was killed for that."""
@@ -200,21 +206,28 @@ class TrainWorker(Worker):
 
         The time limit is read again, too: the process learns from the definitions what the model says of it.
         """
+
+        def renew(pipe: Pipeline) -> bool:
+            ours = outcome.is_ours(pipe, job, execution)
+            pipe.multi()
+            if ours:
+                self.heartbeat(pipeline=pipe)
+                execution.heartbeat(job.started_job_registry, LEASE, pipeline=pipe)
+                job.heartbeat(now(), LEASE, pipeline=pipe)
+            return ours
+
         try:
-            if not self._is_ours(job, execution):
+            if not self.connection.transaction(renew, *outcome.claim(job, execution), value_from_callable=True):
                 return False
-            self.maintain_heartbeats(job, execution)
             job.timeout = int(self.connection.hget(job.key, "timeout") or job.timeout or 0)
         except AWAY as error:
             log.warning("cannot renew the lease on job %s: %s", job.id, error)
         return True
 
-    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
-        return LEASE
-
     def _is_ours(self, job: Job, execution: Execution) -> bool:
-        """Whether our claim is still in the list of started jobs, which cancelation and recovery take it off."""
-        return self.connection.zscore(job.started_job_registry.key, execution.composite_key) is not None
+        with self.connection.pipeline() as pipe:
+            pipe.watch(*outcome.claim(job, execution))
+            return outcome.is_ours(pipe, job, execution)
 
     def _ended_by_itself(self, job: Any) -> bool:
         """Whether the run has ended, and not because its lease was gone."""
@@ -232,34 +245,6 @@ class TrainWorker(Worker):
         journal.close()
 
     # --- the outcome
-
-    def handle_execution_ended(self, job: Job, queue: Queue, heartbeat_ttl: int) -> None:
-        """RQ writes a heartbeat here, whoever the job belongs to by now."""
-        job.ended_at = now()
-
-    def handle_job_success(self, job: Job, queue: Queue, started_job_registry: Any, execution: Execution) -> None:
-        """Record that the job has finished, if it is still ours."""
-        if outcome.succeed(job, queue, execution, lambda pipe: self._count(job, pipe, failed=False)):
-            self._enqueue_dependents_safely(queue, job)
-
-    def handle_job_failure(
-        self,
-        job: Job,
-        queue: Queue,
-        started_job_registry: Any = None,
-        exc_string: str = "",
-        execution: Execution | None = None,
-    ) -> None:
-        """Record that the job raised an error, if it is still ours; one that may pass is tried again."""
-        error = sys.exc_info()[1]
-        if execution is None or error is None:
-            return
-        wait: float | None = None
-        if isinstance(error, RunEnded):
-            wait = 0.0
-        elif may_pass(error):
-            wait = pause(attempt_of(job), Random())
-        self._fail(job, queue, execution, sentence(error), exc_string, wait)
 
     def _fail(
         self, job: Job, queue: Queue, execution: Execution, error: str, traceback: str, wait: float | None
@@ -280,48 +265,71 @@ class TrainWorker(Worker):
         if job.started_at and job.ended_at:
             self.increment_total_working_time(job.ended_at - job.started_at, pipe)
 
-    def _record_killed(
+    def _record_ended(
         self, job: Any, queue: Queue, execution: Execution, status: int, limit: int | None, usage: Usage
     ) -> None:
-        """Record that the process did not end by itself: the time limit is final, anything else is tried again."""
+        """Record that the process ended without a word: what came from outside may pass, so that it is tried again."""
         job.get_meta()  # what the dead process noted, so that it is not overwritten
         job.ended_at = now()
-        stopped = self._stopped_job_id == job.id  # by a command of RQ's, or by the cancelation that has closed all
+        # By a command of RQ's, or by the cancelation that has closed all.
+        stopped = limit is None and self._stopped_job_id == job.id
         self._stopped_job_id = None
         wait: float | None = None
         if limit is not None:
             reason = f"time limit of {limit} s: the training was stopped"
         elif stopped:
             reason = "stopped by a command to its worker"
-        else:
+        elif horse.from_outside(status):
             reason, wait = f"its process ended unexpectedly: {horse.how(status)}", 0.0
+        else:
+            reason = f"its process ended itself before the training was over: {horse.how(status)}"
         with suppress(UnknownName, RunEnded):
             run = horse.with_usage(self.registry.runs.get(job.run), usage)
             if run.status == "succeeded":  # the next attempt will find its version
                 reason, wait = f"{reason}, after it had registered version {run.version}", 0.0
             # The cancelation has taken the lease, but whose process it was is certain.
             self.registry.runs.measured(replace(run, lease="") if run.status == "cancelled" else run)
-            if limit is not None:
-                self.registry.runs.fail(run, reason, "")
-            elif stopped:
+            if stopped:
                 self.registry.runs.cancel(run, "rq")
+            elif wait is None:
+                self.registry.runs.fail(run, reason, "")
             else:
                 self.registry.runs.lose(run, reason)
         if stopped and self._is_ours(job, execution):
-            job.cancel()
+            with suppress(Conflict):
+                outcome.cancel(job, queue, "cancelled by rq")
         self._fail(job, queue, execution, reason, "", wait)
 
     # --- in the process that trains
 
-    def main_work_horse(self, job: Any, queue: Queue) -> None:
-        """Carry out the job, and die with the worker, which alone renews the lease, or with the lease."""
+    def _carry_out(self, job: Any, queue: Queue, execution: Execution) -> None:
+        """Carry out the job and record how that went; die with the worker, which alone renews the lease, or with the
+        lease.
+
+        An error that may pass is tried again. What is raised here says that nothing was recorded.
+        """
         horse.die_with(self.pid or os.getppid())
         horse.die_without(self.connection, job.lease)
         logging.getLogger("rq.worker").setLevel(logging.WARNING)  # the log is the training's own
-        super().main_work_horse(job, queue)
-
-    def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
-        """Nothing: the claim has done it, and to repeat it here could undo a cancelation."""
+        self.setup_work_horse_signals()  # type: ignore[no-untyped-call]
+        random.seed()  # no two jobs draw the same
+        self._is_horse = True
+        try:
+            job.perform()
+            job.ended_at = now()
+            ended = outcome.succeed(job, queue, execution, lambda pipe: self._count(job, pipe, failed=False))
+        except BaseException as error:
+            job.ended_at = now()
+            log.error("%s", traced(error))
+            wait: float | None = None
+            if isinstance(error, RunEnded):
+                wait = 0.0
+            elif may_pass(error):
+                wait = pause(attempt_of(job), random.Random())
+            self._fail(job, queue, execution, sentence(error), traced(error), wait)
+        else:
+            if ended:
+                self._enqueue_dependents_safely(queue, job)
 
 
 def _left(job: Job, begun: float) -> float:

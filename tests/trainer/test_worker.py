@@ -71,6 +71,44 @@ def stubborn():
     return Stubborn()
 
 
+def leaving_daemons(then):
+    def estimator():
+        import subprocess
+
+        subprocess.run(["sh", "-c", "(setsid sleep 333 &)"], check=True)
+        return then()
+
+    return estimator
+
+
+def raising(error):
+    def estimator():
+        raise error
+
+    return estimator
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+
+def ending(name, *arguments):
+    def estimator():
+        import os, sys
+
+        {"_exit": os._exit, "abort": os.abort, "exit": sys.exit}[name](*arguments)
+
+    return estimator
+
+
+like_user_target("exits_well", ending("_exit", 0))
+like_user_target("exits", ending("exit", 0))
+like_user_target("aborts", ending("abort"))
+like_user_target("surrogate", raising(ValueError("a\\ud800b")))
+like_user_target("mute", raising(Mute()))
+like_user_target("leaves", leaving_daemons(classifier))
+like_user_target("leaves_and_hangs", leaving_daemons(stubborn), timeout="3s")
 like_user_target("talkative", talkative)
 like_user_target("hungry", hungry)
 like_user_target("stubborn", stubborn, timeout="3s")
@@ -248,6 +286,44 @@ def test_the_time_limit_of_a_model_cannot_be_caught_by_its_code(queue: TrainingQ
     assert (run.status, run.stage, run.error) == ("failed", "fit", job.error)
     assert queue.rq.job_ids == [], "it is not tried again"
     assert ended(queue, queue.enqueue("user_target")).status == "finished", "the worker goes on"
+
+
+@pytest.mark.parametrize(
+    "model, error",
+    [
+        ("exits_well", "its process ended itself before the training was over: exit code 0"),
+        ("exits", "SystemExit: 0"),
+        ("aborts", "its process ended itself before the training was over: signal 6 (SIGABRT)"),
+        ("surrogate", r"ValueError: a\ud800b"),
+        ("mute", "Mute: (Mute that cannot be shown: its text raised ValueError)"),
+    ],
+)
+def test_however_its_code_ends_a_training_it_has_failed_once_and_says_why(
+    queue: TrainingQueue, registry: Registry, model: str, error: str
+) -> None:
+    view = ended(queue, queue.enqueue(model))
+    assert (view.status, view.error, view.attempt) == ("failed", error, 1)
+    [run] = registry.runs.newest(model)
+    assert (run.status, run.error) == ("failed", error)
+
+
+def sleepers() -> list[int]:
+    """The daemons that a model here leaves behind."""
+    commands = {int(folder.name): folder / "cmdline" for folder in Path("/proc").glob("[0-9]*")}
+    return [pid for pid, file in commands.items() if file.exists() and file.read_bytes() == b"sleep\x00333\x00"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere who has lost its parent is not found")
+@pytest.mark.parametrize("end", ["finished", "failed", "cancelled"])
+def test_daemons_that_a_training_leaves_are_gone_with_it(
+    queue: TrainingQueue, registry: Registry, stub: FeatureStub, end: str
+) -> None:
+    job = queue.enqueue("leaves" if end == "finished" else "leaves_and_hangs")
+    eventually(sleepers, within=30, saying="it has left a daemon")
+    if end == "cancelled":
+        queue.cancel(job, registry)
+    assert ended(queue, job).status == end
+    eventually(lambda: not sleepers(), within=5, saying="its daemon is gone")
 
 
 def test_a_fault_that_may_pass_is_tried_again_after_a_pause(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import select
 import signal
@@ -20,14 +21,21 @@ from modelmill.connections import AWAY, Redis
 from modelmill.runs import Run
 from services.trainer.jobs.journal import Journal
 from services.trainer.jobs.output import Output
-from services.trainer.jobs.usage import Usage, of_ended
+from services.trainer.jobs.usage import Usage, children, descendants, of_ended
+
+log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 SHIPPING = 0.1
 """Seconds between two writes of log lines."""
 LOOK = 2.0
 """Seconds between two looks of the process at its own lease."""
+LINGERING = 5.0
+"""Seconds for which the processes that it leaves behind are killed again and again, should they start others."""
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+"""Signals that people and systems send; a process gets the others for what it did."""
 
 
 class Unlimited(BaseDeathPenalty):
@@ -41,11 +49,17 @@ class Unlimited(BaseDeathPenalty):
 
 
 class Horse:
-    """A forked process: wait for it, kill it, take in what it writes."""
+    """A forked process: wait for it, kill it, take in what it writes.
 
-    def __init__(self, pid: int, output: Output) -> None:
+    Those that it starts, daemons in sessions of their own too, become children of this process when they lose their
+    parents (on Linux), and are killed with it.
+    """
+
+    def __init__(self, pid: int, output: Output, others: frozenset[int]) -> None:
         self.pid = pid
         self.output = output
+        self._others = others
+        """The children of this process that are none of its business."""
         self._poll = select.poll()
         self._poll.register(output.reading, select.POLLIN)
         self._end = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None  # which wakes the poll; Linux has it
@@ -55,6 +69,9 @@ class Horse:
     @classmethod
     def fork(cls, journal: Journal, run: str, work: Callable[[], None]) -> Horse:
         """Start the process, which does `work` and ends; it leads a process group of its own."""
+        if _libc is not None:
+            _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        others = children(os.getpid())
         output = Output(journal, run)
         pid = os.fork()
         if pid == 0:
@@ -62,7 +79,7 @@ class Horse:
         with suppress(OSError):  # the process does it too, whoever comes first; or has ended already
             os.setpgid(pid, pid)
         output.hand_over()
-        return cls(pid, output)
+        return cls(pid, output, others)
 
     def wait(self, seconds: float) -> bool:
         """Whether the process ended within this time; its lines are shipped meanwhile."""
@@ -88,19 +105,40 @@ class Horse:
         """End the process and those that it started."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+        for child in self._children():
+            for pid in (child, *descendants(child)):
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _children(self) -> frozenset[int]:
+        """The process, and those that it started and that have lost their parents."""
+        return children(os.getpid()) - self._others
 
     def end(self) -> tuple[int, Usage]:
         """Its wait status, 0 where it ended well, and what it took. Nothing that it started outlives it."""
         self.kill()
         _, status, taken = os.wait4(self.pid, 0)
+        self._end_those_left()
         if self._end is not None:
             os.close(self._end)
         self.output.close()
         return status, of_ended(taken)
 
+    def _end_those_left(self) -> None:
+        deadline = time.monotonic() + LINGERING
+        while left := self._children():
+            self.kill()
+            for pid in left:
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+            if time.monotonic() > deadline:
+                log.error("processes %s, which a training started, do not end", ", ".join(map(str, sorted(left))))
+                return
+            time.sleep(0.01)
+
 
 def _run(output: Output, work: Callable[[], None]) -> NoReturn:
-    status = 1
+    status = os.EX_TEMPFAIL
     try:
         os.setpgrp()
         output.redirect()
@@ -108,6 +146,13 @@ def _run(output: Output, work: Callable[[], None]) -> NoReturn:
         status = 0
     finally:
         os._exit(status)
+
+
+def from_outside(status: int) -> bool:
+    """Whether what ended a process came from outside, and may not come again; or it could not record how it ended."""
+    if os.WIFSIGNALED(status):
+        return os.WTERMSIG(status) in FROM_OUTSIDE
+    return os.waitstatus_to_exitcode(status) == os.EX_TEMPFAIL
 
 
 def how(status: int) -> str:

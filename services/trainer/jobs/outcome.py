@@ -10,18 +10,21 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 
+import orjson
 from redis.client import Pipeline
 from rq import Queue
 from rq.executions import Execution
 from rq.job import Job, JobStatus
+from rq.registry import CanceledJobRegistry
 from rq.results import Result
-from rq.utils import now
+from rq.utils import now, utcformat
 
+from modelmill.errors import Conflict
 from modelmill.events import iso
 from services.trainer.jobs.journal import KEPT_SECONDS, append_to
 from services.trainer.jobs.priority import scheduled
 from services.trainer.jobs.retry import ATTEMPTS
-from services.trainer.jobs.view import attempt_of
+from services.trainer.jobs.view import CANCELLED, ENDED, attempt_of
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +84,7 @@ def again(job: Job, queue: Queue, pipe: Pipeline, error: str, pause: float) -> N
     log.warning("job %s: attempt %d of %d failed, next in %.1f s: %s", job.id, attempt, ATTEMPTS, pause, error)
 
 
-def give_up(job: Job, pipe: Pipeline, error: str, traceback: str, execution: Execution) -> None:
+def give_up(job: Job, pipe: Pipeline, error: str, traceback: str, execution: Execution | None) -> None:
     """Record that the job has failed for good."""
     job.ended_at = job.ended_at or now()
     job.meta["error"] = error
@@ -92,28 +95,73 @@ def give_up(job: Job, pipe: Pipeline, error: str, traceback: str, execution: Exe
         job,
         KEPT_SECONDS,
         exc_string=traceback or error,
-        worker_name=execution.worker_name,
+        worker_name=execution.worker_name if execution else "",
         pipeline=pipe,
-        execution_id=execution.id,
-        execution_started_at=execution.created_at,
+        execution_id=execution.id if execution else None,
+        execution_started_at=execution.created_at if execution else None,
         execution_ended_at=job.ended_at,
     )
     pipe.expire(job.key, KEPT_SECONDS)
     append_to(pipe, job.id, [{"kind": "end", "status": "failed", "error": error}])
 
 
+def cancel(job: Job, queue: Queue, said: str) -> None:
+    """Take a job from wherever it is, and its lease from whoever works on it; RQ's own way takes neither everywhere.
+
+    Raises:
+        Conflict: where it has ended.
+    """
+    started = queue.started_job_registry
+
+    def change(pipe: Pipeline) -> None:
+        if (status := job.get_status()) in ENDED:
+            raise Conflict(f"job {job.id} has ended already: {status.value}", job=job.id)
+        claims = started.get_job_and_execution_ids(cleanup=False)
+        executions = [Execution(number, owner, queue.connection) for owner, number in claims if owner == job.id]
+        meta = {**job.get_meta(), "error": said}
+        pipe.multi()
+        for execution in executions:
+            execution.delete(job=job, pipeline=pipe)
+        for waiting in (queue.key, queue.intermediate_queue.key):
+            pipe.lrem(waiting, 0, job.id)
+        pipe.zrem(scheduled(queue).key, job.id)
+        job.set_status(JobStatus.CANCELED, pipeline=pipe)
+        pipe.hset(job.key, mapping={"meta": orjson.dumps(meta), "ended_at": utcformat(now())})
+        pipe.expire(job.key, KEPT_SECONDS)
+        CanceledJobRegistry(queue=queue).add(job, pipeline=pipe)
+        ended = [{"kind": "end", "status": CANCELLED, "error": said}]
+        append_to(pipe, job.id, ended if executions else [*ended, {"kind": "closed"}])
+
+    queue.connection.transaction(change, job.key)
+
+
+def claim(job: Job, execution: Execution) -> tuple[str, str]:
+    """The keys to be watched where it matters whose the job is: the lease, and the list of started jobs."""
+    return execution.key, job.started_job_registry.key
+
+
+def is_ours(pipe: Pipeline, job: Job, execution: Execution) -> bool:
+    """Whether the job is still this attempt's: its lease is there, and its claim is in the list of started jobs, which
+    cancelation and recovery take it off. `pipe` watches both."""
+    lease, started = claim(job, execution)
+    return bool(pipe.exists(lease)) and pipe.zscore(started, execution.composite_key) is not None
+
+
 def _if_ours(queue: Queue, job: Job, execution: Execution, record: Callable[[Pipeline], None]) -> bool:
-    """`record`, in one transaction with taking the claim off the list of started jobs; not without its lease."""
-    started = queue.started_job_registry.key
-    left, meta = job.retries_left, dict(job.meta)
+    """`record`, in one transaction with taking the claim off the list of started jobs.
+
+    Where the lease is gone, all stays as it is: while the claim is in the list, recovery finds the job by it.
+    """
+    status, left, meta = job.get_status(refresh=False), job.retries_left, dict(job.meta)
 
     def change(pipe: Pipeline) -> bool:
-        ours = bool(pipe.exists(execution.key)) and pipe.zscore(started, execution.composite_key) is not None
-        job.retries_left, job.meta = left, dict(meta)  # it may have been changed by a try that came to nothing
+        ours = is_ours(pipe, job, execution)
+        # A try that came to nothing may have changed them.
+        job._status, job.retries_left, job.meta = status, left, dict(meta)
         pipe.multi()
-        execution.delete(job=job, pipeline=pipe)
         if ours:
+            execution.delete(job=job, pipeline=pipe)
             record(pipe)
         return ours
 
-    return bool(queue.connection.transaction(change, execution.key, value_from_callable=True))
+    return bool(queue.connection.transaction(change, *claim(job, execution), value_from_callable=True))

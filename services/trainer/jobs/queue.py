@@ -10,23 +10,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from redis.client import Pipeline
 from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
-from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.registry import CanceledJobRegistry
 from rq.serializers import JSONSerializer
-from rq.utils import now, utcformat
 
 from modelmill import keys
 from modelmill.connections import Redis
 from modelmill.errors import Conflict, QueueFull, RunEnded, UnknownName
 from modelmill.registry import Registry
-from services.trainer.jobs.journal import KEPT_SECONDS, append_to
+from services.trainer.jobs import outcome
+from services.trainer.jobs.journal import KEPT_SECONDS
 from services.trainer.jobs.priority import NORMAL, Priority, PriorityQueue, number_of, scheduled
-from services.trainer.jobs.view import CANCELLED, ENDED, REGISTER, REPRODUCE, TRAIN, JobView, arguments_of, view
+from services.trainer.jobs.view import ENDED, REGISTER, REPRODUCE, TRAIN, JobView, arguments_of, view
 
 LISTED = 50
 """Ended jobs of each kind that a list shows."""
@@ -182,6 +180,7 @@ class TrainingQueue:
         )
         pipe.hset(job.key, keys.JOB_PRIORITY, number_of(priority))
         pipe.sadd(self.rq.redis_queues_keys, self.rq.key)
+        pipe.sadd(keys.OPEN_JOBS, job.id)
         self.rq._enqueue_job(job, pipeline=pipe)  # `enqueue_job` looks at dependencies, of which there are none
         return str(job.id)
 
@@ -225,35 +224,14 @@ class TrainingQueue:
                 registry.runs.cancel(registry.runs.get(run_id), by)
             except UnknownName:
                 pass  # not recorded yet, and without its lease it will not be
-            except RunEnded as ended:
-                if job.get_status() not in (JobStatus.QUEUED, JobStatus.SCHEDULED):
+            except RunEnded as ended:  # of another ending the job may begin a further attempt
+                if ended.fields["ended"] == "succeeded" and job.get_status() == JobStatus.STARTED:
                     raise Conflict(f"job {job_id} has ended already: {ended.detail}", job=job_id) from None
-        self._mark_cancelled(job, by)
+        outcome.cancel(job, self.rq, f"cancelled{f' by {by}' if by else ''}")
         # At once; should the message be lost, its worker sees within two seconds that the job is not its any more.
         with suppress(InvalidJobOperation):  # it has never begun
             send_stop_job_command(self.redis, job_id, serializer=JSONSerializer)
         return self.job(job_id)
-
-    def _mark_cancelled(self, job: Job, by: str) -> None:
-        """Take it from wherever it is, and its lease from whoever works on it."""
-        said = f"cancelled{f' by {by}' if by else ''}"
-
-        def change(pipe: Pipeline) -> None:
-            started = self.rq.started_job_registry.get_job_and_execution_ids(cleanup=False)
-            leases = [Execution(execution, owner, self.redis).key for owner, execution in started if owner == job.id]
-            if job.is_canceled:
-                raise Conflict(f"job {job.id} has ended already: {CANCELLED}", job=job.id)
-            pipe.multi()
-            job.cancel(pipeline=pipe)
-            said_of = {"meta": orjson.dumps({**job.meta, "error": said}), "ended_at": utcformat(now())}
-            pipe.hset(job.key, mapping=said_of)
-            pipe.expire(job.key, KEPT_SECONDS)
-            if leases:
-                pipe.delete(*leases)
-            ended = [{"kind": "end", "status": CANCELLED, "error": said}]
-            append_to(pipe, job.id, ended if leases else [*ended, {"kind": "closed"}])
-
-        self.redis.transaction(change, job.key)
 
     def _active(self) -> list[Job]:
         """Jobs that wait or run, in the order of the queue, running ones first, those that wait for a time last."""

@@ -3,6 +3,7 @@ and by the trainer's HTTP process.
 
 - A job that was taken from the queue and never claimed goes back to the head of the queue.
 - A job whose worker no longer renews its lease waits again, `ATTEMPTS` attempts in all; then it has failed.
+- A job that has not ended and is in no list at all waits again, too.
 - A job that waits for its next attempt goes into the queue when its time has come.
 - A run whose lease has expired is closed as `lost`, and its log is kept. It could record nothing more in any case.
 - What a run without a version has left in the storage is removed, see `sweeping`.
@@ -55,6 +56,7 @@ def recover(queue: Queue, registry: Registry, storage: Storage) -> None:
     requeue_unclaimed(queue)
     requeue_abandoned(queue)
     requeue_due(queue)
+    restore_strays(queue)
     if close_lost_runs(registry, storage):
         queue.connection.delete(keys.STORAGE_SWEPT)  # they may have left a package
     _tidy(queue)
@@ -108,25 +110,68 @@ def requeue_abandoned(queue: Queue) -> None:
         try:
             with queue.connection.pipeline() as pipe:
                 pipe.watch(started.key, execution.key, Job.key_for(job_id))
-                if not pipe.exists(execution.key):
+                claimed = pipe.zscore(started.key, execution.composite_key) is not None  # not given back since
+                if claimed and not pipe.exists(execution.key):
                     _abandon(queue, pipe, execution)
         except WatchError:
             continue  # its worker lives, or someone else was quicker
 
 
 def _abandon(queue: Queue, pipe: Pipeline, execution: Execution) -> None:
-    found = Job.fetch_many([execution.job_id], connection=queue.connection, serializer=JSONSerializer)
-    job = found[0]
+    job = _fetch(queue, execution.job_id)
     pipe.multi()
     pipe.zrem(queue.started_job_registry.key, execution.composite_key)
-    if job is None or job.get_status(refresh=False) != JobStatus.STARTED:
-        pipe.execute()
-        return
+    if job is not None and job.get_status(refresh=False) == JobStatus.STARTED:
+        _begin_again(queue, pipe, job, execution)
+    pipe.execute()
+
+
+def _begin_again(queue: Queue, pipe: Pipeline, job: Job, execution: Execution | None) -> None:
+    """Let a job that was lost wait again, if it may, otherwise fail, on a pipeline that is in MULTI."""
     if job.should_retry:
         outcome.again(job, queue, pipe, LOST, pause=0)
     else:
         outcome.give_up(job, pipe, f"{LOST}; that was attempt {ATTEMPTS} of {ATTEMPTS}", "", execution)
-    pipe.execute()
+
+
+def restore_strays(queue: Queue) -> None:
+    """Put jobs back that have not ended and are in no list, however that came about: nothing else would find them."""
+    known = {job.decode() for job in queue.connection.smembers(keys.OPEN_JOBS)}
+    for job_id in sorted(known - _listed(queue)):
+        try:
+            with queue.connection.pipeline() as pipe:
+                pipe.watch(Job.key_for(job_id), *_lists(queue))
+                if job_id in _listed(queue):
+                    continue
+                job = _fetch(queue, job_id)
+                pipe.multi()
+                status = job and job.get_status(refresh=False)
+                if job is None or status in ENDED:
+                    pipe.srem(keys.OPEN_JOBS, job_id)
+                elif status == JobStatus.STARTED:
+                    _begin_again(queue, pipe, job, None)
+                else:
+                    queue._enqueue_job(job, pipeline=pipe)
+                pipe.execute()
+        except WatchError:
+            continue  # it has just been put somewhere, or someone else was quicker
+
+
+def _lists(queue: Queue) -> tuple[str, str, str, str]:
+    """The keys of all lists that a job may be in until it has ended: two of them lists, two sorted sets."""
+    return queue.key, queue.intermediate_queue.key, scheduled(queue).key, queue.started_job_registry.key
+
+
+def _listed(queue: Queue) -> set[str]:
+    """The ids of the jobs in these lists; a started one is followed by the id of its execution."""
+    waiting, taken, later, started = _lists(queue)
+    with queue.connection.pipeline() as pipe:
+        pipe.lrange(waiting, 0, -1).lrange(taken, 0, -1).zrange(later, 0, -1).zrange(started, 0, -1)
+        return {entry.decode().partition(":")[0] for entries in pipe.execute() for entry in entries}
+
+
+def _fetch(queue: Queue, job_id: str) -> Job | None:
+    return Job.fetch_many([job_id], connection=queue.connection, serializer=JSONSerializer)[0]
 
 
 def requeue_due(queue: Queue) -> None:
@@ -138,7 +183,7 @@ def requeue_due(queue: Queue) -> None:
                 pipe.watch(waiting.key, Job.key_for(job_id))
                 if pipe.zscore(waiting.key, job_id) is None:
                     continue
-                job = Job.fetch_many([job_id], connection=queue.connection, serializer=JSONSerializer)[0]
+                job = _fetch(queue, job_id)
                 pipe.multi()
                 pipe.zrem(waiting.key, job_id)
                 if job is not None and job.get_status(refresh=False) == JobStatus.SCHEDULED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rq.exceptions import DeserializationError
@@ -19,8 +20,8 @@ class TrainJob(Job):
     """The key that its worker keeps from expiring while this attempt goes on."""
     run = ""
     """The id for the run that this attempt makes."""
-    before: str | None = None
-    """The run of the attempt before."""
+    before: Sequence[str] = ()
+    """The runs of the attempts before, some of which may not have begun."""
 
     @property
     def func(self) -> Any:

@@ -29,7 +29,7 @@ def of_this_process() -> Usage:
     that have ended the largest one counts where it is larger than all that.
     """
     own, ended = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    living = [_of_child(pid) for pid in _descendants(os.getpid())]
+    living = [_of_child(pid) for pid in descendants(os.getpid())]
     peak = own.ru_maxrss * _RSS_UNIT / MB + sum(child.peak_memory_mb for child in living)
     seconds = own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
     return Usage(
@@ -43,12 +43,17 @@ def of_ended(taken: resource.struct_rusage) -> Usage:
     return Usage(round(taken.ru_maxrss * _RSS_UNIT / MB, 1), round(taken.ru_utime + taken.ru_stime, 3))
 
 
-def _descendants(pid: int) -> Iterator[int]:
-    """The processes below `pid`, as Linux tells; elsewhere none."""
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, _text(task).split()):
-            yield child
-            yield from _descendants(child)
+def children(pid: int) -> frozenset[int]:
+    """The processes that `pid` is the parent of, ended ones too until it has waited for them; only Linux tells."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return frozenset(int(child) for task in tasks for child in _text(task).split())
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """The processes below `pid`."""
+    for child in children(pid):
+        yield child
+        yield from descendants(child)
 
 
 def _of_child(pid: int) -> Usage:

@@ -12,8 +12,9 @@ from collections.abc import Callable
 import pytest
 
 from modelmill.connections import Redis
-from services.trainer.jobs.horse import Horse, how
+from services.trainer.jobs.horse import Horse, from_outside, how
 from services.trainer.jobs.journal import LENGTH, Journal
+from services.trainer.jobs.usage import descendants
 from tests.eventually import eventually
 from tests.trainer.workers import lives
 
@@ -97,6 +98,68 @@ def test_nothing_that_it_started_outlives_it(fork: Fork, journal: Journal) -> No
     horse.output.ship()
     [line] = journal.lines("r1")
     eventually(lambda: not lives(int(line.text)), within=5, saying="its child is gone")
+
+
+DAEMON = "import os, time; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0); time.sleep(60)"
+"""A program that leaves its session and its parents, as `daemon(3)` does."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere who has lost its parent is not found")
+@pytest.mark.parametrize("way", ["its end", "SIGKILL"])
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda: subprocess.run([sys.executable, "-c", DAEMON], check=True),
+        lambda: subprocess.Popen(["sleep", "60"], start_new_session=True),
+        lambda: subprocess.Popen(["sh", "-c", "(setsid sleep 60 &) ; setsid sleep 60"], start_new_session=True),
+    ],
+    ids=["daemon", "session", "family"],
+)
+def test_what_it_started_in_a_session_of_its_own_is_gone_with_it(
+    fork: Fork, start: Callable[[], object], way: str
+) -> None:
+    def work() -> None:
+        start()
+        if way == "SIGKILL":
+            time.sleep(60)
+
+    before = set(descendants(os.getpid()))
+    horse = fork(work)
+    eventually(lambda: len(_beside(before)) > (way == "SIGKILL"), within=10, saying="it has started others")
+    if way == "SIGKILL":
+        horse.kill()
+    assert horse.wait(10)
+    horse.end()
+    assert _beside(before) == []
+
+
+def _beside(before: set[int]) -> list[int]:
+    return [pid for pid in descendants(os.getpid()) if pid not in before]
+
+
+def test_processes_that_are_none_of_its_business_live_on(fork: Fork) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        horse = fork(lambda: None)
+        assert horse.wait(10)
+        horse.end()
+        assert other.poll() is None
+        other.kill()
+
+
+@pytest.mark.parametrize(
+    "status, outside",
+    [
+        (signal.SIGKILL, True),
+        (signal.SIGTERM, True),
+        (os.EX_TEMPFAIL << 8, True),
+        (signal.SIGSEGV, False),
+        (signal.SIGABRT, False),
+        (0, False),
+        (1 << 8, False),
+    ],
+)
+def test_what_a_process_did_itself_is_told_from_what_came_from_outside(status: int, outside: bool) -> None:
+    assert from_outside(status) is outside
 
 
 def test_an_exit_code_is_told() -> None:

@@ -9,8 +9,10 @@ from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from modelmill.events import utc_now
 from modelmill.registry import Registry
-from services.trainer.jobs import outcome
+from modelmill.runs import Run
+from services.trainer.jobs import outcome, recovery
 from services.trainer.jobs.journal import Journal, readable
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.recovery import requeue_due
@@ -110,9 +112,29 @@ def test_a_job_that_waits_for_its_next_attempt_can_be_cancelled(attempt: Attempt
     assert (attempt.view.status, attempt.queue.rq.job_ids) == ("cancelled", [])
 
 
+def test_a_job_without_its_lease_can_be_cancelled(attempt: Attempt, registry: Registry) -> None:
+    attempt.queue.redis.delete(attempt.execution.key)
+    assert attempt.queue.cancel(attempt.id, registry).status == "cancelled"
+    assert attempt.queue.rq.started_job_registry.get_job_and_execution_ids(cleanup=False) == []
+
+
+@pytest.mark.parametrize("run", ["failed", "lost"])
+def test_a_job_whose_run_has_ended_and_that_may_begin_again_can_be_cancelled(
+    attempt: Attempt, registry: Registry, run: str
+) -> None:
+    started = Run(id="r1", model="m", started=utc_now(), job=attempt.id)
+    registry.runs.start(started)
+    attempt.queue.redis.hset(f"rq:job:{attempt.id}", "meta", '{"run": "r1"}')
+    registry.runs.lose(started, "gone") if run == "lost" else registry.runs.fail(started, "away", "")
+    assert attempt.queue.cancel(attempt.id, registry).status == "cancelled"
+    assert registry.runs.get("r1").status == run
+
+
 @pytest.mark.parametrize("end", [Attempt.succeed, lambda attempt: attempt.fail(0.0)], ids=["success", "failure"])
 def test_who_has_lost_the_lease_records_nothing(attempt: Attempt, end: Callable[[Attempt], bool]) -> None:
     attempt.queue.redis.delete(attempt.execution.key)
     assert not end(attempt)
     assert attempt.view.status == "started"
     assert attempt.told == []
+    recovery.requeue_abandoned(attempt.queue.rq)
+    assert attempt.view.status == "queued", "recovery still finds it"

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from modelmill import keys
 from modelmill.events import utc_now
 from modelmill.registry import Registry
 from modelmill.runs import Run
@@ -19,6 +20,7 @@ from services.trainer.jobs.recovery import (
     recover,
     requeue_abandoned,
     requeue_unclaimed,
+    restore_strays,
 )
 from services.trainer.jobs.retry import ATTEMPTS
 from tests.conftest import RedisServer
@@ -107,6 +109,34 @@ def test_after_three_attempts_the_job_has_failed(queue: TrainingQueue) -> None:
         assert queue.job(job).status == ("queued" if attempt < ATTEMPTS - 1 else "failed")
     assert queue.job(job).error == f"{LOST}; that was attempt 3 of 3"
     assert queue.rq.job_ids == []
+
+
+@pytest.mark.parametrize("status", ["queued", "scheduled", "started"])
+def test_a_job_that_is_in_no_list_waits_again(queue: TrainingQueue, status: str) -> None:
+    job = queue.enqueue("m")
+    if status == "started":
+        queue.redis.delete(began(queue, job), queue.rq.started_job_registry.key)
+    queue.redis.hset(f"rq:job:{job}", "status", status)
+    queue.redis.delete(queue.rq.key)
+    restore_strays(queue.rq)
+    restore_strays(queue.rq)
+    assert queue.rq.job_ids == [job]
+    assert (queue.job(job).status, queue.job(job).attempt) == ("queued", 1 if status == "started" else 0)
+
+
+def test_jobs_that_have_ended_are_forgotten_and_those_in_a_list_left_alone(
+    queue: TrainingQueue, registry: Registry
+) -> None:
+    ended, waiting, taken, started = (queue.enqueue("m", start=str(number)) for number in range(4))
+    queue.cancel(ended, registry)
+    began(queue, started)
+    queue.redis.lrem(queue.rq.key, 1, taken)
+    queue.redis.lpush(queue.rq.intermediate_queue.key, taken)
+    restore_strays(queue.rq)
+    assert queue.redis.smembers(keys.OPEN_JOBS) == {job.encode() for job in (waiting, taken, started)}
+    assert [queue.job(job).status for job in (ended, waiting, taken, started)] == [
+        "cancelled", "queued", "queued", "started",
+    ]  # fmt: skip
 
 
 def test_many_that_look_at_once_requeue_a_job_once(queue: TrainingQueue) -> None:
