@@ -14,6 +14,7 @@ from modelmill.events import iso
 from modelmill.web import json_object, reply
 from services.feature.arguments import entity_key, moment
 from services.feature.definitions.catalogue import Catalogue
+from services.feature.intake.checks import FIRST_TIME, LAST_TIME
 from services.feature.proof.audit import audit
 from services.feature.proof.explain import explain
 from services.feature.proof.forget import forget
@@ -38,9 +39,9 @@ def add_proof_routes(app: Flask, catalogue: Catalogue, files: StatisticsFiles) -
         key = entity_key(key, "at", "as_of")
         definitions, at = catalogue.definitions, moment(request.args, "at")
         as_of = as_of_mode(request.args.get("as_of", "event"))
-        last = last_moment(definitions, definitions.features_of(entity).values())
-        if at and last and at > last:
-            raise InvalidRequest(f"at is in the future; expected a time of at most {iso(last)} (max_future)")
+        last = last_moment(definitions, definitions.features_of(entity).values()) or LAST_TIME
+        if at and not FIRST_TIME <= at <= last:
+            raise InvalidRequest(f"at is {iso(at)}; expected a time from {iso(FIRST_TIME)} to {iso(last)} (max_future)")
         return reply(asdict(explain(redis, storage, definitions, entity, key, at, as_of)))
 
     @app.delete("/entities/<entity>")
