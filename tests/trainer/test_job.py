@@ -92,6 +92,23 @@ def test_the_package_answers_as_the_estimator_in_it(registry: Registry, tmp_path
     assert manifest.entities == {"user": "user_id"}
 
 
+def test_a_model_of_whole_numbers_above_2_53_is_trained_and_answers_as_its_estimator(
+    registry: Registry, mill: Path, feature_stub: FeatureStub, tmp_path: Path
+) -> None:
+    mill.write_text(mill.read_text().replace('"feature_1": float', '"feature_1": int'))
+    numbers = (users_table()["feature_1"].to_numpy() * 10**17).astype(np.int64)
+    feature_stub.table = users_table().set_column(1, "feature_1", pa.array(numbers))
+    done = train("user_target")
+    assert (done["version"], done["metrics"]["accuracy"] > 0.8) == (1, True)
+    storage, folder = Storage(f"file://{tmp_path}/storage"), registry.version("user_target", 1).package
+    manifest, graph = package.read(storage, folder)
+    estimator = skops.io.loads(package.read(storage, folder, package.ESTIMATOR)[1], trusted=[])
+    rows = feature_stub.table.select(["feature_1", "feature_2", "feature_3"]).to_pandas()
+    np.testing.assert_allclose(
+        packaged(manifest, graph).predict_proba(rows), estimator.predict_proba(rows.astype(np.float64)), atol=1e-5
+    )
+
+
 def test_a_run_says_what_serves_it_and_how_far_that_is_from_the_estimator(registry: Registry) -> None:
     run = registry.runs.get(train("user_target")["run"])
     assert (run.runtime, run.runtime_reason) == ("onnx float32", "")

@@ -142,11 +142,12 @@ def open_parquet(file: IO[bytes]) -> pq.ParquetFile:
         pyarrow.ArrowException, OSError: where it is none.
     """
     parquet = pq.ParquetFile(file, coerce_int96_timestamp_unit="us")
-    leaves = [parquet.schema.column(number) for number in range(len(parquet.schema))]
+    leaves = map(parquet.schema.column, range(len(parquet.schema)))
     names = [leaf.path for leaf in leaves if leaf.physical_type == "INT96"]
-    whole_seconds = pq.ParquetFile(file, coerce_int96_timestamp_unit="s")  # which hold all of them
+    if not names:
+        return parquet
     first = 1
-    for batch in whole_seconds.iter_batches(columns=names) if names else ():
+    for batch in pq.ParquetFile(file, coerce_int96_timestamp_unit="s").iter_batches(columns=names):  # it holds them all
         for name, values in zip(batch.schema.names, batch.columns, strict=True):
             if pa.types.is_timestamp(values.type):
                 seconds = pc.fill_null(values.view(pa.int64()), 0).to_numpy()

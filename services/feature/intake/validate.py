@@ -244,8 +244,7 @@ def is_key(kind: pa.DataType) -> bool:
 def event_times(values: pa.ChunkedArray | list[Any]) -> _Checked:
     """Event times, cut to the microsecond: whatever `modelmill.times` reads, and Arrow's dates and timestamps."""
     if isinstance(values, list):
-        texts = all(value is None or type(value) is str for value in values)
-        checked = _time_texts(pa.array(values, pa.string())) if texts else _times_one_by_one(values)
+        checked = _times_one_by_one(values)
     elif pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
         checked = _instants(values.combine_chunks())
     elif PARQUET_TYPES["str"](values.type):
