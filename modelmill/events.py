@@ -26,7 +26,7 @@ def utc_now() -> str:
 
 def iso(moment: datetime) -> str:
     """`moment` (with a time zone) as text in UTC with microseconds, always 27 characters wide."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 @dataclass(frozen=True, kw_only=True)

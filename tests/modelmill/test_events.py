@@ -95,6 +95,7 @@ def test_an_entry_that_lacks_a_field_is_refused_by_its_name() -> None:
     [
         (datetime(2026, 11, 23, 23, 47, 8, 123456, UTC), "2026-11-23T23:47:08.123456Z"),
         (datetime(2026, 11, 24, tzinfo=timezone(timedelta(hours=2))), "2026-11-23T22:00:00.000000Z"),
+        (datetime(7, 1, 2, tzinfo=UTC), "0007-01-02T00:00:00.000000Z"),
     ],
 )
 def test_times_are_utc_of_fixed_width(moment: datetime, text: str) -> None:
