@@ -18,6 +18,7 @@ Each declaration checks what it can see by itself and registers with the file th
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,7 +52,7 @@ class Declared:
     def __init__(self, kind: str, name: str, *, reserved: bool = False) -> None:
         self.name = _named(kind, name, reserved=reserved)
         self.kind = kind
-        self.line = _calling_line()
+        self.file, self.line = _calling_line()
         if (collected := _collected.get()) is not None:
             collected.append(self)
 
@@ -156,7 +157,7 @@ class Feature(Declared):
         self.max_failed = max_failed
         self.about = about
         super().__init__("feature", column.name)
-        self.line = function.__code__.co_firstlineno
+        self.file, self.line = defined_at(function, self)
 
     @property
     def field(self) -> str:
@@ -385,9 +386,15 @@ def _expect(owner: str, expect: Expect | None, known: Sequence[str]) -> Expect:
     return wanted
 
 
-def _calling_line() -> int:
-    """The line of the first caller outside this package."""
+def defined_at(function: Any, item: Declared) -> tuple[str, int]:
+    """File and line of the function, under other decorators, where it is written in the file that declares it."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return item.file, code.co_firstlineno if code and code.co_filename == item.file else item.line
+
+
+def _calling_line() -> tuple[str, int]:
+    """File and line of the first caller outside this package."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("modelmill."):
         frame = frame.f_back
-    return frame.f_lineno
+    return frame.f_code.co_filename, frame.f_lineno

@@ -13,6 +13,7 @@ from modelmill.declarations import Entity, Feature, Model, Source
 from modelmill.errors import UnknownName
 from modelmill.request_features import RequestFeature
 from modelmill.tiles import FUNCTIONS, TileGroup
+from modelmill.user_code import UserCode
 
 T = TypeVar("T")
 
@@ -36,11 +37,8 @@ class FeatureRef:
 class Definitions:
     """A checked definitions file: every name in it resolves."""
 
-    path: Path
-    fingerprint: str
-    """SHA-256 of the file, in hexadecimal."""
-    text: str = field(repr=False)
-    """The file."""
+    code: UserCode = field(repr=False)
+    """The file and the modules of the user's own that it imports, as they ran."""
     entities: dict[str, Entity]
     sources: dict[str, Source]
     features: dict[str, dict[str, Feature]] = field(repr=False)
@@ -50,6 +48,21 @@ class Definitions:
     """Windowed aggregates, by entity and name."""
     request_features: dict[str, RequestFeature] = field(default_factory=dict, repr=False)
     """Features that are computed at request time."""
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies, or lay when it was applied."""
+        return self.code.path
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the code, by which it is known everywhere."""
+        return self.code.fingerprint
+
+    def functions(self) -> dict[str, Feature | RequestFeature]:
+        """What is computed by functions, as `users.feature_3`; a request feature has no source before its name."""
+        stored = {f"{source}.{name}": one for source, found in self.features.items() for name, one in found.items()}
+        return {**stored, **self.request_features}
 
     def entity(self, name: str) -> Entity:
         """The entity of this name, or `UnknownName`."""

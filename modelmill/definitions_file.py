@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import linecache
 import traceback
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from modelmill.aggregates import Aggregate
@@ -18,13 +14,11 @@ from modelmill.code_version import code_version
 from modelmill.columns import Column
 from modelmill.declarations import Declared, Entity, Feature, Model, Source, collecting
 from modelmill.definitions import Definitions
-from modelmill.errors import DefinitionsError, UnknownName, did_you_mean
+from modelmill.errors import DefinitionsError, UnknownName, did_you_mean, printable
 from modelmill.model_features import model_features
 from modelmill.request_features import RequestFeature
 from modelmill.triggers import After
-
-MODULE = "mill"
-"""Name of the module that the file is run as."""
+from modelmill.user_code import UserCode, read
 
 
 def load(path: Path | str) -> Definitions:
@@ -36,41 +30,44 @@ def load(path: Path | str) -> Definitions:
     """
     path = Path(path).absolute()
     try:
-        text = path.read_bytes()
+        code = read(path)
     except OSError as error:
         raise DefinitionsError(str(path), 0, f"cannot be read: {error.strerror}") from None
-    return load_text(path, text)
+    except ValueError as error:
+        raise DefinitionsError(str(path), 0, str(error)) from None
+    return load_code(code)
 
 
-def load_text(path: Path, text: bytes) -> Definitions:
-    """Run `text`, which stands or stood in the file at `path`, and check what it declares.
+def load_code(code: UserCode) -> Definitions:
+    """Run `code`, which lies or lay on some disk, and check what it declares.
 
     Raises:
         DefinitionsError: as `load` does.
     """
     with collecting() as declared:
-        tree = _run(path, text)
-    return _checked(path, text, tree, declared)
+        try:
+            code.run()
+        except (Exception, SystemExit) as error:
+            raise _failed(code, error) from error
+    return _checked(code, declared)
 
 
-def _run(path: Path, text: bytes) -> ast.Module:
-    module = ModuleType(MODULE)
-    module.__file__ = str(path)
-    try:
-        tree = ast.parse(text, str(path))
-        # Tracebacks are to show this text, whatever the file holds a moment later.
-        linecache.cache[str(path)] = (len(text), None, text.decode().splitlines(keepends=True), str(path))
-        exec(compile(tree, str(path), "exec"), module.__dict__)
-        return tree
-    except Exception as error:
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        if isinstance(error, SyntaxError) and error.filename == str(path):
-            lines, reason = [error.lineno], error.msg
-        raise DefinitionsError(str(path), (lines[-1] if lines else 0) or 0, reason) from error
+def _failed(code: UserCode, error: BaseException) -> DefinitionsError:
+    """What running the file raised, at its line there; and where in a module that it imports."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(code.path)]
+    reason = printable(error) if type(error) is ValueError else f"{type(error).__name__}: {printable(error)}"
+    if isinstance(error, SystemExit):
+        reason += ': it ends the process that reads it; put what does under `if __name__ == "__main__":`'
+    if isinstance(error, SyntaxError) and error.filename == str(code.path):
+        lines, reason = [error.lineno], error.msg
+    modules = [str(code.path.parent / name) for name in code.modules]
+    if deeper := [frame for frame in frames if frame.filename in modules]:
+        reason += f" ({deeper[-1].filename}:{deeper[-1].lineno})"
+    return DefinitionsError(str(code.path), (lines[-1] if lines else 0) or 0, reason)
 
 
-def _checked(path: Path, text: bytes, tree: ast.Module, declared: Sequence[Declared]) -> Definitions:
+def _checked(code: UserCode, declared: Sequence[Declared]) -> Definitions:
     named: dict[type[Declared], dict[str, Any]] = {Entity: {}, Source: {}, Model: {}}
     derived = [item for item in declared if isinstance(item, Feature)]
     aggregates = [item for item in declared if isinstance(item, Aggregate)]
@@ -80,35 +77,27 @@ def _checked(path: Path, text: bytes, tree: ast.Module, declared: Sequence[Decla
         same = named[type(item)]
         if item.name in same:
             reason = f"{item.kind} {item.name!r} is declared twice, first in line {same[item.name].line}"
-            raise DefinitionsError(str(path), item.line, reason)
+            raise DefinitionsError(item.file, item.line, reason)
         same[item.name] = item
     by_source: dict[str, dict[str, Feature]] = {name: {} for name in named[Source]}
-    definitions = Definitions(
-        path,
-        hashlib.sha256(text).hexdigest(),
-        text.decode(),
-        named[Entity],
-        named[Source],
-        by_source,
-        named[Model],
-    )
+    definitions = Definitions(code, named[Entity], named[Source], by_source, named[Model])
     computed = [item for item in declared if isinstance(item, RequestFeature)]
     for item in (*derived, *named[Source].values(), *aggregates, *computed, *named[Model].values()):
         try:
             if isinstance(item, Feature):
-                item.version = code_version(tree, item.function, str(item.column))
+                item.version = code_version(code, item.function, str(item.column))
                 _place(definitions, item)
             elif isinstance(item, Source):
                 _check_source(definitions, item)
             elif isinstance(item, Aggregate):
                 _place_aggregate(definitions, item)
             elif isinstance(item, RequestFeature):
-                item.version = code_version(tree, item.function, f"{item.column} of {' '.join(item.needs)}")
+                item.version = code_version(code, item.function, f"{item.column} of {' '.join(item.needs)}")
                 _place_request_feature(definitions, item, [other.name for other in computed])
             else:
                 _check_model(definitions, item)
         except (ValueError, UnknownName) as error:
-            raise DefinitionsError(str(path), item.line, f"{item.kind} {item.name!r}: {error}") from None
+            raise DefinitionsError(item.file, item.line, f"{item.kind} {item.name!r}: {error}") from None
     return definitions
 
 
@@ -214,6 +203,8 @@ def _check_defaults(model: Model, features: Mapping[str, Column]) -> None:
 
 
 def _require_declared(known: Mapping[str, Declared], item: Declared) -> None:
-    """An imported module is run once, so what it declares is missing when the file is loaded again."""
+    """What an installed module declares is missing when the file is loaded again, as that module is run once."""
     if known.get(item.name) is not item:
-        raise ValueError(f"{item.kind} {item.name!r} is not declared in this file; declare it here, not in a module")
+        raise ValueError(
+            f"{item.kind} {item.name!r} is not declared in this file; declare it here, or in a module beside it"
+        )

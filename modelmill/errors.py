@@ -185,8 +185,7 @@ class UntrustedTypes(InvalidRequest):
     def __init__(self, types: Sequence[str]) -> None:
         super().__init__(
             f"the estimator is made of types that nobody has reviewed: {', '.join(types)}. If loading them from a file"
-            f" can do no harm, allow them in the definitions: Model(..., trusted={list(types)!r}); their modules have"
-            " to be where the trainer and the predictor can import them",
+            f" can do no harm, allow them in the definitions: Model(..., trusted={list(types)!r})",
             types=list(types),
         )
 

@@ -106,8 +106,9 @@ def forgotten(entity: str, digest: str) -> str:
 
 
 def definitions_text(fingerprint: str) -> str:
-    """Hash: a definitions file that was applied or trained with: its `text`, `path` and when. Functions of former files
-    run from it, and runs are repeated with it."""
+    """Hash: a definitions file that was applied or trained with: its `text`, `path` and when; as `module.{file}` the
+    modules of the user's own that it imports, as `version.{function}` the version of each function. Functions of former
+    files run from it, and runs are repeated with it."""
     return f"definitions:{fingerprint}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from modelmill.about import About
 from modelmill.columns import Column
-from modelmill.declarations import Declared
+from modelmill.declarations import Declared, defined_at
 from modelmill.values import checked
 
 NEED = re.compile(r"([A-Za-z_]\w*\.)?[A-Za-z]\w*", re.ASCII)
@@ -32,7 +32,7 @@ class RequestFeature(Declared):
         self.needs = tuple(needs)
         self.about = about
         super().__init__("request feature", column.name, reserved=True)
-        self.line = function.__code__.co_firstlineno
+        self.file, self.line = defined_at(function, self)
 
     def compute(self, values: Mapping[str, Any]) -> Any:
         """The value that the function returns for these values of its needs.

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime
 
+from modelmill import applied
+from modelmill.connections import Redis
 from modelmill.package import Manifest, Tensor
 
 TENSORS: dict[str, Any] = {
@@ -48,6 +50,22 @@ def open_session(manifest: Manifest, content: bytes, trusted: Collection[str] = 
     return EstimatorSession(
         load_estimator(content, trusted), manifest.inputs, manifest.layout, max(1, len(manifest.labels))
     )
+
+
+def open_package(redis: Redis, manifest: Manifest, content: bytes) -> Session:
+    """The session of a package that was trained here, by the code that it was trained with, whatever is in force.
+
+    The types of the user's own that an estimator may be made of are those that the definitions name, not the package.
+
+    Raises:
+        UnknownName, DefinitionsError: where the definitions were never applied, or cannot be run here.
+        UntrustedTypes: for an estimator made of other types. ONNX Runtime's errors have no common root.
+    """
+    if not manifest.trusted:
+        return open_session(manifest, content)
+    definitions = applied.load(redis, manifest.definitions)
+    with definitions.code.importable():
+        return open_session(manifest, content, definitions.model(manifest.model).trusted)
 
 
 def graph_session(graph: bytes) -> Session:

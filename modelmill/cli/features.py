@@ -24,7 +24,8 @@ def apply(file: Path | None, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Check the definitions FILE, show what would change, and apply it to the running services."""
     api = terminal.client()
     checked = definitions_file.load(file or api.settings.definitions)
-    plan = api.apply(checked.fingerprint, dry_run=True)
+    versions = {name: function.version for name, function in checked.functions().items()}
+    plan = api.apply(checked.fingerprint, versions=versions, dry_run=True)
     if not as_json:
         for change in plan["changes"]:
             show.console.print(f"  {change}", highlight=False, markup=False)
@@ -32,13 +33,13 @@ def apply(file: Path | None, yes: bool, dry_run: bool, as_json: bool) -> None:
             show.errors.print("[yellow]warning:[/]", escape(warning), highlight=False, soft_wrap=True)
         for refusal in plan["refusals"]:
             show.errors.print("[red]refused:[/]", escape(refusal), highlight=False)
-        if not plan["changes"]:
-            show.console.print("Nothing to register.")
     if plan["refusals"]:
         sys.exit(EXIT_FAILED)
     if dry_run:
         if as_json:
             show.as_json(plan)
+        elif not plan["changes"]:
+            show.console.print("Nothing is declared otherwise.")
         return
     if plan["changes"] and not yes and not as_json:
         click.confirm("Apply?", abort=True)
@@ -46,8 +47,10 @@ def apply(file: Path | None, yes: bool, dry_run: bool, as_json: bool) -> None:
         done = api.apply(checked.fingerprint, seconds=24 * 3600, progress=progress)
     if as_json:
         show.as_json(done)
-    else:
+    elif done["changes"] or done["backfilled"]:
         show.console.print(f"Applied; {done['backfilled']} rows backfilled.")
+    else:
+        show.console.print("Applied: nothing is declared otherwise; trainings go by the text as it is now.")
 
 
 @click.command()

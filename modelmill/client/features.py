@@ -25,11 +25,14 @@ class FeatureCalls(Transport):
         self,
         fingerprint: str | None = None,
         *,
+        versions: Mapping[str, str] | None = None,
         dry_run: bool = False,
         seconds: float = LONG,
         progress: Progress | None = None,
     ) -> Json:
         """Apply the definitions file of the feature service, or with `dry_run` say what would change.
+
+        `versions` are those of its functions as another process has found them; one that differs is refused.
 
         Returns when it is in force; `progress` is called with the rows that are computed so far and in all.
 
@@ -37,7 +40,7 @@ class FeatureCalls(Transport):
             Conflict: where it cannot be put in force.
             Unavailable: where that takes longer than `seconds`; it goes on.
         """
-        body = {"fingerprint": fingerprint, "dry_run": dry_run}
+        body = {"fingerprint": fingerprint, "versions": versions, "dry_run": dry_run}
         answer = self._call("POST", f"{self.settings.feature_url}/features", json=body, timeout=LONG)
         deadline = time.monotonic() + seconds
         while "url" in answer:

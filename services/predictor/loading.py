@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from modelmill.events import utc_now
 from modelmill.package import Manifest
 from modelmill.registry import Registry
 from modelmill.request_features import RequestFeature
-from modelmill.sessions import TENSORS, Session, open_session
+from modelmill.sessions import TENSORS, Session, open_package
 from modelmill.storage import Storage
 from services.predictor.inference import infer, tensors
 from services.predictor.live import ServedModel
@@ -36,7 +36,7 @@ def load(registry: Registry, storage: Storage, model: str, version: int) -> Serv
     manifest, content = package.read(storage, folder)
     try:
         functions = _functions(registry.redis, manifest)
-        session = open_session(manifest, content, _trusted(registry.redis, manifest))
+        session = open_package(registry.redis, manifest, content)
         return warmed_up(model, version, manifest, session, functions)
     except AWAY:
         raise
@@ -64,17 +64,6 @@ def _functions(redis: Redis, manifest: Manifest) -> Mapping[str, RequestFeature]
                 f" model was trained with {item.version}; train again"
             )
     return declared
-
-
-def _trusted(redis: Redis, manifest: Manifest) -> Collection[str]:
-    """The types of the user's own that an estimator may be made of: what the definitions say, not what a package says.
-
-    Raises:
-        UnknownName, DefinitionsError: where these were never applied, or cannot be run here.
-    """
-    if not manifest.trusted:
-        return ()
-    return applied.load(redis, manifest.definitions).model(manifest.model).trusted
 
 
 def warmed_up(

@@ -16,11 +16,10 @@ from redis.client import Pipeline
 from rq import get_current_job
 from rq.job import Job
 
-from modelmill import applied, package
+from modelmill import package
 from modelmill.connections import connect
 from modelmill.declarations import Model
 from modelmill.definitions import Definitions
-from modelmill.definitions_file import load
 from modelmill.errors import RunEnded
 from modelmill.events import utc_now
 from modelmill.registry import Registry
@@ -76,7 +75,7 @@ def train(
     """
     settings = TrainerSettings.read()
     redis = connect(settings.redis_url, timeout=settings.redis_timeout)
-    definitions = applied.in_force(redis) or load(settings.definitions)
+    definitions = code.to_work_by(redis, settings.definitions)
     recipe = definitions.model(model)
     registry = Registry(redis)
     storage = Storage(settings.storage_url)

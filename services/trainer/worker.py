@@ -47,7 +47,6 @@ from rq.worker.base import WorkerStatus
 
 from modelmill import keys, logs
 from modelmill.connections import AWAY, Redis, connect
-from modelmill.definitions_file import load
 from modelmill.errors import Conflict, ModelmillError, RunEnded, Unavailable, UnknownName, sentence, traced
 from modelmill.registry import Registry
 from modelmill.runs import new_run_id
@@ -349,7 +348,6 @@ def main() -> None:
             os.environ["OMP_WAIT_POLICY"] = settings.train_openmp_wait
         for function in FUNCTIONS:  # so that each job starts in a process with all that it needs
             importlib.import_module(function.rpartition(".")[0])
-        load(settings.definitions)
         storage = Storage(settings.storage_url)
     except ModelmillError as error:
         sys.exit(str(error))

@@ -168,9 +168,9 @@ def test_a_killed_application_is_brought_to_its_end_by_the_next_start(
             room.define(CHANGED)
     room.redis.delete(keys.DEFINITIONS_LOCK)  # the lease of a process that is dead ends by itself
     another = open_room()
-    assert another.catalogue.definitions.text == MILL
+    assert another.catalogue.definitions.code.text == MILL
     another.catalogue.resume()
-    assert another.catalogue.definitions.text == CHANGED
+    assert another.catalogue.definitions.code.text == CHANGED
     assert another.catalogue.progress.read()["state"] == "done"
 
 

@@ -263,21 +263,49 @@ def test_a_mistake_is_told_with_file_line_and_reason(text: str, reason: str, loa
     assert reason in str(caught.value)
 
 
-def test_a_mistake_in_an_imported_module_is_told_at_the_import(
-    load_text: Load, mill: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mistake_in_an_imported_module_is_told_at_the_import(load_text: Load, mill: Path, tmp_path: Path) -> None:
     (tmp_path / "broken_neighbour.py").write_text("\n\n\n\nx = (\n")
-    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(DefinitionsError, match=f"{mill}:8: SyntaxError: .*never closed"):
         load_text("import broken_neighbour\n")
 
 
-def test_what_a_module_declares_must_be_declared_in_the_file(
-    load_text: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_module_beside_the_file_declares_is_declared_at_every_load(load_text: Load, tmp_path: Path) -> None:
     (tmp_path / "neighbour.py").write_text("from modelmill import Entity\nshop = Entity('shop', key='shop_id')\n")
-    monkeypatch.syspath_prepend(tmp_path)
     text = "from neighbour import shop\nSource('shops', entity=shop, columns={'size': float})\n"
-    load_text(text)
-    with pytest.raises(DefinitionsError, match=r"entity 'shop' is not declared in this file; declare it here"):
-        load_text(text)
+    assert list(load_text(text).entities) == list(load_text(text).entities) == ["user", "item", "shop"]
+
+
+def test_a_mistake_in_what_a_module_declares_is_told_at_its_own_line(load_text: Load, tmp_path: Path) -> None:
+    more = "from modelmill import Entity\n\nEntity('user', key='k')\n"
+    (tmp_path / "neighbour.py").write_text(more)
+    with pytest.raises(DefinitionsError, match=r"neighbour\.py:3: entity 'user' is declared twice, first in line 2"):
+        load_text("import neighbour\n")
+
+
+def test_an_error_in_an_imported_module_is_told_with_both_lines(load_text: Load, mill: Path, tmp_path: Path) -> None:
+    (tmp_path / "neighbour.py").write_text("\n\nx = 1 / 0\n")
+    both = rf"{mill}:8: ZeroDivisionError: division by zero \({tmp_path}/neighbour\.py:3\)"
+    with pytest.raises(DefinitionsError, match=both):
+        load_text("import neighbour\n")
+
+
+ENDS = {
+    "sys.exit": ("import sys\nsys.exit('no arguments')  # here", "SystemExit: no arguments: it ends the process"),
+    "argparse": (
+        "import argparse, sys\nsys.argv[1:] = ['--port']\nargparse.ArgumentParser().parse_args()  # here",
+        "SystemExit: 2: it ends the process that reads it; put what does under `if __name__",
+    ),
+    "a message that cannot be encoded": ("raise KeyError('\\udc80')  # here", r"KeyError: '\udc80'"),
+    "a message that cannot be shown": (
+        "class Odd(Exception):\n    def __str__(self):\n        return 1 / 0\nraise Odd()  # here",
+        "Odd: (Odd that cannot be shown: its text raised ZeroDivisionError)",
+    ),
+}
+
+
+@pytest.mark.parametrize("text, reason", ENDS.values(), ids=ENDS)
+def test_what_ends_the_process_or_cannot_be_said_is_told_with_its_line(
+    text: str, reason: str, load_text: Load, mill: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["modelmill"])
+    test_a_mistake_is_told_with_file_line_and_reason(text, reason, load_text, mill)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from modelmill import applied, keys
-from modelmill.definitions_file import load_text
+from modelmill.definitions_file import load_code
 from modelmill.registry import Registry
 from modelmill.runs import Run
+from modelmill.user_code import UserCode
 from services.trainer.job import train
 from tests.conftest import USERS_MILL, RedisServer
 
@@ -60,7 +61,7 @@ def apply(registry: Registry, place: str, code: str, arguments: str = "") -> int
     start, end = text.index("def classifier"), text.index("\n\nModel(")
     text = text[:start] + ESTIMATOR.replace(f"pass  # {place}", code) + text[end:]
     text = text.replace('metric="accuracy"', f"metric=share_right{arguments}")
-    definitions = load_text(MILL, text.encode())
+    definitions = load_code(UserCode(MILL, text, {}))
     applied.keep(registry.redis, definitions)
     registry.redis.hset(keys.DEFINITIONS, "fingerprint", definitions.fingerprint)
     return next(number for number, line in enumerate(text.splitlines(), start=1) if "NOW" in line)

@@ -84,7 +84,7 @@ def test_the_package_answers_as_the_estimator_in_it(registry: Registry, tmp_path
     inputs = packaging.signature(definitions, definitions.model("user_target")).fed
     label = definitions.sources["users"].columns["target"]
     rows = frame.read(io.BytesIO(parquet(users_table(50, seed=7))), inputs, [label]).inputs
-    served = packaged(manifest, graph)
+    served = packaged(registry.redis, manifest, graph)
     assert (served.predict(rows) == estimator.predict(rows)).all()
     np.testing.assert_allclose(served.predict_proba(rows), estimator.predict_proba(rows), atol=1e-5)
     assert manifest.example.keys() == {"feature_1", "feature_2", "feature_3"}

@@ -10,8 +10,9 @@ import pytest
 
 from modelmill import applied, bus, keys
 from modelmill.connections import Redis
-from modelmill.definitions_file import load_text
+from modelmill.definitions_file import load_code
 from modelmill.events import DefinitionsApplied
+from modelmill.user_code import UserCode
 from services.trainer.recipes import Recipes
 from tests.conftest import USERS_MILL
 from tests.eventually import eventually
@@ -30,7 +31,7 @@ def recipes(fake_redis: Redis) -> Iterator[Recipes]:
 
 def apply(redis: Redis, text: str) -> None:
     """Put definitions in force as the feature service does, whatever their text."""
-    definitions = load_text(USERS_MILL, text.encode())
+    definitions = load_code(UserCode(USERS_MILL, text, {}))
     applied.keep(redis, definitions)
     redis.hset(keys.DEFINITIONS, "fingerprint", definitions.fingerprint)
     bus.append(redis, DefinitionsApplied(fingerprint=definitions.fingerprint, changes=[]))

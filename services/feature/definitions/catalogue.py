@@ -14,7 +14,7 @@ functions of its own definitions until no alias needs them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -79,6 +79,14 @@ class Catalogue:
     def plan(self, fingerprint: str | None = None) -> Plan:
         """What `apply` would do with the file as it is now."""
         return self._plan(self._load(fingerprint))
+
+    def require_versions(self, fingerprint: str | None, elsewhere: Mapping[str, str]) -> None:
+        """Refuse a file of which another process has found other versions of its functions.
+
+        Raises:
+            DefinitionsError: at the first such function.
+        """
+        applied.require_versions(self._load(fingerprint), elsewhere)
 
     def lacking(self, fingerprint: str | None = None) -> int:
         """The number of history files that would have to be computed before the file could be in force."""
@@ -250,8 +258,9 @@ class Catalogue:
         if fingerprint not in (None, definitions.fingerprint):
             raise Conflict(
                 f"the feature service reads {self.path}, which holds something else than the file that was checked;"
-                " apply the file that the services were started with, or copy yours there"
+                " apply the file that the services were started with, or copy yours there, with the modules beside it"
             )
+        applied.require_versions(definitions, applied.versions(self.redis, definitions.fingerprint))
         return definitions
 
     def _plan(self, definitions: Definitions) -> Plan:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from flask import Flask, Response
 
+from modelmill.errors import InvalidRequest
 from modelmill.web import json_object, reply
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.definitions.overview import features_overview
@@ -30,10 +31,15 @@ def add_definitions_routes(app: Flask, catalogue: Catalogue, files: StatisticsFi
 
         202 where there is something to compute, which goes on in the background; `GET /features/backfill` tells how
         far it is. `{"dry_run": true}` only says what would change. `{"fingerprint": "..."}` insists on the file with
-        this SHA-256.
+        this SHA-256; `{"versions": {"users.feature_3": "..."}}` on functions that are these versions, as another
+        process has found: a function of which each process finds another one is refused.
         """
         body = json_object()
         fingerprint = body.get("fingerprint")
+        versions = body.get("versions") or {}
+        if not isinstance(versions, dict):
+            raise InvalidRequest(f"versions={versions!r}; expected an object of names to versions")
+        catalogue.require_versions(fingerprint, versions)
         if body.get("dry_run"):
             return reply(asdict(catalogue.plan(fingerprint)))
         if catalogue.lacking(fingerprint):

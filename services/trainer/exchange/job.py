@@ -13,11 +13,10 @@ from typing import Any
 from rq import get_current_job
 from rq.job import Job
 
-from modelmill import applied, package
+from modelmill import package
 from modelmill.connections import connect
 from modelmill.declarations import Model
 from modelmill.definitions import Definitions
-from modelmill.definitions_file import load
 from modelmill.errors import InvalidRequest
 from modelmill.events import utc_now
 from modelmill.gates import metrics_of
@@ -44,6 +43,7 @@ from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.packing import pack
 from services.trainer.promotion.registration import Candidate, register
 from services.trainer.settings import TrainerSettings
+from services.trainer.trace import code
 from services.trainer.training.steps import study_of, tolerance_of
 
 TRIGGER = "registered"
@@ -84,7 +84,7 @@ def register_upload(
     """
     settings = TrainerSettings.read()
     redis = connect(settings.redis_url, timeout=settings.redis_timeout)
-    definitions = applied.in_force(redis) or load(settings.definitions)
+    definitions = code.to_work_by(redis, settings.definitions)
     registry, storage = Registry(redis), Storage(settings.storage_url)
     job = get_current_job()
     offered = Offer.from_json(offer)

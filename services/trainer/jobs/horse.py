@@ -8,11 +8,13 @@ import os
 import select
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 from rq.timeouts import BaseDeathPenalty
@@ -55,11 +57,12 @@ class Horse:
     parents (on Linux), and are killed with it.
     """
 
-    def __init__(self, pid: int, output: Output, others: frozenset[int]) -> None:
+    def __init__(self, pid: int, output: Output, others: frozenset[int], scratch: TemporaryDirectory[str]) -> None:
         self.pid = pid
         self.output = output
         self._others = others
         """The children of this process that are none of its business."""
+        self._scratch = scratch
         self._poll = select.poll()
         self._poll.register(output.reading, select.POLLIN)
         self._end = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None  # which wakes the poll; Linux has it
@@ -73,13 +76,14 @@ class Horse:
             _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         others = children(os.getpid())
         output = Output(journal, run)
+        scratch = TemporaryDirectory(prefix="modelmill-job-", ignore_cleanup_errors=True)
         pid = os.fork()
         if pid == 0:
-            _run(output, work)
+            _run(output, scratch.name, work)
         with suppress(OSError):  # the process does it too, whoever comes first; or has ended already
             os.setpgid(pid, pid)
         output.hand_over()
-        return cls(pid, output, others)
+        return cls(pid, output, others, scratch)
 
     def wait(self, seconds: float) -> bool:
         """Whether the process ended within this time; its lines are shipped meanwhile."""
@@ -122,6 +126,7 @@ class Horse:
         if self._end is not None:
             os.close(self._end)
         self.output.close()
+        self._scratch.cleanup()
         return status, of_ended(taken)
 
     def _end_those_left(self) -> None:
@@ -137,11 +142,13 @@ class Horse:
             time.sleep(0.01)
 
 
-def _run(output: Output, work: Callable[[], None]) -> NoReturn:
+def _run(output: Output, scratch: str, work: Callable[[], None]) -> NoReturn:
     status = os.EX_TEMPFAIL
     try:
         os.setpgrp()
         output.redirect()
+        # Temporary files go where the worker removes them, however this process ends.
+        os.environ["TMPDIR"] = tempfile.tempdir = scratch
         work()
         status = 0
     finally:

@@ -14,8 +14,8 @@ from random import Random
 import httpx
 
 from modelmill.connections import AWAY
-from modelmill.definitions_file import MODULE
 from modelmill.errors import PackageError, RequestFailed, RunEnded, Unavailable
+from modelmill.user_code import UserCode
 
 ATTEMPTS = 3
 """How often a training is begun before it has failed."""
@@ -46,8 +46,9 @@ def may_pass(error: BaseException | None) -> bool:
 
 
 def _from_definitions(error: BaseException) -> bool:
-    """Whether the code of the definitions file has a part in it."""
-    return any(frame.f_globals.get("__name__") == MODULE for frame, _ in traceback.walk_tb(error.__traceback__))
+    """Whether the user's code, the definitions file or a module beside it, has a part in it."""
+    loaders = (frame.f_globals.get("__loader__") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(isinstance(loader, UserCode) for loader in loaders)
 
 
 def pause(attempt: int, random: Random) -> float:

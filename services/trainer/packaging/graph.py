@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,9 @@ import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
 
+from modelmill.connections import Redis
 from modelmill.package import MATRIX, Layout, Manifest
-from modelmill.sessions import Session, open_session
+from modelmill.sessions import Session, open_package
 
 
 class Graph:
@@ -84,13 +85,13 @@ class GraphRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return numbers.reshape(-1) if numbers.size == len(rows) else numbers
 
 
-def packaged(manifest: Manifest, content: bytes, trusted: Collection[str] = ()) -> GraphClassifier | GraphRegressor:
-    """The model that a package holds, answering as it is served; `trusted` are types of the user's own.
+def packaged(redis: Redis, manifest: Manifest, content: bytes) -> GraphClassifier | GraphRegressor:
+    """The model that a package holds, answering as it is served.
 
     Raises:
-        UntrustedTypes: for an estimator made of others. ONNX Runtime's errors have no common root.
+        UnknownName, DefinitionsError, UntrustedTypes: as `open_package` does.
     """
-    session = open_session(manifest, content, trusted)
+    session = open_package(redis, manifest, content)
     graph = Graph(session, [item.name for item in manifest.inputs], manifest.layout, manifest.tensor_dtype)
     if manifest.task == "regression":
         return GraphRegressor(graph)

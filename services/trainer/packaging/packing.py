@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from services.trainer.packaging.parity import OwnAnswers, Tolerance
 log = logging.getLogger(__name__)
 
 DEFAULT = Tolerance()
-NAMES_NEEDED = "its functions and classes need names, in modules that the trainer and the predictor can import"
+NAMES_NEEDED = "its functions and classes need names at the top of the definitions file or of a module"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,12 @@ def pack(
     return _converted(estimator, converted)
 
 
+def _can_be_found(name: str) -> bool:
+    """Whether a type or function can be loaded by the name that skops knows, which nothing inside a function can."""
+    module, _, own = name.rpartition(".")
+    return FULL_NAME.fullmatch(name) is not None and hasattr(sys.modules.get(module), own)
+
+
 def _converted(estimator: Any, converted: Converted) -> Packed:
     files = {GRAPH: converted.content}
     try:
@@ -111,7 +118,7 @@ def _estimator(
         labels = (own.numbers if own.labels is None else own.labels).shape[1]
         session = EstimatorSession(load_estimator(content, trusted), inputs, layout, labels)
     except UntrustedTypes as error:
-        nameless = [name for name in error.fields["types"] if not FULL_NAME.fullmatch(name)]
+        nameless = [name for name in error.fields["types"] if not _can_be_found(name)]
         if nameless:
             raise InvalidRequest(f"{refused} cannot serve {', '.join(nameless)} either: {NAMES_NEEDED}") from None
         raise InvalidRequest(f"{refused} could serve it, but {error.detail}", **error.fields) from None

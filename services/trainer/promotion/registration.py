@@ -54,7 +54,7 @@ def register(registry: Registry, storage: Storage, candidate: Candidate) -> tupl
     """
     begun = time.perf_counter()
     run = candidate.run
-    model = packaged(*package.read(storage, run.package), candidate.recipe.trusted)
+    model = packaged(registry.redis, *package.read(storage, run.package))
     own = contender(storage, candidate.held_out, None, run.package, model, stand_in=candidate.evaluation.metrics)
     champion: Contender | Obstacle | None = None
     tries = 0
@@ -122,7 +122,7 @@ def standing(
     folder = registry.version(name, number).package
     try:
         manifest, content = package.read(storage, folder)
-        model = packaged(manifest, content, candidate.recipe.trusted)
+        model = packaged(registry.redis, manifest, content)
     except OSError:  # the storage is away, which says nothing of the champion
         raise
     except Exception as error:  # ONNX Runtime's errors have no common root

@@ -16,7 +16,7 @@ FRAME = "training frame"
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 DRAWN = (
     "the frame is equal and what was made of it is not: the model's code draws random numbers that no seed decides, or"
-    " another machine, package or module computes otherwise"
+    " another machine or package computes otherwise"
 )
 
 
@@ -103,7 +103,6 @@ def reasons(run: Run, again: Run, forgotten: Mapping[str, Forgotten], made: Sequ
     return [
         *_rows_gone(run, again, forgotten),
         *_changed("package", run.packages, again.packages),
-        *_changed("module", _short(run.modules), _short(again.modules)),
         *(_changed("machine", {"": run.machine}, {"": again.machine}) if run.machine else ()),
         *_changed("git commit", {"": _commit(run.git_commit)}, {"": _commit(again.git_commit)}),
         *([DRAWN] if _only_the_fit_differs(made) else ()),
@@ -149,10 +148,6 @@ def _check(name: str, recorded: str, found: str) -> Check:
 def _texts(values: Mapping[str, float]) -> dict[str, str]:
     """Numbers as Redis has them: equal texts are equal numbers."""
     return {name: str(value) for name, value in values.items()}
-
-
-def _short(digests: Mapping[str, str]) -> dict[str, str]:
-    return {name: digest[:DIGITS] for name, digest in digests.items()}
 
 
 def _commit(text: str) -> str:

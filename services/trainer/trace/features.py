@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Callable
 from typing import Any
 
+from modelmill.code_version import definition
 from modelmill.definitions import Definitions, FeatureRef
 from modelmill.model_features import ComputedRef, model_features
 
@@ -66,11 +68,8 @@ def _computed(definitions: Definitions, ref: ComputedRef) -> dict[str, Any]:
 
 
 def _code(definitions: Definitions, function: Callable[..., Any]) -> str:
-    """The text of a function of the definitions file; its code knows the line of its first decorator, or its own."""
-    first = function.__code__.co_firstlineno
-    for node in ast.walk(ast.parse(definitions.text)):
-        if isinstance(node, ast.FunctionDef | ast.Lambda):
-            lines = [node.lineno, *(one.lineno for one in getattr(node, "decorator_list", []))]
-            if first in lines:
-                return ast.get_source_segment(definitions.text, node) or ""
-    return ""
+    """The text of a function of the user's, without what decorators have put around it."""
+    plain = inspect.unwrap(function)
+    module = plain.__globals__["__name__"]
+    node = definition(definitions.code.trees[module], plain.__code__)
+    return ast.get_source_segment(definitions.code.text_of(module), node) or "" if node else ""

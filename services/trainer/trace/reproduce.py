@@ -13,7 +13,6 @@ from rq import get_current_job
 
 from modelmill import keys, package
 from modelmill.connections import Redis, connect
-from modelmill.declarations import Model
 from modelmill.definitions import Definitions
 from modelmill.errors import PackageError, Pruned, RunEnded
 from modelmill.events import utc_now
@@ -144,7 +143,7 @@ def _repeat(
         record.note(**packed.recorded)
     with record.stage("compare"):
         kept = not _not_compared(record.registry, recorded)
-        stored = _stored(storage, recorded, recipe, held_out.rows) if kept else None
+        stored = _stored(record.registry.redis, storage, recorded, held_out.rows) if kept else None
         return compare.checks(recorded, record.run, stored, Outputs(packed.graph.run(held_out.rows)))
 
 
@@ -159,10 +158,10 @@ def _not_compared(registry: Registry, recorded: Run) -> list[str]:
     return []
 
 
-def _stored(storage: Storage, recorded: Run, recipe: Model, rows: pd.DataFrame) -> Outputs:
+def _stored(redis: Redis, storage: Storage, recorded: Run, rows: pd.DataFrame) -> Outputs:
     """The answers of the run's own package."""
     try:
         manifest, content = package.read(storage, recorded.package)
     except PackageError as error:
         return Outputs([], error.detail)
-    return Outputs(packaged(manifest, content, recipe.trusted).graph.run(rows))
+    return Outputs(packaged(redis, manifest, content).graph.run(rows))

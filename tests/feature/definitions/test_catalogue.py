@@ -328,8 +328,8 @@ def test_what_was_applied_holds_whatever_the_file_is_by_now(text: str, open_room
     one.define(TRIPLE)
     one.catalogue.path.write_text(text)
     two.catalogue.catch_up()
-    assert two.catalogue.definitions.text == TRIPLE
-    assert open_room().catalogue.definitions.text == TRIPLE
+    assert two.catalogue.definitions.code.text == TRIPLE
+    assert open_room().catalogue.definitions.code.text == TRIPLE
 
 
 def test_while_another_applies_one_waits(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:

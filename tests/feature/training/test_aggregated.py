@@ -197,7 +197,7 @@ def test_a_request_from_before_that_goes_on_is_waited_for(open_room: OpenRoom, m
     monkeypatch.setattr(journal, "PATIENCE", 0.2)
     with pytest.raises(Conflict, match="requests to flights that began before are still open"):
         room.define(MILL)
-    assert room.catalogue.definitions.text == BEFORE
+    assert room.catalogue.definitions.code.text == BEFORE
 
 
 @pytest.mark.parametrize("compacted", [False, True])

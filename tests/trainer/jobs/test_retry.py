@@ -10,8 +10,9 @@ import httpx
 import pytest
 import redis.exceptions
 
-from modelmill.definitions_file import load_text
+from modelmill.definitions_file import load_code
 from modelmill.errors import DefinitionsError, InvalidRequest, PackageError, RequestFailed, RunEnded, Unavailable
+from modelmill.user_code import UserCode
 from services.trainer.jobs.retry import FIRST_PAUSE, LONGEST_PAUSE, may_pass, pause
 
 
@@ -55,9 +56,9 @@ def test_what_is_wrong_with_data_or_code_stays_wrong(error: BaseException | None
 
 
 def test_what_comes_out_of_the_definitions_file_is_the_user_s(tmp_path: Path) -> None:
-    text = b"def fetch():\n    raise ConnectionError('no answer')\n\nfetch()"
+    text = "def fetch():\n    raise ConnectionError('no answer')\n\nfetch()"
     with pytest.raises(DefinitionsError) as raised:
-        load_text(tmp_path / "mill.py", text)
+        load_code(UserCode(tmp_path / "mill.py", text, {}))
     assert isinstance(raised.value.__cause__, ConnectionError)
     assert not may_pass(raised.value.__cause__)
 

@@ -14,7 +14,6 @@ RUN = Run(
     metrics={"accuracy": 0.1 + 0.2},
     source_rows={"users": 10},
     packages={"numpy": "2.4.6", "xgboost": "3.1"},
-    modules={"maths.py": "a" * 64},
     machine="a desk",
     git_commit="c" * 40,
     params={"C": "1.0", "f": "<function f at 0x7f00>"},
@@ -77,7 +76,6 @@ def test_what_changed_around_a_run_is_told_in_sentences() -> None:
             **vars(RUN),
             "source_rows": {"users": 7},
             "packages": {"numpy": "2.5.0", "lightgbm": "4"},
-            "modules": {"maths.py": "b" * 64},
             "machine": "a cloud",
             "git_commit": "d" * 40 + "-dirty",
         }
@@ -87,7 +85,6 @@ def test_what_changed_around_a_run_is_told_in_sentences() -> None:
         "package lightgbm was not there, is 4",
         "package numpy was 2.4.6, is 2.5.0",
         "package xgboost was 3.1, is not there",
-        "module maths.py was aaaaaaaaaaaa, is bbbbbbbbbbbb",
         "machine was a desk, is a cloud",
         "git commit was cccccccccccc, is dddddddddddd-dirty",
     ]

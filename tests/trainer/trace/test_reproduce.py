@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -195,22 +194,23 @@ def test_other_packages_machines_and_commits_are_told_even_where_all_is_equal(ho
     ]  # fmt: skip
 
 
-def test_what_the_definitions_import_is_kept_and_a_change_of_it_is_told(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_definitions_import_is_kept_and_repeats_the_run(house: House, tmp_path: Path) -> None:
     (tmp_path / "own_maths.py").write_text("def squared(x):\n    return x * x\n")
-    monkeypatch.syspath_prepend(tmp_path)
     text = house.mill.read_text().replace('row["feature_1"] ** 2', 'squared(row["feature_1"])')
     house.define("from own_maths import squared\n" + text)
     house.ingest("users", users())
     run = house.train()
+    copy = f"runs/{run.model}/{run.id}/modules/own_maths.py"
     assert run.modules.keys() == {"own_maths.py"}
-    assert b"x * x" in house.storage.read(f"runs/{run.model}/{run.id}/modules/own_maths.py")
-    (tmp_path / "own_maths.py").write_text("def squared(x):\n    return x ** 2\n")
-    report = reproduce(run.id)
-    assert report["equal"]
-    assert [reason.partition(" was ")[0] for reason in report["reasons"]] == ["module own_maths.py"]
-    sys.modules.pop("own_maths")
+    assert b"x * x" in house.storage.read(copy)
+    (tmp_path / "own_maths.py").write_text("def squared(x):\n    return x * 7\n")
+    assert (reproduce(run.id)["equal"], reproduce(run.id)["reasons"]) == (True, [])
+    house.registry.redis.delete(keys.definitions_text(run.definitions))
+    assert reproduce(run.id)["equal"], "by the copy in the storage"
+    house.registry.redis.delete(keys.definitions_text(run.definitions))
+    house.storage.write(copy, b"# something else")
+    with pytest.raises(Conflict, match=r"mill\.py or a module beside it differs from the SHA-256"):
+        reproduce(run.id)
 
 
 def test_a_run_that_did_not_succeed_cannot_be_repeated(house: House) -> None:
