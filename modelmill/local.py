@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import xmlrpc.client
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -36,8 +37,10 @@ MODULES = {
     "predictor": "services.predictor.main",
     "monitor": "services.monitor.main",
 }
-START_SECONDS = 60.0
-"""How long the system may take to start, and how long to stop."""
+PATIENCE_SECONDS = 600.0
+"""How long a process may take to answer while it lives, as on a busy machine, and supervisord to come and to go."""
+MAX_STARTS = 3
+"""How often a process may be started until it answers."""
 
 PROGRAM = """
 [program:{name}]
@@ -134,23 +137,47 @@ class Local:
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.home / "supervisord.conf")],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            timeout=START_SECONDS,
+            timeout=PATIENCE_SECONDS,
             check=True,
         )
         try:
             _until(self.running, "supervisord")
             if own_redis:
                 self._ask("startProcess", "redis", False)
-            _until(lambda: _answers(settings.redis_url), "Redis", self.home / "logs" / "redis.log")
+                self._wait_for("redis", lambda: _answers(settings.redis_url))
             for name in MODULES:
                 self._ask("startProcess", name, False)
                 if name in SERVICES:
                     url = getattr(settings, f"{name}_url")
-                    _until(lambda url=url: _alive(url), name, self.home / "logs" / f"{name}.log")
+                    self._wait_for(name, lambda url=url: _alive(url))  # type: ignore[misc]
         except BaseException:
             self.stop()
             raise
         return settings
+
+    def _wait_for(self, name: str, answers: Callable[[], bool]) -> None:
+        """Wait until a process answers, as long as it lives.
+
+        Raises:
+            Unavailable: with the end of its log, where it ends again and again, or does not answer for very long.
+        """
+        pids: set[int] = set()
+
+        def given_up() -> bool:
+            process = cast(dict[str, Any], self._ask("getProcessInfo", name))
+            pids.add(process["pid"])
+            return process["statename"] == "FATAL" or len(pids - {0}) > MAX_STARTS  # 0 while there is none
+
+        try:
+            _until(lambda: answers() or given_up(), name)
+            if answers():
+                return
+            problem = f"{name} ended each time that it was started"
+        except Unavailable as error:
+            problem = error.detail
+        log = self.home / "logs" / f"{name}.log"
+        end = "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
+        raise Unavailable(problem + (f"; its log ends:\n{end}" if end else ""))
 
     def stop(self) -> None:
         """Stop all processes in order and wait until they are gone; does nothing where none runs."""
@@ -249,10 +276,10 @@ def _answers(redis_url: str) -> bool:
             return False
 
 
-def _until(condition: Any, what: str, log: Path | None = None) -> None:
-    deadline = time.monotonic() + START_SECONDS
+def _until(condition: Callable[[], bool], what: str) -> None:
+    start = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log and log.exists() else ""
-            raise Unavailable(f"waited {START_SECONDS:.0f} s for {what}" + (f"; its log ends:\n{tail}" if tail else ""))
-        time.sleep(0.05)
+        waited = time.monotonic() - start
+        if waited > PATIENCE_SECONDS:
+            raise Unavailable(f"waited {PATIENCE_SECONDS:.0f} s for {what}")
+        time.sleep(min(0.05 + waited / 20, 0.5))  # asking costs what a busy machine lacks

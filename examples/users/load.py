@@ -22,8 +22,8 @@ from modelmill.client import Client
 from modelmill.errors import ModelmillError, RequestFailed, Unavailable
 
 MODEL = "user_target"
-WAIT = 120.0
-"""Seconds to wait for services and for the first model."""
+WAIT = 600.0
+"""Seconds to wait for a service, as on a busy machine."""
 
 T = TypeVar("T")
 

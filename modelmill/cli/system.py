@@ -21,6 +21,8 @@ from modelmill.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 """Where `examples` lies."""
+LOAD_SECONDS = 1800
+"""How long an example may take to be loaded and trained, as on a busy machine."""
 
 
 @click.command()
@@ -58,15 +60,18 @@ def up(file: Path | None, example: str | None, detach: bool) -> None:
 def _load_example(settings: Settings, example: str) -> None:
     """Run the example's loader and show the request and the answer that it ends with."""
     environment = {f"MODELMILL_{n.upper()}": str(v) for n, v in settings.model_dump().items() if v is not None}
-    with show.console.status(f"loading examples/{example} and training its first model"):
-        done = subprocess.run(
-            [sys.executable, "-m", f"examples.{example}.load"],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+    try:
+        with show.console.status(f"loading examples/{example} and training its first model"):
+            done = subprocess.run(
+                [sys.executable, "-m", f"examples.{example}.load"],
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                capture_output=True,
+                text=True,
+                timeout=LOAD_SECONDS,
+            )
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"examples/{example} was not loaded within {LOAD_SECONDS} s") from None
     if done.returncode:
         raise ModelmillError(f"examples/{example} could not be loaded: {done.stderr.strip().splitlines()[-1]}")
     show.console.print("\nIt runs. Try:\n", style="bold")
