@@ -21,7 +21,7 @@ from modelmill import times
 from modelmill.errors import InvalidRequest, MalformedBody, Rejection, TooLarge, did_you_mean
 from services.feature.intake.checks import future_breaches
 from services.feature.intake.csv_table import CsvTable
-from services.feature.intake.decode import PANDAS_INDEX, check_names, open_parquet, plain, plain_type
+from services.feature.intake.decode import PANDAS_INDEX, check_content, check_names, open_parquet, plain, plain_type
 from services.feature.intake.validate import EXPECTED, PARQUET_TYPES, TIME, event_times, is_key, shown
 from services.feature.training.spines import CHUNK, Spine
 
@@ -150,9 +150,8 @@ def _parquet(file: IO[bytes]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         try:
             for batch in parquet.iter_batches(CHUNK, columns=schema.names):
                 columns = [plain(batch[field.name]) for field in schema]
-                decoded = pa.record_batch(columns, schema=schema)
-                decoded.validate(full=True)  # text that is not UTF-8
-                yield decoded
+                check_content(columns)
+                yield pa.record_batch(columns, schema=schema)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise MalformedBody(f"the body is not a complete Parquet file: {error}") from None
 

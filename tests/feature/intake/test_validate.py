@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -535,6 +537,14 @@ def test_times_that_python_does_not_know_are_named_where_no_time_is_expected(kin
         found = reasons(arrow(user_id=["u", "v"], x=values))
         assert [(r.row, r.column, bool(r.value)) for r in found] == [(1, "x", True), (2, "x", True)]
         assert found[0].reason == f"has type {values.type}; expected a finite number"
+
+
+def test_the_end_of_a_day_as_its_24th_hour_is_no_damage_to_the_file() -> None:
+    hours = pa.array([24 * 3600 * 10**6], pa.int64()).view(pa.time64("us"))
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"user_id": ["u"], "x": hours}), sink)
+    [rejection] = reasons(decode(sink.getvalue(), FORMATS["parquet"][0]))
+    assert rejection.reason == "has type time64[us]; expected a finite number"
 
 
 def test_a_column_of_times_of_another_type_is_refused_with_the_type() -> None:
