@@ -4,8 +4,10 @@ import math
 import secrets
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import orjson
 import pyarrow as pa
 import pytest
@@ -20,6 +22,7 @@ from tests.feature.conftest import FORMATS, ROW, Room, csv_rows, metric
 
 USERS = Source("users", entity=Entity("user", key="user_id"), columns={"x": float, "name": str | None})
 NOW = datetime(2013, 1, 31, 12, tzinfo=UTC)
+PARQUET = FORMATS["parquet"][0]
 BAD = ROW | {"user_id": "v", "feature_1": "much"}
 
 
@@ -54,6 +57,36 @@ def test_a_row_with_an_infinite_date_is_kept(fake_redis: Redis) -> None:
     [row] = kept(fake_redis, RawRows({name: table[name] for name in table.column_names}, range(1, 2))).rows
     assert (row.column, row.reason) == ("name", "has type date32[day]; expected text")
     assert "2147483647" in row.content
+
+
+ANY = Source(
+    "any",
+    entity=Entity("user", key="user_id"),
+    event_time="at",
+    columns={"x": float | None, "n": int | None, "flag": bool | None, "name": str | None},
+)
+GOOD = {"user_id": pa.array(["u"]), "at": pa.array(["2013-01-31"])}
+
+
+def duckdb_columns(folder: Path) -> dict[str, pa.ChunkedArray]:
+    """Least and greatest value of each type of DuckDB, and null, as they come in Parquet."""
+    whole = "COLUMNS(lambda name: name NOT LIKE '%fixed%' AND name <> 'empty_struct')"  # others it cannot write
+    duckdb.sql(f"COPY (SELECT {whole} FROM test_all_types()) TO '{folder}/all.parquet'")
+    return {name: values for name, values in decode((folder / "all.parquet").read_bytes(), PARQUET).columns.items()
+            if isinstance(values, pa.ChunkedArray)}  # fmt: skip
+
+
+def test_a_value_of_any_type_of_duckdb_is_taken_or_kept_with_its_reason(tmp_path: Path) -> None:
+    found = duckdb_columns(tmp_path)
+    assert len(found) > 40
+    for values in found.values():
+        for place in ("user_id", "at", *ANY.columns):
+            columns = {name: pa.chunked_array([one.take(pa.array([0] * len(values)))]) for name, one in GOOD.items()}
+            raw = RawRows(columns | {place: values}, range(1, len(values) + 1))
+            valid = validate(ANY, raw, NOW)
+            assert valid.table.num_rows + valid.rejected == len(values)
+            assert {rejection.column for rejection in valid.rejections} <= {place}
+            assert len(list(quarantine.contents(raw, valid.rejections))) == valid.rejected
 
 
 def test_rows_since_a_time_before_there_was_redis_are_all(fake_redis: Redis) -> None:
