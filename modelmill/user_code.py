@@ -9,6 +9,7 @@ in one process, and none gets what another has imported.
 from __future__ import annotations
 
 import ast
+import atexit
 import builtins
 import hashlib
 import importlib
@@ -34,6 +35,9 @@ OURS = ("modelmill", "services")
 INSTALLED = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 MAX_MODULE_BYTES = 2**20
 """Of all modules of one definitions file together: they are kept in Redis with each text that is applied."""
+
+PATIENCE = 60.0
+"""Seconds that an import waits for another thread in which definitions run."""
 
 _alone = RLock()
 """Held while modules of the user's own are in `sys.modules`."""
@@ -92,7 +96,11 @@ class UserCode(MetaPathFinder, Loader):
     @contextmanager
     def importable(self) -> Iterator[None]:
         """Let whatever imports by name, such as skops, find its modules inside the block."""
-        with _alone:
+        if not _alone.acquire(timeout=PATIENCE):
+            raise ImportError(
+                f"other definitions have been running for {PATIENCE:.0f} s; import at the top of the file"
+            )
+        try:
             if _open and _open[-1] is self:
                 yield
                 return
@@ -101,6 +109,8 @@ class UserCode(MetaPathFinder, Loader):
                 yield
             finally:
                 self._leave(before)
+        finally:
+            _alone.release()
 
     def install(self) -> None:
         """Make its modules those of this process for good, and of the processes that it starts.
@@ -115,6 +125,7 @@ class UserCode(MetaPathFinder, Loader):
                 sys.path.remove(folder := _folders.pop())
                 shutil.rmtree(folder, ignore_errors=True)
             _folders.append(tempfile.mkdtemp(prefix="modelmill-code-"))
+            atexit.register(shutil.rmtree, _folders[0], ignore_errors=True)
             for name, text in {**self.modules, f"{MODULE}.py": self.text}.items():
                 file = Path(_folders[0], name)
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -145,9 +156,9 @@ class UserCode(MetaPathFinder, Loader):
         """What an import statement in its code calls."""
         if not level and not self.owns(name):
             return builtins.__import__(name, globals, locals, fromlist or (), level)
-        known = self._loaded.get(name) if fromlist and not level else None
-        if known is not None and all(hasattr(known, one) for one in fromlist or ()):
-            return known  # also inside functions, which may import at each call
+        if not level and (known := self._loaded.get(name)) and all(hasattr(known, one) for one in fromlist or ()):
+            # Functions that import at each call need no lock.
+            return known if fromlist else self._loaded[name.partition(".")[0]]
         with self.importable():
             return builtins.__import__(name, globals, locals, fromlist or (), level)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from modelmill import cli
+from modelmill import cli, definitions_file
 from modelmill.cli import terminal
+from tests.conftest import USERS_MILL
 
 
 class Features:
@@ -49,3 +50,48 @@ def test_detail_is_about_one_entity() -> None:
     done = CliRunner().invoke(cli.main, ["features", "user", "--detail"])
     assert done.exit_code == 2
     assert "--detail is about one entity; name ENTITY and KEY" in done.stderr
+
+
+class Applies:
+    """A client of a system that says what applying the users example changes and computes."""
+
+    def __init__(self, changes: list[str], backfilled: int) -> None:
+        self.answer = {"changes": changes, "refusals": [], "warnings": [], "backfilled": backfilled, "failed": {}}
+        self.versions: list[object] = []
+
+    def apply(self, fingerprint: str, *, versions: object = None, **_: object) -> dict[str, object]:
+        self.versions.append(versions)
+        return self.answer
+
+
+APPLIED = {
+    "nothing": ([], 0, "Applied: nothing is declared otherwise; trainings go by the text as it is now.\n"),
+    "a feature": (["features:user f: added"], 400, "  features:user f: added\nApplied; 400 rows backfilled.\n"),
+    "a limit": (
+        ["source:users max_age: 1d -> 2d"],
+        0,
+        "  source:users max_age: 1d -> 2d\nApplied; 0 rows backfilled.\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "rows", "said"), APPLIED.values(), ids=APPLIED)
+def test_apply_says_what_has_come_of_it(
+    changes: list[str], rows: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "client", lambda: Applies(changes, rows))
+    assert CliRunner().invoke(cli.main, ["apply", str(USERS_MILL), "--yes"]).stdout == said
+
+
+def test_a_dry_run_says_so_where_nothing_would_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "client", lambda: Applies([], 0))
+    done = CliRunner().invoke(cli.main, ["apply", str(USERS_MILL), "--dry-run"])
+    assert done.stdout == "Nothing is declared otherwise.\n"
+
+
+def test_apply_tells_the_service_which_versions_its_own_process_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Applies([], 0)
+    monkeypatch.setattr(terminal, "client", lambda: client)
+    CliRunner().invoke(cli.main, ["apply", str(USERS_MILL), "--yes"])
+    version = definitions_file.load(USERS_MILL).features["users"]["feature_3"].version
+    assert client.versions[0] == {"users.feature_3": version}

@@ -90,6 +90,17 @@ def test_a_declared_type_is_served_and_the_package_says_that_it_needs_it() -> No
     assert (found.runtime, found.trusted) == ("skops", ["tests.own_types.Halved"])
 
 
+def test_what_is_defined_inside_a_function_can_be_served_neither_way_and_no_trust_is_advised() -> None:
+    def halved(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows / 2
+
+    with pytest.raises(
+        InvalidRequest, match=r"cannot serve tests\.\S+\.halved either: .* need names at the top of"
+    ) as caught:
+        packed(make_pipeline(FunctionTransformer(halved), LogisticRegression()))
+    assert "trusted=" not in caught.value.detail
+
+
 def test_what_has_no_name_can_be_served_neither_way() -> None:
     estimator = make_pipeline(FunctionTransformer(lambda rows: rows / 2), LogisticRegression())
     with pytest.raises(
