@@ -192,7 +192,7 @@ class UntrustedTypes(InvalidRequest):
 
 @dataclass(frozen=True)
 class Rejection:
-    """One row that a source's columns do not allow. `row` counts data rows from 1."""
+    """One row that a source's columns do not allow. `row` counts data rows from 1; no `column`: the row as a whole."""
 
     row: int
     column: str
@@ -200,7 +200,8 @@ class Rejection:
     reason: str
 
     def __str__(self) -> str:
-        return f"row {self.row}, column {self.column!r}, value {self.value!r}: {self.reason}"
+        column = f", column {self.column!r}" if self.column else ""
+        return f"row {self.row}{column}, value {self.value!r}: {self.reason}"
 
 
 class InvalidRows(InvalidRequest):

@@ -139,13 +139,28 @@ def json_body() -> Any:
     Raises:
         MalformedBody: saying where the text stops being JSON, or which name is repeated.
     """
-    text = request.get_data()
+    return json_of(request.get_data(), "the body")
+
+
+def json_of(text: bytes, what: str) -> Any:
+    """A text that came with a request, as strict JSON.
+
+    Raises:
+        MalformedBody: as `json_body`, of `what`.
+    """
     try:
         content = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise MalformedBody(f"the body is not JSON: {error}") from None
+        raise MalformedBody(f"{what} is not JSON: {error}") from None
+
+    def check(names: list[str]) -> None:
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            times = names.count(twice)
+            raise MalformedBody(f"{what} has {twice[:80]!r} {times} times in one object; expected it once")
+
     if may_repeat_names(text, content):
-        names_of_objects([text], _refuse_repeated)
+        names_of_objects([text], check)
     return content
 
 
@@ -173,12 +188,6 @@ def names_of_objects(documents: Iterable[bytes], check: Callable[[list[str]], No
 
     for document in documents:
         json.loads(document, object_pairs_hook=each, parse_int=str)  # str: whatever their length
-
-
-def _refuse_repeated(names: list[str]) -> None:
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise MalformedBody(f"{twice[:80]!r} is there {names.count(twice)} times in one object; expected once")
 
 
 def json_object() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rich.progress import DownloadColumn
 from modelmill import definitions_file, show
 from modelmill.cli import terminal
 from modelmill.cli.terminal import EXIT_FAILED, json_option
-from modelmill.errors import UnknownName
+from modelmill.errors import Rejection, UnknownName
 
 
 @click.command()
@@ -68,7 +68,7 @@ def ingest(source: str, file: Path, on_error: str, as_json: bool) -> None:
     counts = ", ".join(f"{done[outcome]} {outcome}" for outcome in ("rejected", "late", "duplicate"))
     show.console.print(f"{done['accepted']} rows accepted, {counts}.")
     for reason in done["reasons"]:
-        show.console.print("  row {row}, column {column}, value {value!r}: {reason}".format(**reason), markup=False)
+        show.console.print(f"  {Rejection(**reason)}", markup=False)
     for feature, count in done["failed_features"].items():
         show.console.print(f"  {feature} failed on {count} rows")
 

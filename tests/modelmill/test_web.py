@@ -137,7 +137,7 @@ def test_what_is_not_json_is_a_400(text: str, http: FlaskClient) -> None:
 def test_a_name_that_is_twice_in_an_object_is_a_400(text: bytes, times: int, http: FlaskClient) -> None:
     answer = http.post("/body", data=text)
     assert answer.status_code == 400
-    assert answer.json["detail"] == f"'a' is there {times} times in one object; expected once"  # type: ignore[index]
+    assert answer.json["detail"] == f"the body has 'a' {times} times in one object; expected it once"  # type: ignore[index]
 
 
 @pytest.mark.parametrize("text", [b'[{"a": 1}, {"a": 2}]', b'{"a:": {"a:": ":"}}', rb'{"a": "\u003a"}'])

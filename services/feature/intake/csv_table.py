@@ -43,7 +43,7 @@ ROW = re.compile(
     rb"""(?: [^"\r\n]++
           |  (?<=[,\r\n]) " [^"]*+ (?:""[^"]*+)*+                             # a quoted value, and then:
              (?: " (?: (?=[,\r\n]) | \Z | (?P<after>[^,\r\n]) ) | (?P<open>\Z) )
-          |  (?<![,\r\n]) "                                                   # within a value, and not its first
+          |  (?<![,\r\n]) " [^,\r\n]*+                                      # in a value that begins without one
          )*+ (?: \r\n? | \n | \Z )""",
     re.VERBOSE,
 )
@@ -211,23 +211,22 @@ def _end_of_rows(text: bytes) -> int:
     It is where no quote begins a value; and where each quote that opens follows a comma, a line end or the quote before
     it, and each that closes is followed by one: then quotes open and close in turn.
     """
+    last = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
     if b'"' not in text:
-        return _last_line_end(text, len(text))
+        return last
     codes = np.frombuffer(text, np.uint8)
     quotes = np.flatnonzero(codes == ord('"'))
-    end = _last_line_end(text, len(text))
-    while (before := int(np.searchsorted(quotes, end))) % 2:
-        end = _last_line_end(text, int(quotes[before - 1]))
-    codes = codes[:end]  # the byte before its first is its last, a line end
-    opening, closing = quotes[:before:2], quotes[1:before:2]
-    if BESIDE_QUOTES[codes[opening - 1]].all() and BESIDE_QUOTES[codes[closing + 1]].all():
+    end = last
+    if np.searchsorted(quotes, last) % 2:  # a line end in a value
+        ends = np.flatnonzero((codes == ord("\n")) | (codes == ord("\r"))) + 1
+        ends = ends[np.searchsorted(quotes, ends) % 2 == 0]
+        end = int(ends[-1]) if len(ends) else 0
+    rows = codes[:end]  # the byte before its first is its last, a line end
+    opening, closing = quotes[: np.searchsorted(quotes, end)].reshape(-1, 2).T
+    if BESIDE_QUOTES[rows[opening - 1]].all() and BESIDE_QUOTES[rows[closing + 1]].all():
         return end
-    begins_a_value = quotes[0] == 0 or BEFORE_VALUE[np.frombuffer(text, np.uint8)[quotes - 1]].any()
-    return 0 if begins_a_value else _last_line_end(text, len(text))
-
-
-def _last_line_end(text: bytes, end: int) -> int:
-    return max(text.rfind(b"\n", 0, end), text.rfind(b"\r", 0, end)) + 1
+    begins_a_value = quotes[0] == 0 or BEFORE_VALUE[codes[quotes - 1]].any()
+    return 0 if begins_a_value else last
 
 
 def _row(content: bytes | mmap, start: int) -> re.Match[bytes]:

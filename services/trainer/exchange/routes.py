@@ -11,7 +11,7 @@ from modelmill.offers import Offer
 from modelmill.package import ESTIMATOR, MANIFEST
 from modelmill.registry import Registry, Version
 from modelmill.storage import Storage
-from modelmill.web import reply
+from modelmill.web import json_of, reply
 from services.trainer import requests
 from services.trainer.exchange.uploads import Uploads
 from services.trainer.recipes import Recipes
@@ -78,9 +78,9 @@ def _offer(text: str) -> Offer:
     if len(text) > LONGEST_OFFER:
         raise InvalidRequest(f"field 'offer' has {len(text)} letters; expected at most {LONGEST_OFFER}")
     try:
-        return Offer.from_json(orjson.loads(text))
-    except orjson.JSONDecodeError as error:
-        raise MalformedBody(f'field \'offer\' is not JSON: {error}; expected such as {{"format": "onnx"}}') from None
+        return Offer.from_json(json_of(text.encode(), "field 'offer'"))
+    except MalformedBody as error:
+        raise MalformedBody(f'{error.detail}; expected such as {{"format": "onnx"}}') from None
 
 
 def _stored(registry: Registry, model: str, name: str) -> Version:

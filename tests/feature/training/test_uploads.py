@@ -161,7 +161,7 @@ def test_a_broken_line_is_refused_by_the_number_of_its_row_in_the_whole_file(mon
     monkeypatch.setattr(csv_table, "BLOCK", 1000)
     lines = ["u,2026-01-01"] * 1000
     lines[499] = "v"
-    with pytest.raises(InvalidRequest, match="row 500, column '', value 'v': has 1 columns; expected 2"):
+    with pytest.raises(InvalidRequest, match="row 500, value 'v': has 1 columns; expected 2"):
         read("\n".join(["user_id,at", *lines]))
 
 
@@ -173,9 +173,9 @@ REFUSED: dict[str, tuple[str | bytes, str, type[ModelmillError], str]] = {
     "no time": ("user_id,when\nu,2026-01-01\n", CSV, InvalidRequest, "the spine has no column 'at'"),
     "no key": ("user,at\nu,2026-01-01\n", CSV, InvalidRequest, "no column 'user_id'; did you mean 'user'?; expected 'at', 'user_id'"),
     "a column twice": ("user_id,at,at\nu,2026-01-01,x\n", CSV, InvalidRequest, "column 'at' is there 2 times"),
-    "a short row": ("user_id,at\nu,2026-01-01\nv\n", CSV, InvalidRequest, "row 2, column '', value 'v': has 1 columns; expected 2"),
-    "an open quote": ('user_id,at\n"u,2026-01-01\n', CSV, InvalidRequest, "row 1, column '', value '\"u,2026-01-01': has a quoted value that does not end"),
-    "not UTF-8": (b"user_id,at\n\xff,2026-01-01\n", CSV, InvalidRequest, "row 1, column '', value '\ufffd,2026-01-01': is not UTF-8"),
+    "a short row": ("user_id,at\nu,2026-01-01\nv\n", CSV, InvalidRequest, "row 2, value 'v': has 1 columns; expected 2"),
+    "an open quote": ('user_id,at\n"u,2026-01-01\n', CSV, InvalidRequest, "row 1, value '\"u,2026-01-01': has a quoted value that does not end"),
+    "not UTF-8": (b"user_id,at\n\xff,2026-01-01\n", CSV, InvalidRequest, "row 1, value '\ufffd,2026-01-01': is not UTF-8"),
     "a header that is not UTF-8": (b"user_id,\xff\n", CSV, MalformedBody, "not CSV in UTF-8"),
     "CSV as Parquet": ("user_id,at\nu,2026-01-01\n", PARQUET, MalformedBody, "not a complete Parquet file"),
     "keys that are fractions": (
