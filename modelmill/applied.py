@@ -85,7 +85,7 @@ def require_versions(definitions: Definitions, elsewhere: Mapping[str, str]) -> 
                 function.line,
                 f"{function.kind} {function.name!r} is version {function.version} in this process and {other} in"
                 " another one, by the same text: it uses a value that is made anew in each, by a time, a random number,"
-                " a file, the environment, or the order of a set; write it down, or sort it",
+                " a file, the environment, the order of a set or a package's version; write it down, or sort it",
             )
 
 

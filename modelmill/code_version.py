@@ -142,7 +142,17 @@ class _Identity:
         if isinstance(value, staticmethod | classmethod | functools.cached_property | functools._lru_cache_wrapper):
             inner = value.func if isinstance(value, functools.cached_property) else value.__wrapped__
             return _joined(kind.__name__, self.of(inner))
+        if (pandas := sys.modules.get("pandas")) and isinstance(value, pandas.DataFrame | pandas.Series | pandas.Index):
+            return self._table(value)
         return self._named(value) or self._reduced(value)
+
+    def _table(self, value: Any) -> bytes:
+        """What a table of pandas holds: how it is pickled differs by version of pandas."""
+        if value.ndim == 2:
+            return _joined("table", self.of(value.columns), *(self.of(column) for _, column in value.items()))
+        held = value.to_numpy() if isinstance(value.dtype, np.dtype) else value.to_numpy(dtype=object)
+        index = value.index if hasattr(value, "index") else list(value.names)
+        return _joined("column", str(value.dtype), self.of(value.name), self.of(index), self.of(held))
 
     def _under(self, value: Any) -> bytes:
         return self.of(value.__func__) if isinstance(value, MethodType) else b""
@@ -265,19 +275,21 @@ class _Identity:
             parts.append(self.of([settings.eq, settings.order, settings.frozen, settings.unsafe_hash]))
             parts.append(self.of([[f.name, f.default, f.default_factory, f.init] for f in fields.values()]))
         for name, value in sorted(vars(kind).items()):
-            if self._counts(name, value, enum.Enum in kind.__mro__):
+            if self._counts(name, value, issubclass(kind, enum.Enum) or "_fields" in vars(kind)):
                 with self._by(f"{kind.__qualname__}.{name}"):
                     parts += [_joined("member", name), self.of(value)]
         return _joined("class", *parts)
 
-    def _counts(self, name: str, value: Any, of_enum: bool) -> bool:
+    def _counts(self, name: str, value: Any, of_enum_or_named_tuple: bool) -> bool:
         """Whether a member was written by the user, and not added by Python or a decorator."""
         if isinstance(value, MEMBERS) or name == "_abc_impl":
             return False
         plain = inspect.unwrap(value)
         if isinstance(plain, FunctionType) and self.code.runs_in(plain.__globals__):
             return not _dunder(name) or self._definition(plain) is not None
-        return not _dunder(name) and not of_enum
+        if of_enum_or_named_tuple:  # most of which Python has made
+            return name in ("_fields", "_field_defaults")
+        return not _dunder(name)
 
     # --- what cannot be identified
 
@@ -339,7 +351,8 @@ def _closure(function: FunctionType) -> dict[str, Any]:
 def _global_names(code: CodeType) -> set[str]:
     """The names that a function, or one inside it, looks up among the globals."""
     found = {str(i.argval) for i in dis.get_instructions(code) if "GLOBAL" in i.opname or i.opname == "LOAD_NAME"}
-    return found.union(*(_global_names(one) for one in code.co_consts if isinstance(one, CodeType)))
+    inside = (one for one in code.co_consts if isinstance(one, CodeType) and one.co_name != "__annotate__")
+    return found.union(*map(_global_names, inside))
 
 
 def _chains(node: ast.AST, name: str) -> Iterator[tuple[str, ...]]:
