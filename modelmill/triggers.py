@@ -8,6 +8,7 @@ spaced by themselves and have neither unless they are given; what comes from out
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,8 @@ from modelmill.events import EVENTS
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TRANSITION = timedelta(hours=3)
 """Longer than any clock change."""
+FIELD = re.compile(r"(?:(?:\*|(?:[0-9]+|[A-Za-z]{3})(?:-(?:[0-9]+|[A-Za-z]{3}))?)(?:/[0-9]+)?(?:,(?=[^,])|$))+")
+"""What a field of a cron line looks like. `croniter` reads more: random times (R), hashed ones (H), last days (L)."""
 INSTANT = timedelta(microseconds=1)
 COOLDOWN, DAILY = "10m", 24
 """The limits of triggers that are fired from outside, unless they say otherwise."""
@@ -145,10 +148,11 @@ class Cron(Slots):
     def __post_init__(self) -> None:
         if not isinstance(self.line, str) or len(self.line.split()) != 5:
             raise ValueError(f"cron({self.line!r}): expected five fields such as '0 3 * * *'")
-        if not croniter.is_valid(self.line):
+        if not all(map(FIELD.fullmatch, self.line.split())) or not croniter.is_valid(self.line):
             raise ValueError(
-                f"cron({self.line!r}): expected minute (0-59), hour (0-23), day (1-31), month (1-12) and day of week"
-                " (0-6, or sun-sat), such as '0 3 * * *'"
+                f"cron({self.line!r}): expected minute (0-59), hour (0-23), day (1-31), month (1-12, or jan-dec) and"
+                " day of week (0-6, or sun-sat), each *, a number, a range, a step such as */15, or several with commas"
+                " between them; such as '0 3 * * *'"
             )
         try:
             croniter(self.line, EPOCH).get_next()

@@ -175,6 +175,27 @@ def test_a_source_may_be_named_by_its_declaration() -> None:
 
 
 @pytest.mark.parametrize(
+    "line", ["0 3 * * *", "*/15 0-6,22 1,15 jan-mar,12 mon-fri", "5/20 3 * * 7", "0 0 29 2 *", "1-59/2 * * * sun,3"]
+)
+def test_a_line_of_numbers_ranges_steps_and_lists_names_the_same_slots_each_time(line: str) -> None:
+    now = datetime(2026, 11, 28, tzinfo=UTC)
+    assert {cron(line).next_slot(now) for _ in range(5)} == {cron(line).next_slot(now)}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "R R * * *", "R(0-10) 3 * * *", "H H * * *", "H(0-9) * * * *", "0 3 L * *", "0 3 * * L5", "0 3 * * 5#2", "0 3 ? * *",
+        "0 3 15W * *", "0 3 * * r", "0, 3 * * *", ",0 3 * * *", "0 3 * * mon-", "0 */ * * *", "0 24 * * *", "0 3 * 13 *",
+        "0 3 * foo *", "\u0660 3 * * *", "0 3 * * @daily",
+    ],
+)  # fmt: skip
+def test_a_line_of_anything_else_is_refused(line: str) -> None:
+    with pytest.raises(ValueError, match="expected minute \\(0-59\\)"):
+        cron(line)
+
+
+@pytest.mark.parametrize(
     "make, sentence",
     [
         (lambda: every(seconds=60, cooldown="soon"), "every\\(cooldown=...\\): 'soon' is no length of time"),

@@ -149,7 +149,7 @@ def require_classes(label: np.ndarray, split: Split) -> None:
         classes = np.unique(column[split.train])
         if len(classes) < 2:
             raise InvalidRequest(
-                f"all {len(split.train)} rows to train on have the label {classes[0]!r} (split {split.how}); a"
+                f"all {len(split.train)} rows to train on have the label {classes.tolist()[0]!r} (split {split.how}); a"
                 " classifier needs at least two classes"
             )
 
