@@ -21,6 +21,9 @@ TENSORS: dict[str, Any] = {
 NAMES = {"float": "float32", "double": "float64", "string": "str"}
 """ONNX's name of a type to NumPy's, where they differ."""
 
+NEARLY = 1e-4
+"""How far the answer to the example may be from what it was, of itself and at all."""
+
 
 class Session(Protocol):
     """Those parts of an `onnxruntime.InferenceSession` that a package is served by."""
@@ -90,3 +93,22 @@ def described(nodes: Sequence[Any]) -> list[Tensor]:
         )
         for node in nodes
     ]
+
+
+def require_same(manifest: Manifest, outputs: Sequence[np.ndarray]) -> None:
+    """Refuse a model that answers its example otherwise than when it was packed; rounding may differ by machine.
+
+    Raises:
+        ValueError: with both answers.
+    """
+    for found, packed in zip(outputs, manifest.answer, strict=True):
+        expected = np.asarray(packed, found.dtype)
+        if found.dtype.kind == "f":
+            same = found.shape == expected.shape and np.allclose(found, expected, rtol=NEARLY, atol=NEARLY)
+        else:
+            same = np.array_equal(found, expected)
+        if not same:
+            raise ValueError(
+                f"it answers its example with {found.tolist()}, and did with {packed} when it was packed, by"
+                f" {', '.join(f'{name} {version}' for name, version in manifest.environment.items())}; train again"
+            )

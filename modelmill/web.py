@@ -56,8 +56,8 @@ PIECE = 1024 * 1024
 """Bytes of a large body that are in memory at a time."""
 
 View = TypeVar("View", bound=Callable[[], Response])
-Check = Callable[[], None]
-"""Returns when something is ready, raises `ModelmillError` when it is not."""
+Check = Callable[[], str | None]
+"""Returns when something is ready, with what is wrong with a part of it; raises `ModelmillError` when it is not."""
 
 
 def create_app(
@@ -85,17 +85,19 @@ def create_app(
 
     @app.get("/readyz")
     def readyz() -> Response:
-        """The service can do its work: 200, or 503 naming what is missing."""
-        problems = {}
+        """The service can do its work: 200, or 503 naming what is missing; `degraded` is what holds nothing else up."""
+        problems, degraded = {}, {}
         for name, check in checks.items():
             try:
-                check()
+                if said := check():
+                    degraded[name] = said
             except ModelmillError as error:
                 problems[name] = error.detail
             except AWAY as error:
                 problems[name] = f"Redis did not answer: {error}"
         status = "not ready" if problems else "ready"
-        return reply({"status": status, "service": service, "problems": problems}, 503 if problems else 200)
+        answer = {"status": status, "service": service, "problems": problems, "degraded": degraded}
+        return reply(answer, 503 if problems else 200)
 
     @app.get("/metrics")
     def metrics() -> Response:

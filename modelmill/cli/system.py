@@ -129,7 +129,8 @@ def status(as_json: bool) -> None:
         show.as_json({"services": services, "processes": processes})
     else:
         rows = [{"service": name, **answer} for name, answer in services.items()]
-        show.table(rows, ["service", "status", "url", "problems"], empty="")
+        degraded = ["degraded"] if any(row.get("degraded") for row in rows) else []
+        show.table(rows, ["service", "status", "url", "problems", *degraded], empty="")
         if processes:
             show.console.print()
             show.table(processes, ["name", "state", "detail"], empty="")

@@ -75,18 +75,20 @@ class LiveModels:
             self.problems = MappingProxyType({name: one for name, one in self.problems.items() if name != model})
 
     def expect(self, champions: Collection[str]) -> None:
-        """Remember which models have to be live before this process is ready: the first champions it hears of."""
+        """Remember which models have to be tried before this process is ready: the first champions it hears of."""
         self._awaited = frozenset(champions) if self._awaited is None else self._awaited & frozenset(champions)
 
-    def check_ready(self) -> None:
-        """Raise `Unavailable` until every champion known at the start, and at least one model, is live."""
+    def check_ready(self) -> str:
+        """Which champions are not live, and why; those of others do not suffer by it.
+
+        Raises:
+            Unavailable: until each champion known at the start is live or could not be loaded, and one model is live.
+        """
         if self._awaited is None:
             raise Unavailable("the registry has not been read yet")
-        reasons = [
-            f"{name}: {self.problems[name].reason}" if name in self.problems else f"{name}: not loaded yet"
-            for name in sorted(self._awaited - self.served.keys())
-        ]
-        if reasons:
-            raise Unavailable("; ".join(reasons))
+        problems = "; ".join(f"{name}: {problem.reason}" for name, problem in sorted(self.problems.items()))
+        if untried := sorted(self._awaited - self.served.keys() - self.problems.keys()):
+            raise Unavailable("; ".join(f"{name}: not loaded yet" for name in untried))
         if not self.served:
-            raise Unavailable("no model has a champion yet: train one, or promote a version")
+            raise Unavailable(problems or "no model has a champion yet: train one, or promote a version")
+        return problems

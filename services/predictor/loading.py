@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from modelmill import applied, package
 from modelmill.connections import AWAY, Redis
-from modelmill.errors import PackageError
+from modelmill.errors import PackageError, printable
 from modelmill.events import utc_now
 from modelmill.package import Manifest
 from modelmill.registry import Registry
 from modelmill.request_features import RequestFeature
-from modelmill.sessions import TENSORS, Session, open_package
+from modelmill.sessions import TENSORS, Session, open_package, require_same
 from modelmill.storage import Storage
 from services.predictor.inference import infer, tensors
 from services.predictor.live import ServedModel
 from services.predictor.signature import NO_FUNCTIONS, Signature
-
-NEARLY = 1e-4
-"""How far the answer to the example may be from what it was, of itself and at all."""
 
 
 def load(registry: Registry, storage: Storage, model: str, version: int) -> ServedModel:
@@ -40,8 +35,8 @@ def load(registry: Registry, storage: Storage, model: str, version: int) -> Serv
         return warmed_up(model, version, manifest, session, functions)
     except AWAY:
         raise
-    except Exception as error:  # neither ONNX Runtime's nor scikit-learn's errors have a common root
-        reason = f"{type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:  # neither ONNX Runtime's nor scikit-learn's errors have a common root
+        reason = f"{type(error).__name__}: {printable(error)}"
         raise PackageError(f"package {folder} cannot be served: {reason}", package=folder) from error
 
 
@@ -99,23 +94,8 @@ def warmed_up(
     example = [[manifest.example[item.name] for item in manifest.inputs]]
     infer(model, example)
     if manifest.answer:
-        _require_same(manifest, session.run(model.outputs, tensors(model, example)))
+        require_same(manifest, session.run(model.outputs, tensors(model, example)))
     return model
-
-
-def _require_same(manifest: Manifest, outputs: Sequence[np.ndarray]) -> None:
-    """Refuse a model that answers its example otherwise than when it was packed; rounding may differ by machine."""
-    for found, packed in zip(outputs, manifest.answer, strict=True):
-        expected = np.asarray(packed, found.dtype)
-        if found.dtype.kind == "f":
-            same = found.shape == expected.shape and np.allclose(found, expected, rtol=NEARLY, atol=NEARLY)
-        else:
-            same = np.array_equal(found, expected)
-        if not same:
-            raise ValueError(
-                f"it answers its example with {found.tolist()}, and did with {packed} when it was packed, by"
-                f" {', '.join(f'{name} {version}' for name, version in manifest.environment.items())}; train again"
-            )
 
 
 def _tensors(manifest: Manifest, session: Session) -> Mapping[str, Any]:

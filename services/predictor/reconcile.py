@@ -8,7 +8,7 @@ from threading import Event as Flag
 
 from modelmill import bus, keys
 from modelmill.connections import AWAY
-from modelmill.errors import ModelmillError
+from modelmill.errors import sentence
 from modelmill.events import utc_now
 from modelmill.registry import Registry
 from modelmill.storage import Storage
@@ -93,8 +93,7 @@ class Reconciler:
 
     def _note(self, model: str, version: int, error: Exception) -> None:
         metrics.LOAD_FAILURES.labels(model).inc()
-        reason = error.detail if isinstance(error, ModelmillError) else f"{type(error).__name__}: {error}"
-        reason = f"version {version} cannot be loaded: {reason}"
+        reason = f"version {version} cannot be loaded: {sentence(error)}"
         known = self.live.problems.get(model)
         if known is None or known.reason != reason:
             log.error("%s %s; trying again every %g s", model, reason, self.retry)

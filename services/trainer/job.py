@@ -34,6 +34,7 @@ from services.trainer.evaluation.illustration import illustrated
 from services.trainer.evaluation.importance import Fitted
 from services.trainer.jobs import snapshot
 from services.trainer.jobs.attempts import earlier_attempt
+from services.trainer.jobs.opening import require_opening
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions
 from services.trainer.jobs.view import attempt_of
@@ -162,6 +163,7 @@ def _train(
             recipe, record.run, inputs, estimator, packed, fitted_on=rows.inputs, held_out=held_out.rows
         )
         folder = package.write(storage, manifest, packed.files)
+        require_opening(record.job, manifest, folder)
         record.note(package=folder, **packed.recorded)
     with record.stage("register"):
         candidate = Candidate(recipe, record.run, manifest, held_out, found)

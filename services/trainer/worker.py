@@ -54,6 +54,7 @@ from modelmill.storage import Storage
 from services.trainer.jobs import horse, outcome
 from services.trainer.jobs.horse import Horse, Unlimited
 from services.trainer.jobs.journal import KEPT_SECONDS, Journal, archive
+from services.trainer.jobs.opening import Opener
 from services.trainer.jobs.priority import PriorityQueue
 from services.trainer.jobs.recovery import LEASE, SWEEP, recover
 from services.trainer.jobs.retry import ATTEMPTS, may_pass, pause
@@ -172,8 +173,10 @@ class TrainWorker(Worker):
         """Let a process do the job; renew its lease and keep its log meanwhile, and the time limit."""
         journal = Journal(self.connection, job.id, execution.key)
         job.started_at = now()
+        job.opener = opener = Opener()
         process = self._horse = Horse.fork(journal, job.run, partial(self._carry_out, job, queue, execution))
         try:
+            opener.fork()
             limit = self._supervise(process, job, execution)
         finally:
             self._horse = None

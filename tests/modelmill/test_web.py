@@ -241,6 +241,13 @@ def test_a_service_that_is_not_ready_names_all_that_is_missing() -> None:
     assert "fine" not in answer.json["problems"]  # type: ignore[index]
 
 
+def test_a_service_that_is_ready_but_for_a_part_of_it_names_the_part() -> None:
+    checks = {"models": lambda: "bad: cannot be loaded", "fine": lambda: ""}
+    answer = create_app("test", Settings(), checks).test_client().get("/readyz")
+    assert answer.status_code == 200
+    assert answer.get_json()["degraded"] == {"models": "bad: cannot be loaded"}
+
+
 def counted(metrics: str, route: str, **labels: str) -> float:
     """The sum of `modelmill_http_requests_total` over all lines with these labels."""
     wanted = {"route": route, **labels}

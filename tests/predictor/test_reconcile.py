@@ -14,9 +14,11 @@ import redis.exceptions
 from modelmill import keys, package
 from modelmill.connections import Redis
 from modelmill.errors import Unavailable
+from modelmill.package import Manifest
 from modelmill.registry import Registry
+from modelmill.sessions import Session
 from modelmill.storage import Storage
-from services.predictor import metrics
+from services.predictor import loading, metrics
 from services.predictor.live import LiveModels
 from services.predictor.reconcile import Reconciler
 from tests.conftest import RedisServer
@@ -199,17 +201,54 @@ def test_ready_with_the_first_champion(
     live.check_ready()
 
 
-def test_not_ready_until_every_champion_of_the_start_is_live(
+def test_not_ready_until_every_champion_of_the_start_was_tried(live: LiveModels) -> None:
+    live.expect(["a", "b"])
+    with pytest.raises(Unavailable, match="a: not loaded yet; b: not loaded yet"):
+        live.check_ready()
+
+
+def test_a_champion_that_cannot_be_loaded_is_told_and_holds_no_others(
     fake_redis: Redis, storage: Storage, reconciler: Reconciler, live: LiveModels
 ) -> None:
     publish(fake_redis, storage, manifest(model="good"), packages.classifier())
     spoil(storage, publish(fake_redis, storage, manifest(model="bad"), packages.classifier()).package)
     reconciler.reconcile()
-    with pytest.raises(Unavailable, match="bad: version 1 cannot be loaded: package packages/bad"):
-        live.check_ready()
+    assert live.check_ready().startswith("bad: version 1 cannot be loaded: package packages/bad")
     publish(fake_redis, storage, manifest(model="bad"), packages.classifier())
     reconciler.reconcile()
-    live.check_ready()
+    assert live.check_ready() == ""
+
+
+def test_not_ready_where_no_champion_can_be_loaded(
+    fake_redis: Redis, storage: Storage, reconciler: Reconciler, live: LiveModels
+) -> None:
+    spoil(storage, publish(fake_redis, storage, manifest(model="bad"), packages.classifier()).package)
+    reconciler.reconcile()
+    with pytest.raises(Unavailable, match="bad: version 1 cannot be loaded: package packages/bad"):
+        live.check_ready()
+
+
+@pytest.mark.parametrize("raised", [ValueError("a\ud800"), SystemExit(3)])
+def test_whatever_code_of_a_package_raises_is_its_problem_alone(
+    fake_redis: Redis,
+    storage: Storage,
+    reconciler: Reconciler,
+    live: LiveModels,
+    monkeypatch: pytest.MonkeyPatch,
+    raised: BaseException,
+) -> None:
+    def open_package(redis: Redis, manifest: Manifest, content: bytes) -> Session:
+        if manifest.model == "bad":
+            raise raised
+        return open_here(redis, manifest, content)
+
+    open_here = loading.open_package
+    monkeypatch.setattr(loading, "open_package", open_package)
+    for model in ("bad", "good"):
+        publish(fake_redis, storage, manifest(model=model), packages.classifier())
+    reconciler.reconcile()
+    assert versions(live) == {"good": 1}
+    live.check_ready().encode()
 
 
 def test_a_champion_of_the_start_that_is_none_any_more_is_not_waited_for(

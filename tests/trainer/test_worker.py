@@ -102,6 +102,26 @@ def ending(name, *arguments):
     return estimator
 
 
+def by_name(output=None):
+    from sklearn.compose import make_column_transformer
+    from sklearn.gaussian_process import GaussianProcessClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    chosen = make_column_transformer(("passthrough", ["feature_1", "feature_2"]))
+    made = make_pipeline(StandardScaler(), chosen, GaussianProcessClassifier(optimizer=None))
+    return made.set_output(transform=output) if output else made
+
+
+def by_config():
+    import sklearn
+
+    sklearn.set_config(transform_output="pandas")
+    return by_name()
+
+
+like_user_target("by_config", by_config)
+like_user_target("by_own_output", lambda: by_name("pandas"))
 like_user_target("exits_well", ending("_exit", 0))
 like_user_target("exits", ending("exit", 0))
 like_user_target("aborts", ending("abort"))
@@ -305,6 +325,17 @@ def test_however_its_code_ends_a_training_it_has_failed_once_and_says_why(
     assert (view.status, view.error, view.attempt) == ("failed", error, 1)
     [run] = registry.runs.newest(model)
     assert (run.status, run.error) == ("failed", error)
+
+
+def test_a_package_that_opens_in_the_process_of_its_training_alone_is_not_registered(
+    queue: TrainingQueue, registry: Registry
+) -> None:
+    view = ended(queue, queue.enqueue("by_config"))
+    assert view.status == "failed"
+    assert "serves in the process of its training alone; in another one:" in view.error
+    assert "sklearn.set_config is not" in view.error
+    assert registry.versions("by_config") == []
+    assert ended(queue, queue.enqueue("by_own_output")).status == "finished"
 
 
 def sleepers() -> list[int]:

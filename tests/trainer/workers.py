@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -49,7 +50,8 @@ def waiting_for_frame(queue: TrainingQueue, job: str, stub: FeatureStub, attempt
 
 def horses(worker: Worker) -> list[int]:
     """The processes in which `worker` trains, by their ids."""
-    return [int(pid) for pid in Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()]
+    children = map(int, Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split())
+    return [pid for pid in children if os.getpgid(pid) == pid]  # beside each is one that opens its package
 
 
 def lives(pid: int) -> bool:

@@ -35,6 +35,7 @@ from services.trainer.exchange.candidate import answers_of, candidate, task_in
 from services.trainer.exchange.estimators import read_estimator
 from services.trainer.exchange.graphs import ForeignGraph, read_graph
 from services.trainer.jobs.attempts import earlier_attempt
+from services.trainer.jobs.opening import require_opening
 from services.trainer.jobs.run_record import RunRecord, package_versions, parameters
 from services.trainer.jobs.view import attempt_of
 from services.trainer.models.moves import Moves
@@ -172,6 +173,7 @@ def _register(task: Registration, upload: str) -> tuple[int, bool]:
         )
         # Nobody here knows which rows it was fitted on.
         folder = package.write(task.storage, replace(manifest, ranges={}), packed.files)
+        require_opening(record.job, manifest, folder)
         record.note(package=folder, **packed.recorded)
     with record.stage("register"):
         if isinstance(court, str) or judged is None:

@@ -9,6 +9,7 @@ from rq.exceptions import DeserializationError
 from rq.job import Job
 
 from modelmill.errors import InvalidRequest
+from services.trainer.jobs.opening import Opener
 from services.trainer.jobs.view import FUNCTIONS
 
 
@@ -20,6 +21,8 @@ class TrainJob(Job):
     """The key that its worker keeps from expiring while this attempt goes on."""
     run = ""
     """The id for the run that this attempt makes."""
+    opener: Opener | None = None
+    """Opens packages beside the process of this attempt."""
     before: Sequence[str] = ()
     """The runs of the attempts before, some of which may not have begun."""
 

@@ -32,6 +32,7 @@ from services.trainer import worker as workers
 from services.trainer.jobs import horse
 from services.trainer.jobs.attempts import earlier_attempt
 from services.trainer.jobs.journal import readable
+from services.trainer.jobs.opening import Opener
 from services.trainer.jobs.priority import scheduled
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.recovery import recover
@@ -167,6 +168,7 @@ class World:
         self.registry = Registry(self.client())
         monkeypatch.setattr(workers, "Horse", self)
         monkeypatch.setattr(workers, "random", _NoRandom)
+        monkeypatch.setattr(Opener, "fork", lambda _: None)
         monkeypatch.setattr(TrainJob, "perform", lambda job: self._train(job))
         monkeypatch.setattr(TrainWorker, "setup_work_horse_signals", lambda _: None)
         for name in ("die_with", "die_without"):
