@@ -104,9 +104,8 @@ def test_a_model_of_whole_numbers_above_2_53_is_trained_and_answers_as_its_estim
     manifest, graph = package.read(storage, folder)
     estimator = skops.io.loads(package.read(storage, folder, package.ESTIMATOR)[1], trusted=[])
     rows = feature_stub.table.select(["feature_1", "feature_2", "feature_3"]).to_pandas()
-    np.testing.assert_allclose(
-        packaged(manifest, graph).predict_proba(rows), estimator.predict_proba(rows.astype(np.float64)), atol=1e-5
-    )
+    served = packaged(registry.redis, manifest, graph)
+    np.testing.assert_allclose(served.predict_proba(rows), estimator.predict_proba(rows.astype(np.float64)), atol=1e-5)
 
 
 def test_a_run_says_what_serves_it_and_how_far_that_is_from_the_estimator(registry: Registry) -> None:

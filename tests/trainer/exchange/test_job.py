@@ -191,7 +191,7 @@ def test_one_whose_worker_was_killed_after_it_had_its_number_is_finished_not_rep
     offers: Offers, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = offers(skops_file(fitted()), "skops")
-    again = SimpleNamespace(id="job", meta={"run": first.id}, before=first.id, run="", lease="")
+    again = SimpleNamespace(id="job", meta={"run": first.id}, before=[first.id], run="", lease="")
     monkeypatch.setattr(exchange_job, "get_current_job", lambda: again)
     assert offers(skops_file(fitted()), "skops", promote=True).id == first.id
     assert registry.aliases("user_target") == {"champion": 1}
