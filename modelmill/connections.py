@@ -9,14 +9,24 @@ from typing import TypeVar
 
 import redis.exceptions
 from redis import Redis as Redis
+from redis._parsers.base import BaseParser
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 log = logging.getLogger(__name__)
 
-AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, redis.exceptions.BusyLoadingError)
-"""What redis-py raises when Redis is away, slow or still loading its file."""
-
+AWAY = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+)
+"""What redis-py raises when Redis is away, slow, still loading its file, or takes nothing for now."""
+# For these states of Redis, in which it refuses whatever is asked, redis-py has no errors of their own.
+BaseParser.EXCEPTION_CLASSES |= dict.fromkeys(
+    ("BUSY", "MISCONF", "MASTERDOWN", "NOREPLICAS"), redis.exceptions.BusyLoadingError
+)
 
 START_PATIENCE = 60.0
 """Seconds that a starting worker process waits for Redis."""

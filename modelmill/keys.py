@@ -129,7 +129,7 @@ def tile_group(group: str) -> str:
 
 
 def tiles_field(group: str) -> str:
-    """Field of the journal hash of an ingest: how many chunks of its rows the tiles of `group` hold."""
+    """Field of the journal hash of an ingest: how many of its tiles those of `group` hold."""
     return f"tiles.{group}"
 
 

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from threading import Thread
 
 import pytest
 
-from modelmill.connections import AWAY, connect, once_it_answers
+from modelmill.connections import AWAY, Redis, connect, once_it_answers
 from modelmill.redis_server import free_port
 from tests.conftest import RedisServer
 
@@ -68,3 +69,34 @@ def test_a_reader_waits_no_longer_than_it_may() -> None:
     client = connect(f"redis://127.0.0.1:{free_port()}/0", timeout=0.5)
     with pytest.raises(AWAY):
         once_it_answers(client.ping, patience=0)
+
+
+def run_endless_script(client: Redis) -> None:
+    """Let Redis run a script as long as it lives, and answer all others that it is busy."""
+
+    def run() -> None:
+        with suppress(*AWAY):
+            client.eval("while true do end", 0)
+
+    client.config_set("lua-time-limit", 10)
+    Thread(target=run, daemon=True).start()
+    time.sleep(0.1)
+
+
+REFUSING: dict[str, Callable[[Redis], object]] = {
+    "runs a script": run_endless_script,
+    "has no memory left": lambda client: client.config_set("maxmemory", 1),
+    "is a replica by now": lambda client: client.replicaof("127.0.0.1", 1),
+    "has too few replicas": lambda client: client.config_set("min-replicas-to-write", 1),
+}
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("refuse", REFUSING.values(), ids=REFUSING)
+def test_a_redis_that_takes_nothing_for_now_counts_as_away(
+    refuse: Callable[[Redis], object], real_redis: RedisServer
+) -> None:
+    refuse(real_redis.client())
+    with pytest.raises(AWAY):
+        real_redis.client().set("key", "value")
+    real_redis.stop(kill=True)  # no other way ends the script for sure

@@ -3,7 +3,7 @@
 A group's start is an ingest time that no request has. Rows of requests with later ones are added as they come, by
 whoever ingests them; rows with earlier ones by `fill`, from the history. So each row is added once, whatever happens
 at the same time, and a filling that was killed goes on where it stopped: it takes the rows in the order of their
-ingest, a slab at a time, and the group's hash in Redis tells how many chunks of which slab are in the tiles.
+ingest, a slab at a time, and the group's hash in Redis tells how many tiles of which slab are added.
 """
 
 from __future__ import annotations

@@ -10,19 +10,26 @@ from modelmill.tiles import SECOND, SMALLEST, TileGroup, tile_field
 from services.feature.aggregates.tile_batch import TileContent
 
 CHUNK = 250
-"""Tiles added by one call of the script: enough to save round trips, and Redis answers others in between."""
+"""Tiles given to one call of the script at most: enough to save round trips."""
+CHUNK_BYTES = 32_000
+"""Of their contents at most, unless one tile has more."""
+WORK = 64_000
+"""Bytes of tiles, stored and new, with which a call of the script ends where it is: some 10 ms of Redis, which answers
+nobody meanwhile."""
 
 ADD = """
--- Adds one chunk of an ingest to tiles, once. KEYS: the journal hash of the ingest, then the tile hash of each entity.
--- ARGV: the journal's field with the number of chunks added; the number of this chunk, from 0; how many tiles of an
--- entity to keep, and above how many to delete any; the name of the present tile; how many distinct hashes to keep;
--- then for each tile: which of KEYS, its name, its content as JSON. Returns the number of chunks added by now: where it
--- is another than this chunk's nothing is done; or -1 where there is no journal hash, as the ingest has been closed.
-local journal, marker, chunk = KEYS[1], ARGV[1], tonumber(ARGV[2])
+-- Adds tiles of an ingest, each once. KEYS: the journal hash of the ingest, then the tile hash of each entity.
+-- ARGV: the journal's field with the number of tiles added; the number of the first tile given here; how many tiles of
+-- an entity to keep, and above how many to delete any; the name of the present tile; how many distinct hashes to keep;
+-- how much work to do; then for each tile: which of KEYS, its name, its content as JSON. Returns the number of tiles
+-- added by now, which may be amid those given: where others have added the first one nothing is done; or -1 where there
+-- is no journal hash, as the ingest has been closed.
+local journal, marker, done = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local kept, limit, present, smallest = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local work = tonumber(ARGV[7])
 if redis.call('EXISTS', journal) == 0 then return -1 end
-local done = tonumber(redis.call('HGET', journal, marker) or 0)
-if done ~= chunk then return done end
+local added = tonumber(redis.call('HGET', journal, marker) or 0)
+if added ~= done then return added end
 
 -- The shortest text that reads back as the same number.
 local function text(number)
@@ -92,11 +99,25 @@ local merge = {
   end,
 }
 
-local longer = {}
-for i = 7, #ARGV, 3 do
+-- Deletes the oldest tiles of an entity that has too many; returns how many there were, if any had to go.
+local function trim(key)
+  local length = redis.call('HLEN', key)
+  if length <= limit then return 0 end
+  local passed = {}
+  for _, field in ipairs(redis.call('HKEYS', key)) do
+    if field <= present then passed[#passed + 1] = field end
+  end
+  table.sort(passed)
+  for i = 1, #passed - kept do redis.call('HDEL', key, passed[i]) end
+  return length
+end
+
+for i = 8, #ARGV, 3 do
   local key, field, content = KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2]
   local stored = redis.call('HGET', key, field)
+  work = work - #content
   if stored then
+    work = work - #stored
     local tile = cjson.decode(stored)
     for column, statistics in pairs(cjson.decode(content)) do
       local known = tile[column]
@@ -109,37 +130,27 @@ for i = 7, #ARGV, 3 do
       end
     end
     content = cjson.encode(tile)
-  else
-    longer[key] = true
   end
   redis.call('HSET', key, field, content)
+  if not stored then work = work - 20 * trim(key) end
+  done = done + 1
+  if work <= 0 then break end
 end
-
-for key in pairs(longer) do
-  if redis.call('HLEN', key) > limit then
-    local passed = {}
-    for _, field in ipairs(redis.call('HKEYS', key)) do
-      if field <= present then passed[#passed + 1] = field end
-    end
-    table.sort(passed)
-    for i = 1, #passed - kept do redis.call('HDEL', key, passed[i]) end
-  end
-end
-redis.call('HSET', journal, marker, chunk + 1)
-return chunk + 1
+redis.call('HSET', journal, marker, done)
+return done
 """
 
 
 def add(
     redis: Redis, group: TileGroup, journal: str, marker: str, batch: Sequence[TileContent], ingest_time: int
 ) -> bool:
-    """Add what `tile_batch` made of one ingest to the tiles, each chunk of it once, in one round trip a chunk.
+    """Add what `tile_batch` made of one ingest to the tiles, each of it once, some in each round trip.
 
     Whoever else adds the same batch, before, after or at the same time, adds none of it twice.
 
     Args:
         journal: the key of a hash that is there as long as anyone may still add this batch.
-        marker: the field of that hash that counts the chunks.
+        marker: the field of that hash that counts the tiles.
         ingest_time: that the batch was made with.
 
     Returns:
@@ -147,12 +158,16 @@ def add(
     """
     script = redis.register_script(ADD)
     present = tile_field(ingest_time // (group.hop * SECOND) * group.hop * SECOND)
-    settings = [group.kept, group.limit, present, SMALLEST]
-    chunks, done = -(-len(batch) // CHUNK), 0
-    while 0 <= done < chunks:
+    settings = [group.kept, group.limit, present, SMALLEST, WORK]
+    done = 0
+    while 0 <= done < len(batch):
         numbers: dict[str, int] = {}
         tiles: list[str | int] = []
-        for tile in batch[done * CHUNK : (done + 1) * CHUNK]:
+        size = 0
+        for tile in batch[done : done + CHUNK]:
+            size += len(tile.content)
+            if tiles and size > CHUNK_BYTES:
+                break
             tiles += [numbers.setdefault(keys.tiles(group.name, tile.key), len(numbers) + 2), tile.field, tile.content]
         done = int(script(keys=[journal, *numbers], args=[marker, done, *settings, *tiles]))
-    return done >= chunks
+    return done >= len(batch)

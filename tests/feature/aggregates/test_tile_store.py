@@ -54,11 +54,13 @@ def value(redis: Redis, reading: Reading, key: str, t: int) -> object:
 def check(redis: Redis) -> None:
     """Add histories to the tiles of this Redis, and compare every value with the rule's."""
 
-    @given(histories(), st.sampled_from([1, 250]))
-    def check_one(history: History, chunk: int) -> None:
+    @given(histories(), st.sampled_from([(1, 1), (250, 32_000), (250, 1)]), st.sampled_from([1, 100, 64_000]))
+    def check_one(history: History, chunk: tuple[int, int], work: int) -> None:
         redis.flushall()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tile_store, "CHUNK", chunk)
+            patch.setattr(tile_store, "CHUNK", chunk[0])
+            patch.setattr(tile_store, "CHUNK_BYTES", chunk[1])
+            patch.setattr(tile_store, "WORK", work)
             for number in history.arrivals:
                 assert add(redis, history.reading, history.batches[number])
         for reading, key in product(readings_of(history), ("a", "b:é c")):

@@ -178,6 +178,71 @@ def test_more_entities_than_a_batch_are_all_written(
     assert [stored(redis, str(n))["x"] for n in range(25)] == [str(n / 2) for n in range(25)]
 
 
+def wide(entities: int, fields: int, texts: Sequence[int]) -> pa.Table:
+    """Rows with so many text features, of an entity all of the same of these lengths."""
+    columns = {
+        f"f{number}": [str(number) * (texts[n % len(texts)]) for n in range(entities)] for number in range(fields)
+    }
+    return pa.table(
+        {
+            "user_id": [str(n) for n in range(entities)],
+            **columns,
+            EVENT_TIME: pa.array([NOON] * entities, SCHEMA.field(EVENT_TIME).type),
+            INGEST_TIME: pa.array([INGESTED] * entities, SCHEMA.field(INGEST_TIME).type),
+            FAILED: pa.nulls(entities, pa.string()),
+        }
+    )
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    entities=st.integers(1, 600),
+    fields=st.sampled_from([1, 10, 100, 480]),
+    texts=st.lists(st.sampled_from([1, 20, 3000]), min_size=1, max_size=5),
+    late=st.sets(st.integers(0, 599)),
+)
+def test_no_call_of_the_script_writes_more_than_redis_does_fast_enough(
+    entities: int, fields: int, texts: list[int], late: set[int], users: Source, fake_redis: Redis
+) -> None:
+    entities = min(entities, 60_000 // fields // max(texts) + 1)
+    later = f"9999-01-01T00:00:00.000000Z {INGESTED:%Y-%m-%dT%H:%M:%S.%fZ}"
+    fake_redis.flushall()
+    for n in late:
+        fake_redis.hset(f"feature:user:{n}", "_time.users", later)
+    run, calls = online._run, []
+
+    def noted(redis: Redis, script: str, given: Iterator[tuple[list[str], list[bytes]]]) -> Iterator[Any]:
+        for names, arguments in given:
+            calls.append((len(names), sum(map(len, arguments))))
+            yield from run(redis, script, iter([(names, arguments)]))
+
+    table = wide(entities, fields, texts)
+    names = [name for name in table.column_names if name.startswith("f")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(online, "_run", noted)
+        assert online.write(fake_redis, users, names, table) == len(late & set(range(entities)))
+    for count, size in calls:
+        assert count == 1 or count * (fields + 2) + size / online.FIELD_BYTES <= 2 * online.BATCH_COST
+    assert sum(count for count, _ in calls) == entities
+    for n in range(entities):
+        found = stored(fake_redis, str(n))
+        assert found.pop("_time.users") == (
+            later if n in late else "2013-01-31T12:00:00.000000Z 2026-11-25T00:00:00.000000Z"
+        )
+        assert found == ({} if n in late else {name: table[name][n].as_py() for name in names})
+
+
+def test_narrow_rows_go_in_as_few_calls_as_a_batch_allows(users: Source, fake_redis: Redis) -> None:
+    calls: list[int] = []
+    table = wide(2 * online.BATCH, 10, [18])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            online, "_run", lambda _redis, _script, given: (calls.append(len(names)) or [] for names, _ in given)
+        )
+        online.write(fake_redis, users, [f"f{n}" for n in range(10)], table)
+    assert calls == [online.BATCH] * 2
+
+
 @pytest.mark.parametrize("batch", [7, 100])
 def test_the_late_ones_of_several_batches_are_counted(
     batch: int, redis: Redis, users: Source, monkeypatch: pytest.MonkeyPatch
