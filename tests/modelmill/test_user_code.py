@@ -27,10 +27,11 @@ def written(folder: Path, files: Mapping[str, str]) -> UserCode:
 
 
 def test_a_module_beside_the_file_is_found_wherever_the_process_runs(tmp_path: Path) -> None:
+    before = dict(sys.modules)
     code = written(tmp_path, {"mill.py": "import maths\nX = maths.X\n", "maths.py": "X = 3\n", "other.py": "X = 4\n"})
     assert list(code.modules) == ["maths.py"], "and what nobody imports is left out"
     assert code.module("mill").X == 3
-    assert not {"mill", "maths"} & sys.modules.keys()
+    assert sys.modules == before, "and other code of this process does not find it"
 
 
 def test_packages_and_what_their_modules_import_are_found(tmp_path: Path) -> None:
