@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 from flask.testing import FlaskClient
-from skl2onnx import to_onnx
-from sklearn.tree import DecisionTreeRegressor
+from onnx import TensorProto, helper
 
 from modelmill import package
 from modelmill.events import utc_now
-from modelmill.package import Manifest
+from modelmill.package import Input, Manifest
 from modelmill.registry import Registry
 from modelmill.runs import Run, new_run_id
 from services.predictor.app import create_app
@@ -47,25 +46,38 @@ def publish(room: Room, model: str = "m") -> int:
         inputs=inputs,
         auxiliary=signature.auxiliary,
         definitions=definitions.fingerprint,
-        layout="matrix",
-        tensor_dtype="float32",
+        layout="columns",
+        tensor_dtype="float64",
         classes=[],
         label=recipe.label,
         metrics={},
-        example={item.name: 1 for item in inputs},
+        example={item.name: "1" if item.dtype == "str" else 1 for item in inputs},
     )
-    folder = package.write(room.catalogue.storage, manifest, {package.GRAPH: _tree(len(inputs))})
+    folder = package.write(room.catalogue.storage, manifest, {package.GRAPH: _graph(inputs)})
     registry = Registry(room.redis)
     registry.runs.start(run)
     champion = registry.aliases(model).get("champion")
     return registry.register(run, folder, promote=True, champion=champion).version
 
 
-def _tree(inputs: int) -> bytes:
-    """A graph that answers also where values are missing."""
-    numbers = np.random.default_rng(0).normal(size=(50, inputs)).astype(np.float32)
-    estimator = DecisionTreeRegressor(max_depth=3).fit(numbers, numbers.sum(axis=1))
-    graph: bytes = to_onnx(estimator, numbers[:1]).SerializeToString()
+def _graph(inputs: Sequence[Input]) -> bytes:
+    """A graph that takes a column an input, of any value, and answers 0."""
+    taken = [
+        helper.make_tensor_value_info(
+            item.name, TensorProto.STRING if item.dtype == "str" else TensorProto.DOUBLE, [None, 1]
+        )
+        for item in inputs
+    ]
+    nodes = [
+        helper.make_node("Shape", [inputs[0].name], ["shape"]),
+        helper.make_node("ConstantOfShape", ["shape"], ["y"]),
+    ]
+    given = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])
+    model = helper.make_model(
+        helper.make_graph(nodes, "zero", taken, [given]), opset_imports=[helper.make_opsetid("", 17)]
+    )
+    model.ir_version = 8
+    graph: bytes = model.SerializeToString()
     return graph
 
 
