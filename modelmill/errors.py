@@ -9,6 +9,7 @@ ModelmillError
 ├── InvalidRequest           422: understood, but a value in it cannot be used
 │   ├── InvalidFilter            a filter of runs that cannot be read, with the place where
 │   ├── ExpectationFailed        a batch of rows that as a whole is not what its source expects
+│   ├── NoAnswer                 values that a model's inputs allow, and for which it has no answer
 │   ├── UntrustedTypes           an estimator made of types that nobody has reviewed
 │   └── InvalidRows              rows that a source's columns do not allow, the first of them listed
 ├── MalformedBody            400: not the format that its content type claims
@@ -21,8 +22,8 @@ ModelmillError
 │   ├── GatesFailed              a version that did not pass its gates and is not to be champion
 │   └── RunEnded                 a run that another process has closed, such as one whose worker was lost
 ├── CorruptFeature           500: a stored feature that is no value of its type
-├── InvalidAnswer            500: a model answered with what is not a finite number
-├── EstimatorFailed          500: an estimator that is served itself raised an error for the values that it got
+├── InvalidAnswer            500: a model answered with what is not a finite number, whatever values it gets
+├── EstimatorFailed          500: an estimator that is served itself raised an error, whatever values it gets
 ├── QueueFull                429: as many trainings wait as may
 ├── Unavailable              503: Redis or another service did not answer in time; try again
 │   └── PackageError             a model package with a missing or altered file
@@ -337,11 +338,10 @@ class RunEnded(Conflict):
 
 
 class EstimatorFailed(ModelmillError):
-    """An estimator that is served itself raised an error, most often for a missing value that it cannot take."""
+    """An estimator that is served itself raised an error."""
 
     def __init__(self, estimator: str, error: Exception) -> None:
-        reason = sentence(error, 300)
-        super().__init__(f"the model cannot answer for these values: {estimator} raised {reason}", estimator=estimator)
+        super().__init__(f"{estimator} raised {sentence(error, 300)}", estimator=estimator)
 
 
 class QueueFull(ModelmillError):
@@ -376,11 +376,24 @@ class InvalidAnswer(ModelmillError):
     """A model answered with NaN or an infinity, which is no answer. `instance` counts from 0."""
 
     def __init__(self, model: str, version: int, instance: int, answer: float) -> None:
+        self.answer = answer
         super().__init__(
             f"{model!r} version {version} answered {answer} for instance {instance}, which is not a finite number",
             model=model,
             version=version,
             instance=instance,
+        )
+
+
+class NoAnswer(InvalidRequest):
+    """Values that the inputs of a model allow, and for which it has no answer all the same."""
+
+    def __init__(self, instance: int, field: str, value: object, reason: str) -> None:
+        shown = "missing" if value is None else f"{value!r:.80}"
+        super().__init__(
+            f"instance {instance}: the model has no answer where {field!r} is {shown}: {reason}",
+            instance=instance,
+            field=field,
         )
 
 

@@ -124,7 +124,22 @@ def row(instance: Instance, signature: Signature, stored: Mapping[Lookup, Found]
     for computed in signature.computed:
         if computed.position not in instance.given:
             values[computed.position] = _compute(computed, values)
-    return Row(values[:fed] if signature.auxiliary else values, event_times)
+    fed_values = values[:fed] if signature.auxiliary else values
+    if None in fed_values:
+        _require(signature, fed_values)
+    return Row(fed_values, event_times)
+
+
+def _require(signature: Signature, values: Sequence[Value]) -> None:
+    """Refuse a row that lacks what the model needs, though it may be missing as it is declared."""
+    for item, value in zip(signature.inputs, values, strict=True):
+        if value is None and not item.nullable:
+            origin = "the windows that it is read from hold nothing" if item.tiles else "what it is computed from lacks"
+            raise InvalidRequest(
+                f"input {item.name!r} has no value, for {origin}, and the model has no answer without one; expected"
+                f" {EXPECTED[item.dtype]}. Give it in the request",
+                field=item.name,
+            )
 
 
 def _compute(computed: ComputedInput, values: Sequence[Value]) -> Value:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from modelmill.errors import InvalidAnswer, InvalidRequest
+from modelmill.errors import InvalidAnswer, InvalidRequest, NoAnswer, sentence
 from services.predictor.live import ServedModel
 from services.predictor.signature import Value
 
@@ -28,9 +28,21 @@ def infer(model: ServedModel, rows: Sequence[list[Value]]) -> Answers:
     """The answers of `model` to `rows`, each with a value for every input.
 
     Raises:
-        InvalidRequest: for a number that the model's number type cannot hold.
-        InvalidAnswer: for an answer that is not a finite number.
+        InvalidRequest: for a value that the model has no answer for, or whose number its number type cannot hold.
+        Exception: whatever the model raises for its own example, too.
     """
+    try:
+        return _answers(model, rows)
+    except InvalidRequest:
+        raise
+    except Exception as error:  # neither ONNX Runtime's nor an estimator's errors have a common root
+        refused = _no_answer(model, rows)
+        if refused is None:
+            raise
+        raise refused from error
+
+
+def _answers(model: ServedModel, rows: Sequence[list[Value]]) -> Answers:
     outputs = model.session.run(model.outputs, tensors(model, rows))
     if model.manifest.labels:
         return _of_several(model, outputs)
@@ -44,6 +56,44 @@ def infer(model: ServedModel, rows: Sequence[list[Value]]) -> Answers:
     probabilities = outputs[1].tolist()
     _check_finite(model, probabilities)
     return Answers(labels, [dict(zip(model.class_names, row, strict=True)) for row in probabilities])
+
+
+def _no_answer(model: ServedModel, rows: Sequence[list[Value]]) -> NoAnswer | None:
+    """Which value of which row the model has no answer for; None where it has none for its example either.
+
+    Found by halving: first the row, then, in its example, how many of the row's values it still answers with.
+    """
+    example = [model.manifest.example[item.name] for item in model.signature.inputs]
+    if _trouble(model, [example]):
+        return None
+    first, end = 0, len(rows)
+    while end - first > 1:
+        middle = (first + end) // 2
+        first, end = (first, middle) if _trouble(model, rows[first:middle]) else (middle, end)
+    row = rows[first]
+
+    def mixed(count: int) -> str:
+        return _trouble(model, [[*row[:count], *example[count:]]])
+
+    answered, refused, reason = 0, len(row), mixed(len(row))
+    if not reason:
+        return None
+    while refused - answered > 1:
+        middle = (answered + refused) // 2
+        trouble = mixed(middle)
+        answered, refused, reason = (answered, middle, trouble) if trouble else (middle, refused, reason)
+    return NoAnswer(first, model.signature.inputs[answered].name, row[answered], reason)
+
+
+def _trouble(model: ServedModel, rows: Sequence[list[Value]]) -> str:
+    """Why the model has no answer to one of `rows`; empty where it has."""
+    try:
+        _answers(model, rows)
+    except InvalidAnswer as error:
+        return f"it would be {error.answer}"
+    except Exception as error:  # ONNX Runtime's have no common root
+        return sentence(error, 300)
+    return ""
 
 
 def _of_several(model: ServedModel, outputs: Sequence[Any]) -> Answers:

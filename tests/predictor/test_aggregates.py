@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -58,6 +59,12 @@ def test_each_is_made_of_the_tiles_in_its_own_window(fake_redis: Redis) -> None:
 def test_without_tiles_there_is_no_value_and_nothing_to_count(fake_redis: Redis) -> None:
     put_user(fake_redis, "u", {"feature_1": "7.0"}, {"users": EVENT_TIME})
     assert row(fake_redis, user_id="u").values == [None, 7.0, 0]
+
+
+def test_one_without_a_value_that_the_estimator_needs_is_refused_by_name(fake_redis: Redis) -> None:
+    with pytest.raises(InvalidRequest, match=r"^input 'mean' has no value, for the windows .* hold nothing") as caught:
+        row(fake_redis, [replace(aggregate("mean", MEAN), nullable=False)], user_id="u")
+    assert caught.value.fields == {"field": "mean"}
 
 
 def test_an_entity_may_have_nothing_but_aggregates(fake_redis: Redis) -> None:

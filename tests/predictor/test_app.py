@@ -75,14 +75,14 @@ def test_a_model_that_scikit_learn_serves_answers_in_the_same_form(
     )
 
 
-def test_values_that_its_estimator_cannot_take_are_an_error_that_says_so(
+def test_values_that_its_estimator_cannot_take_are_refused_by_name(
     client: FlaskClient, fake_redis: Redis, storage: Storage, reconciler: Reconciler
 ) -> None:
     publish(fake_redis, storage, *packages.served_by_scikit_learn(LogisticRegression()))
     reconciler.reconcile()
     answer = predict(client, {"feature_1": 1.0, "feature_2": None, "clicks": 2})
-    assert answer.status_code == 500
-    assert "LogisticRegression raised ValueError: Input X contains NaN" in answer.get_json()["detail"]
+    assert answer.status_code == 422
+    assert "where 'feature_2' is missing: LogisticRegression raised ValueError: Input X" in answer.get_json()["detail"]
 
 
 def test_an_answer_says_how_fresh_its_features_were(client: FlaskClient) -> None:
@@ -280,9 +280,11 @@ def test_an_answer_that_is_not_finite_is_reported_as_a_failure(
     publish(fake_redis, storage, manifest(model="sum", task="regression", classes=[]), packages.regression())
     reconciler.reconcile()
     answer = predict(client, {"user_id": "u1", "feature_2": None}, model="sum")
-    assert answer.status_code == 500
-    assert "'sum' version 1 answered nan for instance 0" in answer.get_json()["detail"]
-    assert newest_event(fake_redis, reports).status == 500
+    assert answer.status_code == 422
+    assert answer.get_json()["detail"] == (
+        "instance 0: the model has no answer where 'feature_2' is missing: it would be nan"
+    )
+    assert newest_event(fake_redis, reports).status == 422
 
 
 def test_a_request_for_a_model_without_a_live_version_is_reported(

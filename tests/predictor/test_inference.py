@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import skops.io
+from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
-from modelmill.errors import EstimatorFailed, InvalidAnswer, InvalidRequest
+from modelmill.errors import InvalidRequest, NoAnswer
 from modelmill.package import Input, Manifest
 from modelmill.sessions import graph_session, open_session
 from services.predictor.inference import infer
 from services.predictor.live import ServedModel
 from services.predictor.loading import warmed_up
+from services.trainer.packaging.convert import _graph
 from tests.predictor import packages
 from tests.predictor.packages import USER_INPUTS, manifest
 
@@ -78,17 +83,40 @@ def test_a_text_that_lacks_is_the_empty_one() -> None:
     assert infer(mixed, [[None, 0.3]]).probabilities == infer(mixed, [["", 0.3]]).probabilities
 
 
-def test_a_number_that_lacks_is_nan() -> None:
+def test_a_missing_number_that_a_graph_has_no_answer_for_is_named() -> None:
     with_nan = model(packages.regression(), task="regression", classes=[])
-    with pytest.raises(InvalidAnswer, match="answered nan for instance 1"):
+    with pytest.raises(
+        NoAnswer, match=r"^instance 1: .* no answer where 'feature_2' is missing: it would be nan$"
+    ) as caught:
         infer(with_nan, [[1.0, 2.0, 3], [1.0, None, 3]])
+    assert caught.value.status == 422
+    assert caught.value.fields == {"instance": 1, "field": "feature_2"}
 
 
-def test_an_infinite_answer_is_refused() -> None:
+def test_a_number_whose_answer_would_be_infinite_is_named() -> None:
     overflowing = model(packages.regression(), task="regression", classes=[])
-    with pytest.raises(InvalidAnswer, match=r"'user_target' version 7 answered inf for instance 0") as caught:
+    with pytest.raises(NoAnswer, match=r"instance 0: .* where 'feature_2' is 3e\+38: it would be inf"):
         infer(overflowing, [[3e38, 3e38, 0]])
-    assert caught.value.fields == {"model": "user_target", "version": 7, "instance": 0}
+
+
+@pytest.mark.parametrize("number", [0, 7, 19])
+def test_of_many_instances_the_one_that_has_no_answer_is_named(number: int) -> None:
+    rows: list[list[Any]] = [[1.0, 2.0, 3] for _ in range(20)]
+    rows[number] = [1.0, 2.0, None]
+    with pytest.raises(NoAnswer, match=f"^instance {number}: .* where 'clicks' is missing"):
+        infer(model(packages.regression(), task="regression", classes=[]), rows)
+
+
+def test_a_model_that_has_no_answer_for_its_example_either_is_not_the_request_s_fault() -> None:
+    served = served_itself(LogisticRegression())
+    broken = replace(served, session=Broken())
+    with pytest.raises(RuntimeError, match="out of order"):
+        infer(broken, [[3.0, 0.0, 0]])
+
+
+class Broken:
+    def run(self, *_: Any) -> Any:
+        raise RuntimeError("out of order")
 
 
 def test_a_number_that_single_precision_cannot_hold_is_named() -> None:
@@ -131,11 +159,28 @@ def test_scikit_learn_answers_with_numbers() -> None:
     assert type(number) is float
 
 
-def test_what_lacks_and_scikit_learn_cannot_do_without_is_an_error() -> None:
+def test_what_lacks_and_scikit_learn_cannot_do_without_is_named() -> None:
     with pytest.raises(
-        EstimatorFailed, match=r"cannot answer for these values: LogisticRegression raised .*contains NaN"
+        NoAnswer, match=r"no answer where 'feature_1' is missing: LogisticRegression raised .*contains NaN"
     ):
         infer(served_itself(LogisticRegression()), [[None, 0.0, 0]])
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "skops"])
+def test_a_category_that_has_no_answer_is_named_and_the_instance_that_has_it(runtime: str) -> None:
+    rows = pd.DataFrame({"city": pd.Series(["a", "b"] * 50, dtype=object), "distance": NUMBERS["a"][:100]})
+    columns = make_column_transformer((OneHotEncoder(), ["city"]), remainder="passthrough")
+    estimator = make_pipeline(columns, LogisticRegression()).fit(rows, [0, 1] * 50)
+    described = manifest(inputs=CITY, layout="columns", example={"city": "a", "distance": 0.5}, runtime=runtime)
+    if runtime == "skops":
+        described = replace(described, tensor_dtype="float64")
+        content = skops.io.dumps(estimator)
+    else:
+        content = _graph(estimator, CITY, "columns", "float32")
+    served = warmed_up(described.model, 7, described, open_session(described, content))
+    with pytest.raises(NoAnswer, match=r"^instance 1: the model has no answer where 'city' is 'ZRH': ") as caught:
+        infer(served, [["a", 0.0], ["ZRH", 1.0], ["b", 0.0]])
+    assert caught.value.fields == {"instance": 1, "field": "city"}
 
 
 def test_what_lacks_reaches_scikit_learn_as_nan() -> None:
