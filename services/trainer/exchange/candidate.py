@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from modelmill.columns import Column
-from modelmill.errors import InvalidRequest
+from modelmill.errors import InvalidRequest, first_line
 from modelmill.offers import Offer
 from modelmill.package import GRAPH, Input
 from modelmill.sessions import graph_session
@@ -80,17 +80,18 @@ def answers_of(estimator: Any, rows: pd.DataFrame) -> Answers:
     """What it says of `rows`.
 
     Raises:
-        InvalidRequest: where it does not answer each with a label of its classes, or with a finite number.
+        InvalidRequest: where it does not answer each with a label of its classes, or with a finite number; or answers
+            a row otherwise when other ones are with it.
     """
     try:
         answers = Answers.of(estimator, rows)
         [output] = answers.outputs
         shape = np.shape(output.predicted)
     except Exception as error:  # anything that a foreign model may raise
-        lines = str(error).strip().splitlines() or [""]
-        raise InvalidRequest(f"the model does not answer a row: {type(error).__name__}: {lines[0][:300]}") from None
+        raise InvalidRequest(f"the model does not answer a row: {first_line(error)}") from None
     if shape != (len(rows),):
         raise InvalidRequest(f"the model answers {len(rows)} rows in the shape {list(shape)}; expected one each")
+    _require_any_count(estimator, rows, output.predicted[0])
     if answers.task == "regression":
         odd = output.predicted[~np.isfinite(output.predicted)]
         if len(odd):
@@ -102,6 +103,23 @@ def answers_of(estimator: Any, rows: pd.DataFrame) -> Answers:
     if output.probabilities is not None:
         _require_probabilities(output.predicted, output.probabilities, classes)
     return answers
+
+
+def _require_any_count(estimator: Any, rows: pd.DataFrame, first: Any) -> None:
+    """Refuse a model that does not answer the first row alike alone and beside others, as a request may hold it."""
+    for count in (1, 3):
+        try:
+            found = Answers.of(estimator, rows.iloc[[0] * count]).predicted
+        except Exception as error:  # anything that a foreign model may raise
+            raise InvalidRequest(
+                f"the model answers {len(rows)} rows at once, but not {count}: {first_line(error)}"
+            ) from None
+        same = np.isclose(found, first, equal_nan=True) if found.dtype.kind == "f" else found == first
+        if found.shape != (count,) or not np.all(same):
+            raise InvalidRequest(
+                f"the model answers a row with {first!s} among {len(rows)}, and with {found.tolist()!s:.80} as"
+                f" {count} rows; expected one answer each, whatever other rows come with it"
+            )
 
 
 def _require_probabilities(predicted: np.ndarray, probabilities: np.ndarray, classes: list[Any]) -> None:

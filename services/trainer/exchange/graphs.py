@@ -122,6 +122,12 @@ def _inputs(graph: Any, model: str, inputs: Sequence[Input]) -> tuple[Layout, Pr
     if unknown or not taken:
         shown = ", ".join(f"{i.name} ({_type(i.type.tensor_type.elem_type)})" for i in unknown)
         raise InvalidRequest(f"the graph takes {shown or 'nothing'}; expected tensors of numbers or texts")
+    for item in taken:
+        if (shape := _shape(item)) and shape[0]:
+            raise InvalidRequest(
+                f"the graph takes {item.name!r} in the shape {shape}, always {shape[0]} rows at a time; expected any"
+                " number of them: export it with a first dimension that varies, such as FloatTensorType([None, ...])"
+            )
     texts = any(item.dtype == "str" for item in inputs)
     width = _shape(taken[0])[1:2]
     if len(taken) == 1 and not texts and (len(inputs) > 1 or taken[0].name != inputs[0].name):

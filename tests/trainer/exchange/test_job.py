@@ -246,6 +246,19 @@ def of_images() -> bytes:
     return bytes(helper.make_model(helper.make_graph([node], "g", [taken], [given])).SerializeToString())
 
 
+def in_batches(rows: int, *, declared: bool) -> bytes:
+    """A graph that takes so many rows at a time, and says so or does not."""
+    model = onnx.load_model_from_string(onnx_file(fitted(), zipmap=False))
+    if declared:
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = rows
+        return bytes(model.SerializeToString())
+    for node in model.graph.node:
+        node.input[:] = ["reshaped" if name == "X" else name for name in node.input]
+    model.graph.initializer.append(helper.make_tensor("shape", TensorProto.INT64, [2], [rows, 3]))
+    model.graph.node.insert(0, helper.make_node("Reshape", ["X", "shape"], ["reshaped"]))
+    return bytes(model.SerializeToString())
+
+
 REFUSED: dict[str, tuple[Any, str, str]] = {
     "other columns": (
         lambda: skops_file(fitted(names=["feature_1", "feature_2"])), "skops",
@@ -296,6 +309,13 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
         "onnx", "the graph does not take 'feature_2' and takes 'f2', not declared; model 'user_target' declares",
     ),
     "weights in other files": (with_weights_elsewhere, "onnx", "the ONNX model keeps weights in other files; save it as"),
+    "one row at a time": (
+        lambda: in_batches(1, declared=True), "onnx",
+        "the graph takes 'X' in the shape [1, 3], always 1 rows at a time; expected any number of them: export it",
+    ),
+    "so many rows as are held out at a time": (
+        lambda: in_batches(100, declared=False), "onnx", "the model answers 100 rows at once, but not 1: ",
+    ),
     "other outputs": (of_images, "onnx", "the graph gives Y (float16); expected labels and maybe their probabilities"),
 }  # fmt: skip
 
@@ -323,6 +343,14 @@ def test_what_the_definitions_do_not_declare_is_refused_with_a_sentence(
 )
 def test_a_signature_that_disagrees_is_refused(columns: dict[str, str], sentence: str, offers: Offers) -> None:
     assert offers.refused(skops_file(fitted()), "skops", columns=columns).startswith(sentence)
+
+
+def test_a_graph_for_one_row_at_a_time_is_refused_without_rows_to_judge_it_on_too(
+    offers: Offers, feature_stub: FeatureStub
+) -> None:
+    feature_stub.table = feature_stub.table.slice(0, 3)
+    sentence = offers.refused(in_batches(1, declared=False), "onnx", classes=[0, 1])
+    assert sentence.startswith("the model answers 1 rows at once, but not 3: ")
 
 
 def test_a_model_that_answers_no_finite_number_is_refused(offers: Offers) -> None:
