@@ -143,7 +143,7 @@ def rendered(classifiers: list[Outcome], regressors: list[Outcome]) -> str:
         " [packages](training.md#packages), and what it means for an answer under [predictions](predictions.md).",
         "Each was fitted with its own defaults on 200 rows of four numbers (a classifier with the labels 0 and 1) and"
         " compared with its package on 100 others. *Difference* is the largest one of a probability, or of a number"
-        " relative to the larger of itself and the spread of all. Other parameters, text as a label, or other data may"
+        " relative to the spread of all, on the held-out rows. Other parameters, text as a label, or other data may"
         " end otherwise; a training finds out and its run says so.",
         "## Classifiers",
         table(classifiers),

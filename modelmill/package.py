@@ -11,7 +11,7 @@ module needs neither scikit-learn nor pandas, so that the predictor can serve wi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
@@ -48,7 +48,8 @@ class Input:
     dtype: str
     """`float`, `int`, `bool` or `str`."""
     nullable: bool
-    """Whether the model takes a missing value (as NaN, or as the empty string)."""
+    """Whether the model takes a missing value (as NaN, or as the empty string): its declaration allows one, and its
+    estimator has an answer then."""
     entity: str | None = None
     field: str | None = None
     """Name of the field in the entity's hash."""
@@ -106,9 +107,8 @@ class Parity:
     max_difference: float
     """The largest difference of a probability, or of a number of a regression."""
     max_relative_difference: float
-    """Of a number relative to the larger of itself and the spread of all; of a probability the difference itself."""
-    edge_rows: int = 0
-    """Rows that lie on the edge of a decision and are answered otherwise."""
+    """Of a number relative to the spread of all, or to how far it is from their mean where that is more; of a
+    probability the difference itself."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,9 @@ class Manifest:
     """What answers: ONNX Runtime with the graph, or scikit-learn with the estimator."""
     runtime_reason: str = ""
     """Why it is not the graph."""
+    required: list[str] = field(default_factory=list)
+    """Inputs that may be missing by their declaration, and that the estimator cannot do without: they are not
+    nullable here."""
     trusted: list[str] = field(default_factory=list)
     """Types beside the reviewed ones that the estimator is made of; the definitions have to declare them as well."""
     parity: Parity | None = None
@@ -199,6 +202,15 @@ def _input(raw: Mapping[str, Any]) -> Input:
 def _sealed(content: Mapping[str, Any]) -> bytes:
     digest = hashlib.sha256(orjson.dumps(content)).hexdigest()
     return orjson.dumps({**content, SEAL: digest}, option=orjson.OPT_INDENT_2)
+
+
+def required_words(required: Sequence[str]) -> str:
+    """What is said of inputs that the declaration, but not the estimator, can do without."""
+    one = len(required) == 1
+    return (
+        f"{', '.join(map(repr, required))} may be missing by {'its' if one else 'their'} declaration, and the estimator"
+        f" has no answer then: a request without {'it' if one else 'them'} is refused (422)"
+    )
 
 
 def location(model: str, run: str) -> str:

@@ -107,7 +107,7 @@ class Run:
     """Why that is not ONNX."""
     parity: dict[str, float] = field(default_factory=dict)
     """How far the package's answers are from the estimator's on the held-out rows: `rows`, `labels_differing`,
-    `max_difference`, `max_relative_difference`, `edge_rows`."""
+    `max_difference`, `max_relative_difference`."""
     error: str = ""
     traceback: str = ""
     origin: dict[str, str] = field(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from modelmill.package import required_words
 from services.trainer.cards import words
 from services.trainer.cards.known import Known
 from services.trainer.evaluation.evaluate import FEWEST
@@ -105,9 +106,10 @@ def _package(known: Known) -> Iterator[str]:
         return
     if manifest.runtime == "skops":
         yield f"It is served by scikit-learn, which is slower than a graph: {manifest.runtime_reason.rstrip('.')}."
-    parity = manifest.parity
-    if parity and (parity.edge_rows or parity.labels_differing):
+    if manifest.required:
+        yield f"{required_words(manifest.required)}."
+    if manifest.parity and manifest.parity.labels_differing:
         yield (
-            f"Its package answers {words.share(parity.labels_differing)} of the held-out rows otherwise than the"
-            f" estimator ({parity.edge_rows} rows on the edge of a decision)."
+            f"Its package answers {words.share(manifest.parity.labels_differing)} of the held-out rows otherwise than"
+            " the estimator."
         )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from modelmill.columns import Column
-from modelmill.errors import InvalidRequest, first_line
+from modelmill.errors import InvalidRequest, sentence
 from modelmill.offers import Offer
 from modelmill.package import GRAPH, Input
 from modelmill.sessions import graph_session
@@ -88,7 +88,7 @@ def answers_of(estimator: Any, rows: pd.DataFrame) -> Answers:
         [output] = answers.outputs
         shape = np.shape(output.predicted)
     except Exception as error:  # anything that a foreign model may raise
-        raise InvalidRequest(f"the model does not answer a row: {first_line(error)}") from None
+        raise InvalidRequest(f"the model does not answer a row: {sentence(error, 300)}") from None
     if shape != (len(rows),):
         raise InvalidRequest(f"the model answers {len(rows)} rows in the shape {list(shape)}; expected one each")
     _require_any_count(estimator, rows, output.predicted[0])
@@ -112,7 +112,7 @@ def _require_any_count(estimator: Any, rows: pd.DataFrame, first: Any) -> None:
             found = Answers.of(estimator, rows.iloc[[0] * count]).predicted
         except Exception as error:  # anything that a foreign model may raise
             raise InvalidRequest(
-                f"the model answers {len(rows)} rows at once, but not {count}: {first_line(error)}"
+                f"the model answers {len(rows)} rows at once, but not {count}: {sentence(error, 300)}"
             ) from None
         same = np.isclose(found, first, equal_nan=True) if found.dtype.kind == "f" else found == first
         if found.shape != (count,) or not np.all(same):

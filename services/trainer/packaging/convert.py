@@ -1,26 +1,30 @@
-"""From a fitted estimator to an ONNX graph that gives the same answers, proved on the held-out rows.
+"""From a fitted estimator to an ONNX graph that gives the same answers, proved on the held-out rows and on probes.
 
 Tried in this order, until one is good: one tensor of all inputs (`matrix`, numbers only) before a tensor an input
 (`columns`), and single precision, which is faster, before double.
 
-A graph is good when on every held-out row its labels equal the estimator's, and its probabilities or numbers are within
-the tolerance. Where no graph is good, one in single precision still is that differs on at most the tolerated share of
-the rows, all of them rows on which the estimator itself gives that other answer when its inputs move by one unit of
-single precision: they lie on the edge of a decision.
+A graph is good when its labels equal the estimator's, its probabilities or numbers are within the tolerance, and where
+the estimator has no answer it has none. Only values that the graph's type of numbers cannot hold are left out: a
+request with one is refused.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import re
+import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+import orjson
 import pandas as pd
 from skl2onnx import convert_sklearn
+from skl2onnx.common import tree_ensemble
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
 from sklearn.ensemble import VotingClassifier
@@ -28,10 +32,15 @@ from sklearn.ensemble import VotingClassifier
 from modelmill.errors import InvalidRequest
 from modelmill.package import MATRIX, Input, Layout, Parity, Precision
 from modelmill.sessions import graph_session
-from services.trainer.evaluation.answers import Answers
-from services.trainer.packaging import lightgbm
+from services.trainer.packaging import lightgbm, trees
 from services.trainer.packaging.graph import Graph
-from services.trainer.packaging.parity import OwnAnswers, Tolerance
+from services.trainer.packaging.parity import Tolerance
+from services.trainer.packaging.probes import Proof, answered
+
+CONVERSION_SECONDS = 60.0
+"""That the conversions of one estimator may take together."""
+MOST_SHOWN = 120
+"""Characters of a row that a reason shows."""
 
 
 class NoGraph(Exception):
@@ -49,42 +58,102 @@ class Converted:
     parity: Parity
 
 
-def convert(
-    estimator: Any, inputs: Sequence[Input], rows: pd.DataFrame, own: OwnAnswers, tolerance: Tolerance
-) -> Converted:
-    """The graph of the fitted `estimator`, checked on the held-out `rows`, for which it answers `own`.
+def convert(estimator: Any, inputs: Sequence[Input], proof: Proof, tolerance: Tolerance) -> Converted:
+    """The graph of the fitted `estimator` that stands the `proof`.
 
     Raises:
         NoGraph: where there is none.
     """
-    if own.labels is not None and own.labels.shape[1] > 1:
+    if proof.own.labels is not None and proof.own.labels.shape[1] > 1:
         raise NoGraph("it predicts classes of several labels, whose graphs give them in different forms")
     reasons: dict[str, list[str]] = {}
-    nearly = None
+    deadline = time.monotonic() + CONVERSION_SECONDS
     for layout, precision in _candidates(inputs):
         try:
-            content = _graph(estimator, inputs, layout, precision)
-            graph = Graph(graph_session(content), list(rows.columns), layout, precision)
-            outputs = graph.run(rows)
-            differing = own.differing(outputs, tolerance)
+            content = _limited(partial(_graph, estimator, inputs, layout, precision), deadline)
+            graph = Graph(graph_session(content), list(proof.rows.columns), layout, precision)
+            objection = _objection(graph, proof, tolerance)
         except Exception as error:  # neither skl2onnx's nor ONNX Runtime's errors have a common root
-            reasons.setdefault(_reason(error), []).append(f"{layout} {precision}")
+            objection = _reason(error)
+        if not objection:
+            held_out = slice(proof.held_out)
+            parity = proof.own.rows(held_out).parity(graph.run(proof.rows[held_out]))
+            return Converted(content, graph, layout, precision, parity)
+        reasons.setdefault(objection, []).append(f"{layout} {precision}")
+    raise NoGraph(f"{_listed(reasons)}{_too_fine(proof.rows[: proof.held_out])}")
+
+
+def _objection(graph: Graph, proof: Proof, tolerance: Tolerance) -> str:
+    """Why the graph does not answer as the estimator does; empty where it does."""
+    alone = proof.own.rows(slice(1)).differing(graph.run(proof.rows[:1]), tolerance)
+    if alone.any():
+        return "it answers a row alone otherwise"
+    for what, part in (("held-out", slice(proof.held_out)), ("probing", slice(proof.held_out, None))):
+        rows, own = proof.rows[part], proof.own.rows(part)
+        taken = graph.holds(rows)
+        rows, own = rows[taken], own.rows(taken)
+        if not len(rows):
             continue
-        few = precision == "float32" and differing.sum() <= max(1, tolerance.edge_share * len(rows))
-        if not differing.any():
-            return Converted(content, graph, layout, precision, own.parity(outputs))
-        reasons[_difference(own, outputs, differing)] = [f"{layout} {precision}"]
-        if few and nearly is None and tolerance.edge_share:
-            parity = own.parity(outputs, int(differing.sum()))
-            nearly = Converted(content, graph, layout, precision, parity), differing
-    if nearly and _on_edge(estimator, nearly[0].graph, rows[nearly[1]], tolerance):
-        return nearly[0]
-    raise NoGraph(f"{_listed(reasons)}{_too_fine(rows)}")
+        outputs = graph.run(rows)
+        differing = own.differing(outputs, tolerance)
+        if what == "probing":  # some are on the very point where an answer turns
+            differing &= ~(own.tied(tolerance) & ~own.apart(outputs, tolerance))
+        if differing.any():
+            most = own.parity(outputs).max_relative_difference
+            shown = _shown(rows[differing].iloc[0])
+            return f"it answers {differing.sum()} of {len(rows)} {what} rows otherwise, by at most {most:.3g}: {shown}"
+    refused = proof.refused[graph.holds(proof.refused)]
+    found = answered(graph.answers, refused)
+    if found.any():
+        return f"it answers {found.sum()} rows for which the estimator has no answer: {_shown(refused[found].iloc[0])}"
+    return ""
 
 
-def _difference(own: OwnAnswers, outputs: list[np.ndarray], differing: np.ndarray) -> str:
-    most = own.parity(outputs).max_relative_difference
-    return f"it answers {differing.sum()} of {len(differing)} held-out rows otherwise, by at most {most:.3g}"
+def _shown(row: pd.Series) -> str:
+    return orjson.dumps(row.to_dict(), option=orjson.OPT_SERIALIZE_NUMPY).decode()[:MOST_SHOWN]
+
+
+class _Failed(Exception):
+    """A conversion that raised, or took too long, in the process that it had; the text says it all."""
+
+
+def _limited(make: Callable[[], bytes], deadline: float) -> bytes:
+    """What `make` makes, in a process of its own, which is killed at `deadline`, by `time.monotonic()`.
+
+    It is the only sure way to end a loop in code that is not ours, and lets nothing of it be changed here. Forked, so
+    that the estimator need not be pickled and nothing is imported again.
+    """
+    context = multiprocessing.get_context("fork")
+    reading, writing = context.Pipe(duplex=False)
+
+    def work() -> None:
+        # A split on whether there is a value has the threshold infinity, whose neighbour it would look for without end.
+        neighbour = tree_ensemble.sklearn_threshold
+        tree_ensemble.sklearn_threshold = lambda value, *how: value if np.isinf(value) else neighbour(value, *how)
+        try:
+            writing.send((make(), ""))
+        except Exception as error:  # skl2onnx's have no common root
+            writing.send((b"", _reason(error)))
+
+    process = context.Process(target=work, daemon=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that other threads may hold locks: it takes none of ours
+        process.start()
+    writing.close()
+    try:
+        if not reading.poll(max(0.0, deadline - time.monotonic())):
+            raise _Failed(f"its conversion did not end within {CONVERSION_SECONDS:g} s")
+        content, reason = reading.recv()
+    except EOFError:
+        process.join()
+        raise _Failed(f"its conversion ended with exit code {process.exitcode}") from None
+    finally:
+        process.kill()
+        process.join()
+        reading.close()
+    if reason:
+        raise _Failed(reason)
+    return bytes(content)
 
 
 def _candidates(inputs: Sequence[Input]) -> Iterator[tuple[Layout, Precision]]:
@@ -111,10 +180,13 @@ def _graph(estimator: Any, inputs: Sequence[Input], layout: Layout, precision: P
         )
     if not has_probabilities:
         del model.graph.output[1:]  # scores, which nobody may take for probabilities
+        kept = [node for node in model.graph.node if node.op_type != "ZipMap"]  # it knows no double precision
+        del model.graph.node[:]
+        model.graph.node.extend(kept)
     if layout == "columns":
         _rename_inputs(model.graph, [item.name for item in inputs])
     content: bytes = model.SerializeToString()
-    return content
+    return trees.mended(content, estimator, precision)
 
 
 @contextmanager
@@ -140,21 +212,6 @@ def _rename_inputs(graph: Any, names: Sequence[str]) -> None:
         node.input[:] = [renamed.get(name, name) for name in node.input]
 
 
-def _on_edge(estimator: Any, graph: Graph, rows: pd.DataFrame, tolerance: Tolerance) -> bool:
-    """Whether on each of `rows` the estimator gives the graph's answer for inputs one unit of float32 away."""
-    outputs = graph.run(rows)
-    unexplained = np.ones(len(rows), np.bool_)
-    for direction in (-np.inf, None, np.inf):
-        moved = rows.copy()
-        for name in rows.columns:
-            if rows[name].dtype != object:
-                single = rows[name].to_numpy(np.float32)
-                towards = single if direction is None else np.float32(direction)
-                moved[name] = np.nextafter(single, towards).astype(np.float64)
-        unexplained &= OwnAnswers.of(Answers.of(estimator, moved)).differing(outputs, tolerance)
-    return not unexplained.any()
-
-
 def _too_fine(rows: pd.DataFrame) -> str:
     """The end of a sentence that names inputs whose values single precision cannot tell apart."""
     fine = [
@@ -178,6 +235,8 @@ def _reason(error: Exception) -> str:
     """Why a candidate failed: the first line of its error, without what only the libraries' authors need."""
     if isinstance(error, InvalidRequest):
         return error.detail
+    if isinstance(error, _Failed):
+        return str(error)
     if isinstance(error, MissingShapeCalculator | MissingConverter):
         kind = re.search(r"<class '(?:[\w.]+\.)?(\w+)'>", str(error))
         return f"skl2onnx has no converter for {kind[1] if kind else 'it'}"

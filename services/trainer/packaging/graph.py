@@ -29,6 +29,22 @@ class Graph:
         """The outputs for n rows, each with n entries."""
         return self.session.run(self.outputs, self._tensors(rows[self.inputs]))
 
+    def holds(self, rows: pd.DataFrame) -> np.ndarray:
+        """[n] which rows hold no number that is too large for its tensors; a request with one is refused."""
+        largest = np.finfo(self.dtype).max
+        too_large = (rows.select_dtypes("number").abs() > largest).to_numpy()
+        held: np.ndarray = ~too_large.any(axis=1)
+        return held
+
+    def answers(self, rows: pd.DataFrame) -> np.ndarray:
+        """[n] for which rows all its numbers are finite, without which there is no answer."""
+        numbers = [output for output in self.run(rows) if output.dtype.kind == "f"]
+        if not numbers:
+            return np.ones(len(rows), np.bool_)
+        finite = np.isfinite(np.column_stack([output.reshape(len(rows), -1) for output in numbers]))
+        found: np.ndarray = finite.all(axis=1)
+        return found
+
     def _tensors(self, rows: pd.DataFrame) -> dict[str, np.ndarray]:
         if self.layout == "matrix":
             return {MATRIX: rows.to_numpy(self.dtype)}

@@ -6,8 +6,11 @@ than the estimator, and others are refused for the names of their columns.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
+
+import numpy as np
 
 OPSET = {"": 18, "ai.onnx.ml": 3}
 """Versions of the operator sets that onnxmltools knows trees in."""
@@ -21,6 +24,22 @@ def opset(estimator: Any) -> dict[str, int] | None:
     if any(type(part).__module__.startswith("lightgbm.") for part in inside) and _registered():
         return OPSET
     return None
+
+
+def trees(booster: Any) -> Iterator[dict[str, np.ndarray]]:
+    """The nodes of each tree of a booster as graphs have them, but with thresholds in double precision."""
+    if not _registered():
+        return
+    from onnxmltools.convert.lightgbm.operator_converters.LightGbm import (
+        _parse_tree_structure,
+        get_default_tree_classifier_attribute_pairs,
+    )
+
+    for one in booster.dump_model()["tree_info"]:
+        nodes = get_default_tree_classifier_attribute_pairs()
+        _parse_tree_structure(0, 0, 1.0, one["tree_structure"], nodes)
+        order = np.argsort(nodes["nodes_nodeids"])
+        yield {name: np.array(values)[order] for name, values in nodes.items() if name.startswith("nodes_")}
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -79,12 +79,14 @@ def manifest(
 ) -> Manifest:
     """The manifest of the estimator that `run` fitted."""
     task, shown = task_of(estimator), one_row(held_out)
+    fed = [replace(item, nullable=item.nullable and item.name not in packed.required) for item in inputs.fed]
     return Manifest(
         model=recipe.name,
         run=run.id,
         task=task,
         entities={entity.name: entity.key for entity in recipe.entities},
-        inputs=inputs.fed,
+        inputs=fed,
+        required=list(packed.required),
         auxiliary=inputs.auxiliary,
         definitions=run.definitions,
         runtime=packed.runtime,
@@ -99,7 +101,7 @@ def manifest(
         labels=list(recipe.labels) if len(recipe.labels) > 1 else [],
         label=recipe.label,
         metrics=run.metrics,
-        example=example(inputs.fed, shown),
+        example=example(fed, shown),
         answer=[output.tolist() for output in packed.graph.run(shown)],
         ranges={item.name: value_range(fitted_on[item.name]) for item in inputs.fed},
         environment=run.packages,

@@ -5,21 +5,23 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
 import skops.io
+from threadpoolctl import threadpool_limits
 
 from modelmill.errors import InvalidRequest, UntrustedTypes
 from modelmill.estimator_serving import EstimatorSession, foreign_types, load_estimator
-from modelmill.package import ESTIMATOR, GRAPH, Input, Layout, Parity, Precision, Runtime, Tensor
+from modelmill.package import ESTIMATOR, GRAPH, Input, Layout, Parity, Precision, Runtime, Tensor, required_words
 from modelmill.sessions import described
 from modelmill.trusted_types import FULL_NAME
 from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging.convert import Converted, NoGraph, convert
 from services.trainer.packaging.graph import Graph
 from services.trainer.packaging.parity import OwnAnswers, Tolerance
+from services.trainer.packaging.probes import prove
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,8 @@ class Packed:
     files: Mapping[str, bytes]
     trusted: Sequence[str] = ()
     """Types beside the reviewed ones that the estimator is made of."""
+    required: Sequence[str] = ()
+    """Inputs that may be missing by their declaration, and that the estimator cannot do without."""
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -79,11 +83,15 @@ def pack(
         InvalidRequest: where it can be served neither way, saying why not.
     """
     own = OwnAnswers.of(answers)
+    with threadpool_limits(limits=1):  # for few rows, more threads only wait for each other
+        proof = prove(estimator, inputs, rows, own)
+    if proof.required:
+        log.warning("%s: %s", type(estimator).__name__, required_words(proof.required))
     try:
-        converted = convert(estimator, inputs, rows, own, tolerance)
+        packed = _converted(estimator, convert(estimator, inputs, proof, tolerance))
     except NoGraph as error:
-        return _estimator(estimator, inputs, rows, trusted, tolerance, own, str(error))
-    return _converted(estimator, converted)
+        packed = _estimator(estimator, inputs, rows, trusted, tolerance, own, str(error))
+    return replace(packed, required=proof.required)
 
 
 def _can_be_found(name: str) -> bool:

@@ -10,6 +10,9 @@ from modelmill.errors import InvalidRequest
 from modelmill.package import Parity
 from services.trainer.evaluation.answers import Answers
 
+NEGLIGIBLE = 1e-6
+"""Of a number itself, what its difference is at least measured relative to: where all answers are nearly the same."""
+
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -17,14 +20,12 @@ class Tolerance:
 
     probability: float = 1e-5
     number: float = 1e-4
-    """Relative to the larger of a number and the spread of all."""
-    edge_share: float = 1e-3
-    """Share of the rows (or one row) that may be answered otherwise where they lie on the edge of a decision."""
+    """Relative to the spread of the answers to the held-out rows, or to how far a number is from their mean."""
 
     @classmethod
     def strict(cls, difference: float) -> Tolerance:
-        """No answer off by more than that, on the edge of a decision or not."""
-        return cls(difference, difference, 0)
+        """No answer off by more than that."""
+        return cls(difference, difference)
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,28 @@ class OwnAnswers:
     """What a difference is measured relative to, for each of the numbers."""
 
     @classmethod
-    def of(cls, answers: Answers) -> OwnAnswers:
-        """What is compared of an estimator's answers."""
+    def of(cls, answers: Answers, among: np.ndarray | None = None) -> OwnAnswers:
+        """What is compared of an estimator's answers; `among` has the spread that counts, if not its own."""
         predicted = np.column_stack([output.predicted for output in answers.outputs])
         if answers.task == "regression":
             numbers = predicted.astype(np.float64)
-            return cls(None, numbers, np.maximum(np.abs(numbers), numbers.std(axis=0)))
+            among = numbers if among is None else among
+            apart = np.maximum(np.abs(numbers - among.mean(axis=0)), among.std(axis=0))
+            return cls(None, numbers, np.maximum(apart, NEGLIGIBLE * np.abs(numbers)))
         given = [output.probabilities for output in answers.outputs if output.probabilities is not None]
         numbers = np.hstack(given) if given else np.empty((len(answers), 0))
         return cls(predicted, numbers, np.ones(numbers.shape))
+
+    def followed_by(self, more: OwnAnswers) -> OwnAnswers:
+        """Both, row after row."""
+        labels = None if self.labels is None or more.labels is None else np.concatenate([self.labels, more.labels])
+        numbers = np.concatenate([self.numbers, more.numbers])
+        return OwnAnswers(labels, numbers, np.concatenate([self.scale, more.scale]))
+
+    def rows(self, chosen: np.ndarray | slice) -> OwnAnswers:
+        """Those to some of the rows."""
+        labels = None if self.labels is None else self.labels[chosen]
+        return OwnAnswers(labels, self.numbers[chosen], self.scale[chosen])
 
     def differing(self, outputs: list[np.ndarray], tolerance: Tolerance) -> np.ndarray:
         """[n] whether a package with these outputs answers a row otherwise than within `tolerance`.
@@ -60,12 +74,23 @@ class OwnAnswers:
             raise InvalidRequest(
                 f"its answers for {expected[0]} rows are of the shape {list(shape)}; expected {expected[1]} a row"
             )
-        allowed = (tolerance.number if self.labels is None else tolerance.probability) * self.scale
-        close = (self._differences(outputs) <= allowed).all(axis=1)  # NaN never is
-        found: np.ndarray = ~close | self._other_labels(outputs)
-        return found
+        return self.apart(outputs, tolerance) | self._other_labels(outputs)
 
-    def parity(self, outputs: list[np.ndarray], edge_rows: int = 0) -> Parity:
+    def apart(self, outputs: list[np.ndarray], tolerance: Tolerance) -> np.ndarray:
+        """[n] whether a probability or number of a row is further off than `tolerance` allows."""
+        allowed = (tolerance.number if self.labels is None else tolerance.probability) * self.scale
+        far: np.ndarray = ~(self._differences(outputs) <= allowed)  # NaN always is
+        return far.any(axis=1)
+
+    def tied(self, tolerance: Tolerance) -> np.ndarray:
+        """[n] whether two classes are as probable as each other, within `tolerance`, so that the label says little."""
+        if self.labels is None or self.numbers.shape[1] < 2:
+            return np.zeros(len(self.numbers), np.bool_)
+        greatest = np.partition(self.numbers, -2, axis=1)
+        near: np.ndarray = greatest[:, -1] - greatest[:, -2] <= 2 * tolerance.probability
+        return near
+
+    def parity(self, outputs: list[np.ndarray]) -> Parity:
         """The figures for a package with these outputs."""
         differences = self._differences(outputs)
         with np.errstate(invalid="ignore"):  # 0 / 0, where all numbers are 0
@@ -75,7 +100,6 @@ class OwnAnswers:
             labels_differing=float(self._other_labels(outputs).mean()),
             max_difference=float(differences.max(initial=0)),
             max_relative_difference=float(relative.max(initial=0)),
-            edge_rows=edge_rows,
         )
 
     def _differences(self, outputs: list[np.ndarray]) -> np.ndarray:

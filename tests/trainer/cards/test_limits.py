@@ -89,7 +89,17 @@ def test_rows_that_were_left_out_and_a_split_at_random_are_told() -> None:
 def test_a_package_that_answers_otherwise_is_told() -> None:
     known = wine()
     assert known.manifest is not None
-    other = replace(known.manifest, runtime="skops", runtime_reason="no graph.", parity=Parity(50, 0.02, 0.1, 0.1, 1))
+    other = replace(
+        known.manifest,
+        runtime="skops",
+        runtime_reason="no graph.",
+        parity=Parity(50, 0.02, 0.1, 0.1),
+        required=["flavanoids"],
+    )
     texts = limits(replace(known, manifest=other))
     assert "It is served by scikit-learn, which is slower than a graph: no graph." in texts
-    assert texts[-1].endswith("otherwise than the estimator (1 rows on the edge of a decision).")
+    assert (
+        "'flavanoids' may be missing by its declaration, and the estimator has no answer then: a request without it is"
+        " refused (422)."
+    ) in texts
+    assert texts[-1].endswith("otherwise than the estimator.")

@@ -17,6 +17,7 @@ from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging.convert import convert
 from services.trainer.packaging.lightgbm import opset
 from services.trainer.packaging.parity import OwnAnswers, Tolerance
+from services.trainer.packaging.probes import prove
 
 RANDOM = np.random.default_rng(0)
 ROWS = pd.DataFrame(RANDOM.normal(size=(400, 3)), columns=["a", "b", "c"])
@@ -39,9 +40,11 @@ SMALL: dict[str, Any] = {"n_estimators": 10, "n_jobs": 1, "verbose": -1}
 def test_its_graphs_answer_as_the_estimator(estimator: Any, label: np.ndarray) -> None:
     estimator.fit(ROWS[:300], label[:300])
     held_out = ROWS[300:]
-    own = OwnAnswers.of(Answers.of(estimator, held_out))
-    converted = convert(estimator, [Input(name, "float", True) for name in ROWS], held_out, own, Tolerance())
-    assert not own.differing(converted.graph.run(held_out), Tolerance()).any()
+    inputs = [Input(name, "float", True) for name in ROWS]
+    proof = prove(estimator, inputs, held_out, OwnAnswers.of(Answers.of(estimator, held_out)))
+    converted = convert(estimator, inputs, proof, Tolerance())
+    held = converted.graph.holds(proof.rows)
+    assert not proof.own.rows(held).differing(converted.graph.run(proof.rows[held]), Tolerance()).any()
 
 
 def test_other_estimators_keep_the_newest_operators() -> None:

@@ -8,11 +8,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.compose import TransformedTargetRegressor, make_column_transformer
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import (
+    GradientBoostingRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
+from sklearn.metrics import r2_score
 from sklearn.multioutput import ClassifierChain, MultiOutputClassifier, MultiOutputRegressor
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from modelmill.errors import InvalidRequest
 from modelmill.package import ESTIMATOR, GRAPH, Input
@@ -37,7 +46,7 @@ def test_a_graph_serves_what_it_answers_alike_and_the_estimator_lies_beside_it()
     assert (found.runtime, found.runtime_reason, found.files.keys()) == ("onnx", "", {GRAPH, ESTIMATOR})
     assert found.recorded["runtime"] == "onnx float32"
     assert found.recorded["parity"].keys() == {
-        "rows", "labels_differing", "max_difference", "max_relative_difference", "edge_rows",
+        "rows", "labels_differing", "max_difference", "max_relative_difference",
     }  # fmt: skip
 
 
@@ -61,7 +70,7 @@ def test_a_regression_and_text_are_served_by_scikit_learn_alike() -> None:
 
 def test_values_that_no_graph_can_tell_apart_are_served_by_scikit_learn() -> None:
     rows = ROWS.assign(t=1.7e9 + RANDOM.integers(0, 10_000, 300))
-    found = packed(HistGradientBoostingClassifier(), (rows["t"] % 1000 < 500).to_numpy(), rows)
+    found = packed(KNeighborsClassifier(), (rows["t"] % 1000 < 500).to_numpy(), rows)
     assert found.runtime == "skops"
     assert "cannot tell all values of 't' apart" in found.runtime_reason
 
@@ -72,6 +81,56 @@ def test_a_stricter_tolerance_lets_scikit_learn_serve_what_a_graph_would() -> No
     exact = packed(estimator, tolerance=Tolerance.strict(1e-12))
     assert exact.runtime == "skops"
     assert exact.parity.max_difference <= 1e-12
+
+
+FAR = 1.7e9
+"""Seconds since 1970, of which single precision can tell every 128th apart."""
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        Ridge(),
+        HistGradientBoostingRegressor(max_iter=20),
+        RandomForestRegressor(10, random_state=0),
+        GradientBoostingRegressor(n_estimators=20),
+        KNeighborsRegressor(),
+    ],
+    ids=["linear", "boosting", "forest", "gradient boosting", "neighbours"],
+)
+def test_numbers_far_from_zero_are_answered_as_by_the_estimator_measured_by_their_spread(estimator: Any) -> None:
+    rows = ROWS.assign(t=FAR + RANDOM.integers(0, 1000, 300))
+    due = (rows["t"] + 100 * rows["a"]).to_numpy()
+    found = packed(estimator, due, rows)
+    own = estimator.predict(rows[200:])
+    assert np.abs(found.graph.run(rows[200:])[0].ravel() - own).max() <= 1e-4 * own.std()
+    assert r2_score(due[200:], found.graph.run(rows[200:])[0].ravel()) == pytest.approx(r2_score(due[200:], own), 1e-6)
+    assert found.parity.max_relative_difference <= 1e-4
+
+
+@pytest.mark.parametrize(
+    "estimator, runtime",
+    [(make_pipeline(StandardScaler(), LogisticRegression()), "onnx"), (KNeighborsClassifier(), "skops")],
+    ids=["graph", "scikit-learn"],
+)
+def test_what_may_be_missing_and_the_estimator_cannot_do_without_is_said(
+    estimator: Any, runtime: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = packed(estimator)
+    assert (found.runtime, found.required) == (runtime, ["a", "b"])
+    assert "'a', 'b' may be missing by their declaration, and the estimator has no answer then" in caplog.text
+
+
+def test_what_the_estimator_can_do_without_is_not_required() -> None:
+    assert packed(make_pipeline(SimpleImputer(), LogisticRegression())).required == []
+
+
+def test_a_graph_that_answers_where_the_estimator_refuses_does_not_serve() -> None:
+    rows = ROWS.assign(city=pd.Series(["EWR", "JFK", ""] * 100, dtype=object))
+    columns = make_column_transformer((OrdinalEncoder(), ["city"]), remainder="passthrough")
+    found = packed(make_pipeline(columns, LogisticRegression()), rows=rows)
+    assert found.runtime == "skops"
+    assert 'rows for which the estimator has no answer: {"a":' in found.runtime_reason
 
 
 OWN = make_pipeline(Halved(), LogisticRegression())
