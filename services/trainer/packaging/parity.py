@@ -74,13 +74,13 @@ class OwnAnswers:
             raise InvalidRequest(
                 f"its answers for {expected[0]} rows are of the shape {list(shape)}; expected {expected[1]} a row"
             )
-        return self.apart(outputs, tolerance) | self._other_labels(outputs)
+        found: np.ndarray = np.logical_or(self.apart(outputs, tolerance), self._other_labels(outputs))
+        return found
 
     def apart(self, outputs: list[np.ndarray], tolerance: Tolerance) -> np.ndarray:
         """[n] whether a probability or number of a row is further off than `tolerance` allows."""
         allowed = (tolerance.number if self.labels is None else tolerance.probability) * self.scale
-        far: np.ndarray = ~(self._differences(outputs) <= allowed)  # NaN always is
-        return far.any(axis=1)
+        return np.asarray(np.any(~(self._differences(outputs) <= allowed), axis=1))  # NaN always is
 
     def tied(self, tolerance: Tolerance) -> np.ndarray:
         """[n] whether two classes are as probable as each other, within `tolerance`, so that the label says little."""
