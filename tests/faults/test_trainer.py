@@ -6,12 +6,14 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from modelmill.registry import Registry
 from services.trainer.jobs.queue import TrainingQueue
+from services.trainer.jobs.recovery import LEASE
 from services.trainer.jobs.retry import ATTEMPTS
 from tests.conftest import USERS_MILL, RedisServer
 from tests.eventually import eventually
@@ -178,3 +180,28 @@ def test_a_worker_that_slept_too_long_can_write_nothing_of_its_run(
     assert registry.runs.get(first).status == "lost"
     assert registry.runs.get(first).version is None
     assert queue.job(job).status == "finished"
+
+
+@pytest.mark.parametrize("first", ["the process", "its worker"])
+def test_a_job_whose_processes_all_stood_still_for_longer_than_its_lease_runs_again(
+    start: Start, queue: TrainingQueue, registry: Registry, gate: Path, first: str
+) -> None:
+    worker, job = start(), queue.enqueue("user_target")
+    run = working(queue, job)
+    [horse] = horses(worker)
+    for pid in (worker.pid, horse):
+        os.kill(pid, signal.SIGSTOP)
+    lease = registry.runs.get(run).lease
+    eventually(lambda: not registry.redis.exists(lease), within=LEASE + 5, saying="the lease is gone, and nobody looks")
+    gate.unlink()
+    for pid in (horse, worker.pid) if first == "the process" else (worker.pid, horse):
+        with suppress(ProcessLookupError):  # the other has just ended it
+            os.kill(pid, signal.SIGCONT)
+        time.sleep(0.5)
+    assert ended(queue, job, within=60).status == "finished"
+    ended_as = registry.runs.get(run)  # the process says so itself, or its worker does
+    assert (ended_as.status, "renew" in ended_as.error or "SIGKILL" in ended_as.error) in {
+        ("lost", True),
+        ("failed", True),
+    }
+    assert len(registry.versions("user_target")) == 1
