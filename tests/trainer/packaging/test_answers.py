@@ -129,12 +129,14 @@ def check(estimator: Any, inputs: list[Input], *, missing: bool, far: bool, clas
     label: Any = amount(rows, far=far)
     if classify:
         label = np.where(label > np.median(label), "yes", "no").astype(object)
-    try:
-        estimator.fit(rows[:FITTED], label[:FITTED])
-    except ValueError:
-        assert missing
-        rows = frame(inputs, 0, missing=False, far=far)
-        estimator.fit(rows[:FITTED], label[:FITTED])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about bins that are too narrow, and steps that are too few
+        try:
+            estimator.fit(rows[:FITTED], label[:FITTED])
+        except ValueError:
+            assert missing
+            rows = frame(inputs, 0, missing=False, far=far)
+            estimator.fit(rows[:FITTED], label[:FITTED])
     model = served(estimator, inputs, rows)
     spread = 1 if classify else estimator.predict(rows[FITTED:]).std()
     middle = 0 if classify else estimator.predict(rows[FITTED:]).mean()
