@@ -5,6 +5,8 @@ Nothing here expires unless its docstring says so; all values are plain text tha
 
 from __future__ import annotations
 
+from modelmill.errors import UnknownName
+
 EVENTS_MODELS = "events:models"
 """Stream: runs, registrations and promotions. Bounded to about `bus.MAX_LENGTH` entries, like all streams."""
 EVENTS_FEATURES = "events:features"
@@ -172,6 +174,8 @@ RUN_CHANGES = "run_changes"
 
 def run(run_id: str) -> str:
     """Hash: one training attempt, whatever became of it."""
+    if ":" in run_id:  # no run's: what is found under it would be something else about one
+        raise UnknownName("run", run_id, ())
     return f"run:{run_id}"
 
 

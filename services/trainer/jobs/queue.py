@@ -241,10 +241,10 @@ class TrainingQueue:
         return self._fetch_all(dict.fromkeys([*running, *taken, *self.rq.get_job_ids(), *later]))
 
     def _fetch(self, job_id: str) -> Job:
-        try:
-            return Job.fetch(job_id, connection=self.redis, serializer=JSONSerializer)
-        except NoSuchJobError:
-            raise UnknownName("job", job_id, [known.job for known in self.jobs()]) from None
+        with suppress(NoSuchJobError):
+            if ":" not in job_id:  # which would be the key of something else about a job
+                return Job.fetch(job_id, connection=self.redis, serializer=JSONSerializer)
+        raise UnknownName("job", job_id, [known.job for known in self.jobs()])
 
     def _fetch_all(self, ids: Iterable[str]) -> list[Job]:
         found = Job.fetch_many(list(ids), connection=self.redis, serializer=JSONSerializer)

@@ -140,7 +140,8 @@ def test_of_rows_with_one_event_time_it_says_which_won(room: Room) -> None:
 
 
 def test_a_row_that_is_about_the_future_is_said_to_be(room: Room) -> None:
-    room.ingest("users", [{"user_id": "u", "at": ago(minutes=-3), "x": 1.0}])
+    ahead = datetime.now(UTC) + timedelta(minutes=3)  # not of NOW, which may be longer ago
+    room.ingest("users", [{"user_id": "u", "at": ahead.isoformat(), "x": 1.0}])
     x = explained(room).features["x"]
     assert x.why == f"the newest row, though its event time {x.event_time} is yet to come"
     assert x.age_seconds is not None
