@@ -77,7 +77,7 @@ def printable(value: object, longest: int = LONGEST_SENTENCE, form: Callable[[An
         text = str.__str__(form(value))
     except BaseException as error:  # SystemExit is as good as any other
         text = f"({type(value).__name__} that cannot be shown: its text raised {type(error).__name__})"
-    text = text if len(text) <= longest else f"{text[:longest]}..."
+    text = text if len(text) <= longest else f"{text[: max(longest - 3, 0)]}..."
     return encodable(text)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from modelmill.columns import Column
+from modelmill.errors import printable
 
 EXPECTED = {
     "float": "a finite number",
@@ -50,7 +51,7 @@ def checked(value: Any, column: Column) -> Any:
     if isinstance(value, float) and math.isinf(value):
         raise ValueError(f"returned {value}; expected {EXPECTED[dtype]}")
     if not isinstance(value, TYPES[dtype]) or (dtype != "bool" and isinstance(value, bool)):
-        raise TypeError(f"returned {value!r:.{SHOWN}}; expected {dtype}")
+        raise TypeError(f"returned {printable(value, SHOWN, repr)}; expected {dtype}")
     if dtype == "str":
         value.encode()  # raises for a lone surrogate, which is no text
     elif dtype == "float":
@@ -67,16 +68,6 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "as_py"):
         return value.as_py()
     return value.item() if hasattr(value, "item") else value
-
-
-def sentence(error: BaseException) -> str:
-    """What a function raised, short enough to be kept with a row."""
-    kind = type(error).__name__
-    try:
-        text = f"{kind}: {error}".removesuffix(": ")
-    except BaseException as other:  # the text of an error is the user's code, too
-        text = f"{kind}, whose text cannot be had: it raises {type(other).__name__}"
-    return text[:ERROR_LENGTH].encode(errors="replace").decode()
 
 
 def let_stop(error: BaseException) -> None:

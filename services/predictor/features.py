@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import NoReturn
 
 from modelmill import durations, expiry, keys
-from modelmill.errors import CorruptFeature, InvalidRequest, MissingEntity
-from modelmill.values import SHOWN, let_stop, sentence
+from modelmill.errors import CorruptFeature, InvalidRequest, MissingEntity, sentence
+from modelmill.values import ERROR_LENGTH, SHOWN, let_stop
 from services.predictor.instances import EXPECTED, Instance
 from services.predictor.online import OnlineStore, Stored
 from services.predictor.signature import (
@@ -161,7 +161,7 @@ def _compute(computed: ComputedInput, values: Sequence[Value]) -> Value:
             return None
         shown = ", ".join(f"{name}={value!r:.{SHOWN}}" for name, value in needs.items())
         raise InvalidRequest(
-            f"{feature.kind} {feature.name!r} failed on {shown}: {sentence(error)}."
+            f"{feature.kind} {feature.name!r} failed on {shown}: {sentence(error, ERROR_LENGTH)}."
             f" Give other values, or that of {feature.name!r}",
             field=feature.name,
         ) from None

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modelmill.declarations import Feature
+from modelmill.errors import printable, sentence
 from modelmill.tables import to_pandas
-from modelmill.values import SHOWN, checked, let_stop, sentence
+from modelmill.values import ERROR_LENGTH, SHOWN, checked, let_stop
 from services.feature.intake.validate import ARROW
 
 FAILED = "_failed"
@@ -71,7 +72,7 @@ def _each(rows: Sequence[Mapping[str, Any]], feature: Feature) -> tuple[Values, 
         except BaseException as error:
             let_stop(error)
             values.append(None)
-            errors[position] = sentence(error)
+            errors[position] = sentence(error, ERROR_LENGTH)
     return values, errors
 
 
@@ -94,7 +95,7 @@ def _batch(table: pa.Table, feature: Feature) -> tuple[Values, Errors]:
         except BaseException as error:
             let_stop(error)
             if len(rows) == 1:
-                errors[int(rows[0])] = sentence(error)
+                errors[int(rows[0])] = sentence(error, ERROR_LENGTH)
             else:
                 waiting += _split(table, rows)
             continue
@@ -107,7 +108,7 @@ def _batch(table: pa.Table, feature: Feature) -> tuple[Values, Errors]:
                 if isinstance(error, TypeError) and len(rows) > 1:
                     again.append(row)
                 else:
-                    errors[row] = sentence(error)
+                    errors[row] = sentence(error, ERROR_LENGTH)
         if len(again) == len(rows):
             waiting += _split(table, rows)
         elif again:
@@ -158,7 +159,8 @@ def call_batch(feature: Feature, table: pa.Table) -> list[Any]:
     elif isinstance(found, Iterable) and not isinstance(found, NO_COLUMNS) and not hasattr(found, "columns"):
         values = list(found)
     else:
-        raise TypeError(f"returned {found!r:.{SHOWN}}; expected a column of values: a Series, an array or a list")
+        shown = " ".join(printable(found, SHOWN, repr).split())  # in one line
+        raise TypeError(f"returned {shown}; expected a column of values: a Series, an array or a list")
     if len(values) != table.num_rows:
         raise ValueError(f"returned {len(values)} values for {table.num_rows} rows")
     return values

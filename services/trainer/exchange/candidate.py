@@ -64,7 +64,7 @@ def candidate(
     try:
         session = graph_session(offered.content)
     except Exception as error:  # ONNX Runtime's errors have no common root
-        raise InvalidRequest(f"ONNX Runtime cannot load the graph: {str(error).splitlines()[0][:300]}") from None
+        raise InvalidRequest(f"ONNX Runtime cannot load the graph: {sentence(error, 300)}") from None
     graph = Graph(session, [item.name for item in inputs], offered.layout, offered.tensor_dtype)
     if offered.task == "regression":
         return Candidate(GraphRegressor(graph), offered, graph)

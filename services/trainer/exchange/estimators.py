@@ -16,7 +16,7 @@ import skops.io
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from modelmill.errors import InvalidRequest
+from modelmill.errors import InvalidRequest, sentence
 from modelmill.estimator_serving import load_estimator
 from modelmill.package import Input
 from services.trainer.exchange.agreement import require_count, require_names
@@ -73,8 +73,7 @@ def _loaded(content: bytes, trusted: Collection[str]) -> Any:
     except InvalidRequest:
         raise
     except Exception as error:  # zipfile, json, skops and scikit-learn each have their own
-        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
         raise InvalidRequest(
             f"the file cannot be read as skops by scikit-learn {sklearn.__version__} and skops {skops.__version__}:"
-            f" {reason}"
+            f" {sentence(error, 300)}"
         ) from None

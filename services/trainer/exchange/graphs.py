@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, external_data_helper, helper
 
-from modelmill.errors import InvalidRequest
+from modelmill.errors import InvalidRequest, sentence
 from modelmill.package import MATRIX, Input, Layout, Precision
 from services.trainer.evaluation.answers import Task
 from services.trainer.exchange.agreement import require_count, require_names
@@ -61,7 +61,7 @@ def _parsed(content: bytes) -> Any:
     try:
         proto = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's
-        raise InvalidRequest(f"the file is not an ONNX model: {_reason(error)}") from None
+        raise InvalidRequest(f"the file is not an ONNX model: {sentence(error, 300)}") from None
     # First, because the checker looks for them.
     if any(external_data_helper.uses_external_data(tensor) for tensor in _tensors(proto)):
         raise InvalidRequest(
@@ -71,7 +71,7 @@ def _parsed(content: bytes) -> Any:
     try:
         onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
-        raise InvalidRequest(f"the file is not an ONNX model: {_reason(error)}") from None
+        raise InvalidRequest(f"the file is not an ONNX model: {sentence(error, 300)}") from None
     return proto
 
 
@@ -204,10 +204,6 @@ def _values(attribute: Any) -> list[Any] | None:
 
 def _shape(item: Any) -> list[int | None]:
     return [part.dim_value or None for part in item.type.tensor_type.shape.dim]
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
 
 
 def _type(kind: int) -> str:

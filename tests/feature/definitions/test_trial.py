@@ -52,6 +52,11 @@ REFUSED = {
         "@feature(user, dtype=str, batch='arrow')\ndef f(rows):\n    return rows['x']\n",
         r"mill.py:7: feature 'f': returned 0.5; expected str",
     ),
+    "a function that returns what cannot be shown": (
+        "class Shy:\n    def __repr__(self):\n        exit()\n"
+        "@feature(user, dtype=float)\ndef f(row):\n    return Shy()\n",
+        r"returned \(Shy that cannot be shown: its text raised SystemExit\); expected float",
+    ),
 }
 
 
@@ -70,10 +75,6 @@ ALLOWED = {
     "a pandas batch": "@feature(user, dtype=float, batch=True)\ndef f(rows):\n    return rows['x'] * 2\n",
     "a function that ends the process on some rows": (
         "@feature(user, dtype=float)\ndef f(row):\n    return row['x'] if row['x'] < 1 else exit(1)\n"
-    ),
-    "a function whose type cannot be shown": (
-        "class Shy:\n    def __repr__(self):\n        exit()\n"
-        "@feature(user, dtype=float)\ndef f(row):\n    return 1.0 if row['x'] == 1.5 else Shy()\n"
     ),
     "a batch function that returns nullable whole numbers": (
         "@feature(user, dtype=int | None, batch=True)\ndef f(rows):\n    return rows['note'].str.len().astype('Int64')\n"
