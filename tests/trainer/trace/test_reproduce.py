@@ -184,6 +184,33 @@ def test_of_a_search_the_parameters_that_won_are_fitted_again(house: House, kind
         reproduce(trial.id)
 
 
+WEIGHED = """
+def classifier():
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.ensemble import VotingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.tree import DecisionTreeClassifier
+
+    tree = CalibratedClassifierCV(make_pipeline(StandardScaler(), DecisionTreeClassifier(max_depth=3)), cv=2)
+    linear = GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression()), {"logisticregression__C": [0.1, 1]})
+    return VotingClassifier([("tree", tree), ("linear", linear)], voting="soft")
+"""
+
+
+@pytest.mark.slow
+def test_an_ensemble_that_was_searched_with_weights_is_fitted_with_them_again(house: House) -> None:
+    search = 'search={"tree__method": ["sigmoid", "isotonic"]}, cv=2, class_weight={1: 3}'
+    with_estimator(house, WEIGHED, more=f"    {search},\n")
+    house.ingest("users", users())
+    run = house.train()
+    assert [trial.error for trial in house.registry.runs.trials(run.id)] == ["", ""]
+    report = reproduce(run.id)
+    assert report["equal"], report
+
+
 def test_other_packages_machines_and_commits_are_told_even_where_all_is_equal(house: House, run: Run) -> None:
     redis = house.registry.redis
     redis.hset(keys.run(run.id), mapping={"packages.numpy": "1.0", "machine": "an abacus", "git_commit": "0" * 40})
