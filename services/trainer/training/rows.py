@@ -14,7 +14,6 @@ from sklearn import config_context
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.ensemble import AdaBoostClassifier, AdaBoostRegressor, BaggingClassifier, BaggingRegressor
 from sklearn.feature_selection import RFECV
-from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegressionCV, RANSACRegressor
 from sklearn.metrics import get_scorer
 from sklearn.multioutput import ClassifierChain, RegressorChain
@@ -124,7 +123,8 @@ def _inner(estimator: Any) -> list[Any]:
         own = [estimator.steps[-1][1]]
     else:
         own = [part for name, part in estimator.get_params().items() if "__" not in name]
-    inner = [part for part in [*own, *_alternatives(estimator)] if hasattr(part, "predict")]
+    # Asked of the type: what a stack or a search predicts by may not be there before it is fitted.
+    inner = [part for part in [*own, *_alternatives(estimator)] if hasattr(type(part), "predict")]
     if not inner or isinstance(estimator, BOOSTING) or isinstance(_routing(estimator), MetadataRequest):
         return []
     return inner
@@ -159,8 +159,7 @@ def _parts(estimator: Any) -> Iterator[Any]:
 def _weighed(estimator: Any) -> Iterator[Any]:
     """An estimator and those in it that are to be fitted with weights, the innermost first."""
     for part in _inner(estimator):
-        if not isinstance(part, FrozenEstimator):  # which is not fitted again
-            yield from _weighed(part)
+        yield from _weighed(part)
     yield estimator
 
 

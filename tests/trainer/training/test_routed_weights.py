@@ -238,6 +238,10 @@ def test_estimators_that_a_grid_puts_in_the_place_of_others_are_fitted_with_the_
         (VotingClassifier([("a", LogisticRegression()), ("b", DecisionTreeClassifier(random_state=0))]), CLASS),
         (StackingClassifier([("a", LogisticRegression())]), CLASS),
         (StackingRegressor([("a", Ridge())]), NUMBER),
+        (VotingClassifier([("a", StackingClassifier([("b", LogisticRegression())]))], voting="soft"), CLASS),
+        (GridSearchCV(StackingClassifier([("a", LogisticRegression())]), {"cv": [2, 3]}), CLASS),
+        (VotingRegressor([("a", TransformedTargetRegressor()), ("b", StackingRegressor([("c", Ridge())]))]), NUMBER),
+        (VotingClassifier([("a", CalibratedClassifierCV()), ("b", LogisticRegression())], voting="soft"), CLASS),
         (GridSearchCV(LogisticRegression(), {"C": [0.01, 1]}), CLASS),
         (GridSearchCV(LogisticRegression(), {"C": [0.01, 1]}, scoring="neg_log_loss"), CLASS),
         (CalibratedClassifierCV(LogisticRegression()), CLASS),
@@ -321,6 +325,7 @@ KNN, PIPE = KNeighborsClassifier(), make_pipeline(MaxAbsScaler(), Ridge())
             CLASS,
             "TargetEncoder in Pipeline cannot be fitted where",
         ),
+        (VotingClassifier([("a", BaggingClassifier())]), CLASS, "BaggingClassifier in VotingClassifier"),
         (VotingClassifier([("a", AdaBoostClassifier())]), CLASS, "AdaBoostClassifier in VotingClassifier"),
     ],
 )
