@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -97,7 +98,7 @@ def _entities(catalogue: Catalogue, entity: str, ids: Sequence[str], detail: boo
 def _day(arguments: Mapping[str, str], name: str) -> date | None:
     if (text := arguments.get(name)) is None:
         return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise InvalidRequest(f"{name} is {text!r}; expected a day such as 2013-02-01") from None
+    with suppress(ValueError):
+        if (day := date.fromisoformat(text)).isoformat() == text:  # not 20130201, which is no time anywhere
+            return day
+    raise InvalidRequest(f"{name} is {text[:80]!r}; expected a day such as 2013-02-01")

@@ -265,6 +265,7 @@ def test_of_no_rows_there_is_nothing_to_show(room: Room) -> None:
         ("user/statistics", 404, "source 'user' is not known; did you mean 'users'?"),
         ("users/statistics?column=xx", 404, "column 'xx' is not known; did you mean 'x'?"),
         ("users/statistics?start=soon", 422, "start is 'soon'; expected a day such as 2013-02-01"),
+        ("users/statistics?start=20130201", 422, "start is '20130201'; expected a day such as 2013-02-01"),
         ("users/statistics?end=2013-02-30", 422, "end is '2013-02-30'; expected a day such as 2013-02-01"),
     ],
 )
