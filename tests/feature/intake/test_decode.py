@@ -219,7 +219,9 @@ def test_a_value_that_reads_as_a_name_is_no_column(kind: str) -> None:
 
 
 NAMES = st.text(st.sampled_from('ab:"\\/ü\n'), max_size=3)
-OBJECTS = st.lists(st.lists(st.tuples(NAMES, NAMES | st.integers(-(2**63), 2**64 - 1) | st.none()), max_size=4), max_size=3)
+OBJECTS = st.lists(
+    st.lists(st.tuples(NAMES, NAMES | st.integers(-(2**63), 2**64 - 1) | st.none()), max_size=4), max_size=3
+)
 
 
 def spelled(text: str, draw: Callable[..., Any]) -> str:
