@@ -41,7 +41,7 @@ format: $(DEV) ## format the code and fix what can be fixed
 	$(BIN)/ruff format .
 
 test-slow: $(DEV) ## run the tests that take long, of whole systems most of all
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile $(ARGS)
 
 test-faults: $(DEV) ## run the tests that kill processes and cut connections
 	$(BIN)/python -m pytest -m faults $(ARGS)
