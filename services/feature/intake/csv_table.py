@@ -39,15 +39,11 @@ OTHER_DELIMITERS = ";\t|"
 BEFORE_VALUE = np.isin(np.arange(256), list(b",\r\n"))
 BESIDE_QUOTES = np.isin(np.arange(256), list(b',\r\n"'))
 """Which bytes may be before a quote that opens, and after one that closes."""
-ROW = re.compile(
-    rb"""(?: [^"\r\n]++
-          |  (?<=[,\r\n]) " [^"]*+ (?:""[^"]*+)*+                             # a quoted value, and then:
-             (?: " (?: (?=[,\r\n]) | \Z | (?P<after>[^,\r\n]) ) | (?P<open>\Z) )
-          |  (?<![,\r\n]) " [^,\r\n]*+                                      # in a value that begins without one
-         )*+ (?: \r\n? | \n | \Z )""",
-    re.VERBOSE,
-)
-"""One row, however long, with its line end; matched where the byte before ends another row."""
+# Both repeat single bytes, or what does not backtrack: of other patterns Python before 3.11.5 loses matches.
+UNQUOTED = re.compile(rb'[^"\r\n]*')
+QUOTED = re.compile(rb'"[^"]*+(?:""[^"]*+)*+')
+"""A quoted value without the quote that closes it."""
+LINE_ENDS = b"\r\n"
 
 
 @dataclass(frozen=True)
@@ -62,6 +58,23 @@ class CsvRows:
     """The others."""
     broken_texts: dict[int, str]
     """The number of each of these to its text, cut where it is long."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of `content`, however long, with its line end."""
+
+    content: bytes | mmap
+    start: int
+    end: int
+    after: int | None
+    """Where text begins that follows a closing quote."""
+    is_open: bool
+    """Whether a quoted value in it does not end."""
+
+    @property
+    def text(self) -> bytes:
+        return self.content[self.start : self.end]
 
 
 @dataclass(frozen=True)
@@ -167,15 +180,15 @@ def _header(content: bytes | mmap) -> tuple[list[str | None], int]:
         raise MalformedBody("the body is empty; expected rows")
     line = b"\n" + content[start : start + MAX_HEADER_BYTES]
     row = _row(line, 1)
-    if row.end() == len(line) and start + MAX_HEADER_BYTES < len(content):
+    if row.end == len(line) and start + MAX_HEADER_BYTES < len(content):
         raise MalformedBody(f"the body is not CSV: its header is longer than {MAX_HEADER_BYTES} bytes")
     if reason := _why_broken(row):
         raise MalformedBody(f"the body is not CSV in UTF-8: its header {reason}")
-    [names] = csv.reader([row[0].decode()], strict=True)
+    [names] = csv.reader([row.text.decode()], strict=True)
     other = next((mark for mark in OTHER_DELIMITERS if len(names) == 1 and mark in names[0]), None)
     if other:
         raise MalformedBody(f"the columns {names[0][:80]!r} have {other!r} between them; expected ','")
-    return [name or None for name in names], start + row.end() - 1
+    return [name or None for name in names], start + row.end - 1
 
 
 def _next_block(content: bytes | mmap, start: int) -> tuple[Text, dict[int, _Broken], int]:
@@ -193,15 +206,15 @@ def _next_block(content: bytes | mmap, start: int) -> tuple[Text, dict[int, _Bro
     at = start
     while at < min(start + BLOCK, len(content)):
         row = _row(content, at)
-        at = row.end()
-        if content[row.start()] in b"\r\n":
+        at = row.end
+        if content[row.start] in LINE_ENDS:
             continue
         if reason := _why_broken(row):
-            piece = content[row.start() : min(at, row.start() + 4 * MAX_BROKEN_TEXT)].rstrip(b"\r\n")
+            piece = content[row.start : min(at, row.start + 4 * MAX_BROKEN_TEXT)].rstrip(b"\r\n")
             broken[len(good) + len(broken)] = _Broken(piece.decode(errors="replace")[:MAX_BROKEN_TEXT], reason)
             _check_broken(len(broken), reason)
         else:
-            good.append(row[0])
+            good.append(row.text)
     return b"".join(good), broken, at
 
 
@@ -229,25 +242,41 @@ def _end_of_rows(text: bytes) -> int:
     return 0 if begins_a_value else last
 
 
-def _row(content: bytes | mmap, start: int) -> re.Match[bytes]:
-    row = ROW.match(content, start)
-    assert row is not None  # it matches everything
-    return row
+def _row(content: bytes | mmap, start: int) -> _Row:
+    """The row that begins at `start`; the byte before ends another one."""
+    at, after = start, None
+    while (at := _end(UNQUOTED, content, at)) < len(content):
+        if content[at] in LINE_ENDS:
+            return _Row(content, start, at + (2 if content[at : at + 2] == LINE_ENDS else 1), after, False)
+        if content[at - 1] not in b",\r\n":  # within a value, and not its first
+            at += 1
+            continue
+        if (at := _end(QUOTED, content, at) + 1) > len(content):
+            return _Row(content, start, len(content), after, True)
+        if at < len(content) and content[at] not in b",\r\n":
+            after = at if after is None else after
+            at += 1
+    return _Row(content, start, at, after, False)
 
 
-def _why_broken(row: re.Match[bytes]) -> str:
+def _end(pattern: re.Pattern[bytes], content: bytes | mmap, at: int) -> int:
+    found = pattern.match(content, at)
+    assert found is not None
+    return found.end()
+
+
+def _why_broken(row: _Row) -> str:
     """Why a row is no CSV; empty where it is."""
-    length = row.end() - row.start()
-    if row["open"] is not None:
+    length = row.end - row.start
+    if row.is_open:
         return "has a quoted value that does not end; all that follows in the file counts as part of this row"
     if length > MAX_ROW_BYTES:
         return f"has {length} bytes; expected at most {MAX_ROW_BYTES}"
-    if row["after"]:
-        start = row.start("after")
-        rest = row.string[start : min(row.end(), start + 40)].decode(errors="replace")[:20].rstrip("\r\n")
+    if row.after is not None:
+        rest = row.content[row.after : min(row.end, row.after + 40)].decode(errors="replace")[:20].rstrip("\r\n")
         return f"goes on with {rest!r} after a closing quote; expected a comma, and within quotes two quotes for one"
     try:
-        row[0].decode()
+        row.text.decode()
     except UnicodeDecodeError as error:
         return f"is not UTF-8: byte {error.start + 1} of it is 0x{error.object[error.start]:02x}"
     return ""
