@@ -39,10 +39,11 @@ OTHER_DELIMITERS = ";\t|"
 BEFORE_VALUE = np.isin(np.arange(256), list(b",\r\n"))
 BESIDE_QUOTES = np.isin(np.arange(256), list(b',\r\n"'))
 """Which bytes may be before a quote that opens, and after one that closes."""
-# Both repeat single bytes, or what does not backtrack: of other patterns Python before 3.11.5 loses matches.
-UNQUOTED = re.compile(rb'[^"\r\n]*')
+# It repeats single bytes, or what does not backtrack: of other patterns Python before 3.11.5 loses matches.
 QUOTED = re.compile(rb'"[^"]*+(?:""[^"]*+)*+')
 """A quoted value without the quote that closes it."""
+ROW_END_OR_QUOTED = re.compile(rb'[\r\n]|,(?=")')
+"""What ends values that are not quoted, and text after a closing quote, in which quotes are letters like others."""
 LINE_ENDS = b"\r\n"
 
 
@@ -245,24 +246,21 @@ def _end_of_rows(text: bytes) -> int:
 def _row(content: bytes | mmap, start: int) -> _Row:
     """The row that begins at `start`; the byte before ends another one."""
     at, after = start, None
-    while (at := _end(UNQUOTED, content, at)) < len(content):
-        if content[at] in LINE_ENDS:
-            return _Row(content, start, at + (2 if content[at : at + 2] == LINE_ENDS else 1), after, False)
-        if content[at - 1] not in b",\r\n":  # within a value, and not its first
-            at += 1
-            continue
-        if (at := _end(QUOTED, content, at) + 1) > len(content):
-            return _Row(content, start, len(content), after, True)
-        if at < len(content) and content[at] not in b",\r\n":
-            after = at if after is None else after
-            at += 1
-    return _Row(content, start, at, after, False)
-
-
-def _end(pattern: re.Pattern[bytes], content: bytes | mmap, at: int) -> int:
-    found = pattern.match(content, at)
-    assert found is not None
-    return found.end()
+    while True:
+        if content[at : at + 1] == b'"':
+            closing = QUOTED.match(content, at)
+            assert closing is not None
+            at = closing.end() + 1
+            if at > len(content):
+                return _Row(content, start, len(content), after, True)
+            if after is None and content[at : at + 1] not in (b"", b",", b"\r", b"\n"):
+                after = at
+        found = ROW_END_OR_QUOTED.search(content, at)
+        if found is None:
+            return _Row(content, start, len(content), after, False)
+        at = found.end()
+        if found[0] != b",":
+            return _Row(content, start, at + (content[at - 1 : at + 1] == LINE_ENDS), after, False)
 
 
 def _why_broken(row: _Row) -> str:

@@ -72,7 +72,7 @@ def assert_as_python(text: str, columns: int, found: Read) -> None:
 
 PIECES = [
     "a", "b7", ",", "\n", "\r", "\r\n", '"', '""', '\\"', '"q"', '"l\r\nm"', '"x,""y"""', '5" disk', "\0", "ü", "\ufeff",
-    "\u2028", " ", ";",
+    "\u2028", " ", ";", 'a"a"a', '"q"a"a"', ',"', '",',
 ]  # fmt: skip
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=25).map("".join)
 
@@ -80,6 +80,7 @@ TEXTS = st.lists(st.sampled_from(PIECES), max_size=25).map("".join)
 @given(text=TEXTS, columns=st.integers(1, 3), block=st.integers(1, 40))
 @example(text='"a\r\nb",c\r\n', columns=2, block=4)
 @example(text="\ufeff,\ufeff\n\ufeff,b\n", columns=2, block=3)
+@example(text='"x",a"a""a"\n"x",a",a"\n"a"a","\nb"\n', columns=2, block=40)
 def test_any_text_reads_as_in_python_or_its_row_is_refused_by_number(text: str, columns: int, block: int) -> None:
     whole = ",".join("hij"[:columns]) + "\n" + text
     assert_as_python(whole, columns, read(whole, block))
