@@ -34,7 +34,7 @@ from services.trainer.evaluation.illustration import illustrated
 from services.trainer.evaluation.importance import Fitted
 from services.trainer.jobs import snapshot
 from services.trainer.jobs.attempts import earlier_attempt
-from services.trainer.jobs.opening import require_opening
+from services.trainer.jobs.opening import prepare_opening, require_opening
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions
 from services.trainer.jobs.view import attempt_of
@@ -125,6 +125,7 @@ def _train(
     inputs = packaging.signature(definitions, recipe)
     crew = _crew(record, recipe, settings)
     with record.stage("frame"):
+        prepare_opening(record.job)
         code.keep(record.registry.redis, storage, record.run, definitions)
         record.note(fields=inputs.fields, **vars(code.surroundings(definitions)))
         study = study_of(recipe)

@@ -176,12 +176,13 @@ class TrainWorker(Worker):
         job.opener = opener = Opener()
         process = self._horse = Horse.fork(journal, job.run, partial(self._carry_out, job, queue, execution))
         try:
-            opener.fork()
+            opener.await_asking(process)
             limit = self._supervise(process, job, execution)
         finally:
             self._horse = None
             self.executions.pop(execution.id, None)
             status, usage = process.end()
+            opener.close()
         process.output.ship(fenced=not self._ended_by_itself(job))
         if status != 0 or self._is_ours(job, execution):  # it may have ended well and recorded nothing
             self._record_ended(job, queue, execution, status, limit, usage)

@@ -35,7 +35,7 @@ from services.trainer.exchange.candidate import answers_of, candidate, task_in
 from services.trainer.exchange.estimators import read_estimator
 from services.trainer.exchange.graphs import ForeignGraph, read_graph
 from services.trainer.jobs.attempts import earlier_attempt
-from services.trainer.jobs.opening import require_opening
+from services.trainer.jobs.opening import prepare_opening, require_opening
 from services.trainer.jobs.run_record import RunRecord, package_versions, parameters
 from services.trainer.jobs.view import attempt_of
 from services.trainer.models.moves import Moves
@@ -144,6 +144,7 @@ def _register(task: Registration, upload: str) -> tuple[int, bool]:
         record.note(fields=inputs.fields, origin={**record.run.origin, "sha256": digest})
         offered, declared = _checked(task, content)
     with record.stage("frame"):
+        prepare_opening(record.job)
         court = judging.court(task.definitions, recipe, inputs.fed, declared, task.settings)
         if isinstance(court, str):
             labels, rows = None, judging.one_row(inputs.fed, task.offer.example)

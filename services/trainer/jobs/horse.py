@@ -65,6 +65,7 @@ class Horse:
         self._scratch = scratch
         self._poll = select.poll()
         self._poll.register(output.reading, select.POLLIN)
+        self._awaited: dict[int, Callable[[], None]] = {}
         self._end = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None  # which wakes the poll; Linux has it
         if self._end is not None:
             self._poll.register(self._end, select.POLLIN)
@@ -91,16 +92,26 @@ class Horse:
         while not self._has_ended():
             left = max(0.0, deadline - time.monotonic())
             more = taken and self.output.waits
-            ready = {number for number, _ in self._poll.poll(1000 * (left if self._end and not more else SHIPPING))}
+            ready = dict(self._poll.poll(1000 * (left if self._end and not more else SHIPPING)))
             if self.output.reading in ready:
                 if not self.output.read():
                     self._poll.unregister(self.output.reading)
                 time.sleep(min(SHIPPING, left))  # so that many lines go in one transaction
+            for number in ready.keys() & self._awaited.keys():
+                self._poll.unregister(number)
+                do = self._awaited.pop(number)
+                if not ready[number] & select.POLLHUP:
+                    do()
             if taken and self.output.waits:
                 taken = self.output.ship_some()
             if not left:
                 return self._has_ended()
         return True
+
+    def once_readable(self, number: int, do: Callable[[], None]) -> None:
+        """While the process is waited for: `do`, once, when file `number` can be read; that it closes is not enough."""
+        self._poll.register(number, select.POLLIN)
+        self._awaited[number] = do
 
     def _has_ended(self) -> bool:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

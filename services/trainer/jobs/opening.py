@@ -3,7 +3,9 @@
 What code of the user's has set there, such as `sklearn.set_config`, a warnings filter, a locale or another library's
 attribute, is gone when a predictor opens the package. So each attempt at a job has a second process beside the one that
 trains, forked from the worker, which never runs code of the user's. It has all libraries loaded, and opens what it is
-told to.
+told to. It is forked
+when the training says that it will need it, and not before: until its run has begun, a training has both cores to wait
+for.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from modelmill.errors import InvalidRequest, Unavailable, sentence
 from modelmill.package import Manifest
 from modelmill.sessions import TENSORS, Session, open_package, require_same
 from modelmill.storage import Storage
-from services.trainer.jobs.horse import die_with
+from services.trainer.jobs.horse import Horse, die_with
 from services.trainer.settings import TrainerSettings
 
 PATIENCE = 60.0
@@ -37,12 +39,20 @@ class Opener:
     def __init__(self) -> None:
         self._asking, self._asked = Pipe()
 
-    def fork(self) -> None:
+    def await_asking(self, process: Horse) -> None:
         """In the worker, once the process that trains has been forked."""
+        self._asking.close()
+        process.once_readable(self._asked.fileno(), self.fork)
+
+    def fork(self) -> None:
+        """In the worker, once the process that trains has said that it will ask, or asks."""
         worker = os.getpid()
         if os.fork() == 0:
             self._serve(worker)
-        self._asking.close()
+        self._asked.close()
+
+    def close(self) -> None:
+        """In the worker, once the process that trains has ended."""
         self._asked.close()
 
     def _serve(self, worker: int) -> NoReturn:
@@ -50,19 +60,29 @@ class Opener:
             die_with(worker)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            self._asking.close()
             while True:
-                self._asked.send_bytes(try_to_open(self._asked.recv_bytes().decode()))
+                if folder := self._asked.recv_bytes().decode():
+                    self._asked.send_bytes(try_to_open(folder))
         except EOFError:  # the training is over
             pass
         finally:
             os._exit(0)
+
+    def prepare(self) -> None:
+        """In the process that trains: say that it will ask, so that the other process is there by then."""
+        self._asking.send_bytes(b"")
 
     def ask(self, folder: str) -> bytes:
         """In the process that trains: what `try_to_open` says of a package there; nothing, where it says nothing."""
         self._asked.close()
         self._asking.send_bytes(folder.encode())
         return self._asking.recv_bytes() if self._asking.poll(PATIENCE) else b""
+
+
+def prepare_opening(job: Any) -> None:
+    """Let there be the other process by the time that `require_opening` asks it."""
+    if (opener := getattr(job, "opener", None)) is not None:
+        opener.prepare()
 
 
 def require_opening(job: Any, manifest: Manifest, folder: str) -> None:

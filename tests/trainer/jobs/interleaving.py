@@ -168,7 +168,7 @@ class World:
         self.registry = Registry(self.client())
         monkeypatch.setattr(workers, "Horse", self)
         monkeypatch.setattr(workers, "random", _NoRandom)
-        monkeypatch.setattr(Opener, "fork", lambda _: None)
+        monkeypatch.setattr(Opener, "await_asking", lambda *_: None)
         monkeypatch.setattr(TrainJob, "perform", lambda job: self._train(job))
         monkeypatch.setattr(TrainWorker, "setup_work_horse_signals", lambda _: None)
         for name in ("die_with", "die_without"):
