@@ -10,6 +10,7 @@ request with one is refused.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import re
 import time
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import orjson
@@ -27,7 +28,7 @@ from skl2onnx import convert_sklearn
 from skl2onnx.common import tree_ensemble
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
-from sklearn.ensemble import VotingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, VotingClassifier
 
 from modelmill.errors import InvalidRequest
 from modelmill.package import MATRIX, Input, Layout, Parity, Precision
@@ -58,8 +59,10 @@ class Converted:
     parity: Parity
 
 
-def convert(estimator: Any, inputs: Sequence[Input], proof: Proof, tolerance: Tolerance) -> Converted:
-    """The graph of the fitted `estimator` that stands the `proof`.
+def convert(
+    estimator: Any, inputs: Sequence[Input], proof: Proof, tolerance: Tolerance, graphs: Graphs | None = None
+) -> Converted:
+    """The graph of the fitted `estimator` that stands the `proof`; `graphs` are its own, where they are made already.
 
     Raises:
         NoGraph: where there is none.
@@ -67,28 +70,31 @@ def convert(estimator: Any, inputs: Sequence[Input], proof: Proof, tolerance: To
     if proof.own.labels is not None and proof.own.labels.shape[1] > 1:
         raise NoGraph("it predicts classes of several labels, whose graphs give them in different forms")
     reasons: dict[str, list[str]] = {}
-    deadline = time.monotonic() + CONVERSION_SECONDS
-    for layout, precision in _candidates(inputs):
-        try:
-            content = _limited(partial(_graph, estimator, inputs, layout, precision), deadline)
-            graph = Graph(graph_session(content), list(proof.rows.columns), layout, precision)
-            objection = _objection(graph, proof, tolerance)
-        except Exception as error:  # neither skl2onnx's nor ONNX Runtime's errors have a common root
-            objection = _reason(error)
-        if not objection:
-            held_out = slice(proof.held_out)
-            parity = proof.own.rows(held_out).parity(graph.run(proof.rows[held_out]))
-            return Converted(content, graph, layout, precision, parity)
-        reasons.setdefault(objection, []).append(f"{layout} {precision}")
+    with graphs or Graphs(estimator, inputs) as made:
+        deadline = time.monotonic() + CONVERSION_SECONDS
+        for layout, precision, making in made:
+            try:
+                content = making.result(deadline)
+                graph = Graph(graph_session(content), list(proof.rows.columns), layout, precision)
+                return Converted(content, graph, layout, precision, _agreement(graph, proof, tolerance))
+            except Exception as error:  # neither skl2onnx's nor ONNX Runtime's errors have a common root
+                reasons.setdefault(_reason(error), []).append(f"{layout} {precision}")
     raise NoGraph(f"{_listed(reasons)}{_too_fine(proof.rows[: proof.held_out])}")
 
 
-def _objection(graph: Graph, proof: Proof, tolerance: Tolerance) -> str:
-    """Why the graph does not answer as the estimator does; empty where it does."""
+def _agreement(graph: Graph, proof: Proof, tolerance: Tolerance) -> Parity:
+    """How near its answers to the held-out rows are to the estimator's.
+
+    Raises:
+        _Failed: where the graph does not answer as the estimator does.
+    """
     alone = proof.own.rows(slice(1)).differing(graph.run(proof.rows[:1]), tolerance)
     if alone.any():
-        return "it answers a row alone otherwise"
-    for what, part in (("held-out", slice(proof.held_out)), ("probing", slice(proof.held_out, None))):
+        raise _Failed("it answers a row alone otherwise")
+    held_out, probing = slice(proof.held_out), slice(proof.held_out, None)
+    parity = None
+    # The fewer rows first: a graph that differs at all differs on probes.
+    for part in sorted((held_out, probing), key=lambda part: len(proof.rows[part])):
         rows, own = proof.rows[part], proof.own.rows(part)
         taken = graph.holds(rows)
         rows, own = rows[taken], own.rows(taken)
@@ -96,17 +102,20 @@ def _objection(graph: Graph, proof: Proof, tolerance: Tolerance) -> str:
             continue
         outputs = graph.run(rows)
         differing = own.differing(outputs, tolerance)
-        if what == "probing":  # some are on the very point where an answer turns
+        if part is probing:  # some are on the very point where an answer turns
             differing &= ~(own.tied(tolerance) & ~own.apart(outputs, tolerance))
+        elif taken.all():
+            parity = own.parity(outputs)
         if differing.any():
-            most = own.parity(outputs).max_relative_difference
-            shown = _shown(rows[differing].iloc[0])
-            return f"it answers {differing.sum()} of {len(rows)} {what} rows otherwise, by at most {most:.3g}: {shown}"
+            of, most = "probing" if part is probing else "held-out", own.parity(outputs).max_relative_difference
+            which = f"{differing.sum()} of {len(rows)} {of} rows"
+            raise _Failed(f"it answers {which} otherwise, by at most {most:.3g}: {_shown(rows[differing].iloc[0])}")
     refused = proof.refused[graph.holds(proof.refused)]
     found = answered(graph.answers, refused)
     if found.any():
-        return f"it answers {found.sum()} rows for which the estimator has no answer: {_shown(refused[found].iloc[0])}"
-    return ""
+        shown = _shown(refused[found].iloc[0])
+        raise _Failed(f"it answers {found.sum()} rows for which the estimator has no answer: {shown}")
+    return parity or proof.own.rows(held_out).parity(graph.run(proof.rows[held_out]))
 
 
 def _shown(row: pd.Series) -> str:
@@ -114,46 +123,92 @@ def _shown(row: pd.Series) -> str:
 
 
 class _Failed(Exception):
-    """A conversion that raised, or took too long, in the process that it had; the text says it all."""
+    """A conversion that raised, or took too long, in its process, or a graph that answers otherwise; the text says it
+    all."""
 
 
-def _limited(make: Callable[[], bytes], deadline: float) -> bytes:
-    """What `make` makes, in a process of its own, which is killed at `deadline`, by `time.monotonic()`.
+class Making:
+    """A conversion, in a process of its own, which is killed once nobody waits for it any more.
 
     It is the only sure way to end a loop in code that is not ours, and lets nothing of it be changed here. Forked, so
     that the estimator need not be pickled and nothing is imported again.
     """
-    context = multiprocessing.get_context("fork")
-    reading, writing = context.Pipe(duplex=False)
 
-    def work() -> None:
-        # A split on whether there is a value has the threshold infinity, whose neighbour it would look for without end.
-        neighbour = tree_ensemble.sklearn_threshold
-        tree_ensemble.sklearn_threshold = lambda value, *how: value if np.isinf(value) else neighbour(value, *how)
+    def __init__(self, make: Callable[[], bytes]) -> None:
+        context = multiprocessing.get_context("fork")
+        self._reading, writing = context.Pipe(duplex=False)
+        self._process = context.Process(target=_make, args=[make, writing], daemon=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # that threads may hold locks: it takes none of ours
+            self._process.start()
+        writing.close()
+
+    def result(self, deadline: float) -> bytes:
+        """What is made, by `deadline` of `time.monotonic()`.
+
+        Raises:
+            _Failed: where nothing is.
+        """
         try:
-            writing.send((make(), ""))
-        except Exception as error:  # skl2onnx's have no common root
-            writing.send((b"", _reason(error)))
+            if not self._reading.poll(max(0.0, deadline - time.monotonic())):
+                raise _Failed(f"its conversion did not end within {CONVERSION_SECONDS:g} s")
+            content, reason = self._reading.recv()
+        except EOFError:
+            self._process.join()
+            raise _Failed(f"its conversion ended with exit code {self._process.exitcode}") from None
+        finally:
+            self._process.kill()
+        if reason:
+            raise _Failed(reason)
+        return bytes(content)
 
-    process = context.Process(target=work, daemon=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that other threads may hold locks: it takes none of ours
-        process.start()
-    writing.close()
+    def end(self) -> None:
+        """Leave nothing of it."""
+        self._process.kill()
+        self._process.join()
+        self._reading.close()
+
+
+def _make(make: Callable[[], bytes], writing: Any) -> None:
+    gc.freeze()  # a collection would copy all pages of what is there
+    # A split on whether there is a value has the threshold infinity, whose neighbour it would look for without end.
+    neighbour = tree_ensemble.sklearn_threshold
+    tree_ensemble.sklearn_threshold = lambda value, *how: value if np.isinf(value) else neighbour(value, *how)
     try:
-        if not reading.poll(max(0.0, deadline - time.monotonic())):
-            raise _Failed(f"its conversion did not end within {CONVERSION_SECONDS:g} s")
-        content, reason = reading.recv()
-    except EOFError:
-        process.join()
-        raise _Failed(f"its conversion ended with exit code {process.exitcode}") from None
-    finally:
-        process.kill()
-        process.join()
-        reading.close()
-    if reason:
-        raise _Failed(reason)
-    return bytes(content)
+        writing.send((make(), ""))
+    except Exception as error:  # skl2onnx's have no common root
+        writing.send((b"", _reason(error)))
+
+
+class Graphs:
+    """The graphs of an estimator, one after the other; the first is being made from the beginning.
+
+    So is the second where the first is seldom good: for trees that compare in double precision.
+    """
+
+    def __init__(self, estimator: Any, inputs: Sequence[Input]) -> None:
+        self._waiting = [
+            (layout, precision, partial(_graph, estimator, inputs, layout, precision))
+            for layout, precision in _candidates(inputs)
+        ]
+        self._begun: list[Making] = []
+        last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+        self._begin(2 if isinstance(last, HistGradientBoostingClassifier | HistGradientBoostingRegressor) else 1)
+
+    def _begin(self, count: int) -> None:
+        self._begun += [Making(make) for *_, make in self._waiting[len(self._begun) : count]]
+
+    def __iter__(self) -> Iterator[tuple[Layout, Precision, Making]]:
+        for number, (layout, precision, _) in enumerate(self._waiting):
+            self._begin(number + 1)
+            yield layout, precision, self._begun[number]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self._begun:
+            one.end()
 
 
 def _candidates(inputs: Sequence[Input]) -> Iterator[tuple[Layout, Precision]]:

@@ -14,6 +14,9 @@ from modelmill.connections import Redis
 from modelmill.package import MATRIX, Layout, Manifest
 from modelmill.sessions import Session, open_package
 
+AT_ONCE = 4000
+"""Rows that a session is given: what it computes of them fits into the processor's caches, which takes it less time."""
+
 
 class Graph:
     """Runs a session on DataFrames, in one thread, as the predictor does."""
@@ -27,7 +30,12 @@ class Graph:
 
     def run(self, rows: pd.DataFrame) -> list[np.ndarray]:
         """The outputs for n rows, each with n entries."""
-        return self.session.run(self.outputs, self._tensors(rows[self.inputs]))
+        tensors = self._tensors(rows[self.inputs])
+        parts = [
+            self.session.run(self.outputs, {name: tensor[at : at + AT_ONCE] for name, tensor in tensors.items()})
+            for at in range(0, max(1, len(rows)), AT_ONCE)
+        ]
+        return parts[0] if len(parts) == 1 else [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
     def holds(self, rows: pd.DataFrame) -> np.ndarray:
         """[n] which rows hold no number that is too large for its tensors; a request with one is refused."""

@@ -18,7 +18,7 @@ from modelmill.package import ESTIMATOR, GRAPH, Input, Layout, Parity, Precision
 from modelmill.sessions import described
 from modelmill.trusted_types import FULL_NAME
 from services.trainer.evaluation.answers import Answers
-from services.trainer.packaging.convert import Converted, NoGraph, convert
+from services.trainer.packaging.convert import Converted, Graphs, NoGraph, convert
 from services.trainer.packaging.graph import Graph
 from services.trainer.packaging.parity import OwnAnswers, Tolerance
 from services.trainer.packaging.probes import prove
@@ -83,14 +83,16 @@ def pack(
         InvalidRequest: where it can be served neither way, saying why not.
     """
     own = OwnAnswers.of(answers)
-    with threadpool_limits(limits=1):  # for few rows, more threads only wait for each other
-        proof = prove(estimator, inputs, rows, own)
-    if proof.required:
-        log.warning("%s: %s", type(estimator).__name__, required_words(proof.required))
-    try:
-        packed = _converted(estimator, convert(estimator, inputs, proof, tolerance))
-    except NoGraph as error:
-        packed = _estimator(estimator, inputs, rows, trusted, tolerance, own, str(error))
+    with Graphs(estimator, inputs) as graphs:  # which are made meanwhile
+        with threadpool_limits(limits=1):  # for few rows, more threads only wait for each other
+            proof = prove(estimator, inputs, rows, own)
+        if proof.required:
+            log.warning("%s: %s", type(estimator).__name__, required_words(proof.required))
+        kept = _kept(estimator)
+        try:
+            packed = _converted(convert(estimator, inputs, proof, tolerance, graphs), kept)
+        except NoGraph as error:
+            packed = _estimator(estimator, kept, inputs, rows, trusted, tolerance, own, str(error))
     return replace(packed, required=proof.required)
 
 
@@ -100,17 +102,27 @@ def _can_be_found(name: str) -> bool:
     return FULL_NAME.fullmatch(name) is not None and hasattr(sys.modules.get(module), own)
 
 
-def _converted(estimator: Any, converted: Converted) -> Packed:
-    files = {GRAPH: converted.content}
+def _kept(estimator: Any) -> bytes | Exception:
+    """What skops makes of it, or why it cannot."""
     try:
-        files[ESTIMATOR] = skops.io.dumps(estimator)
-    except Exception as error:  # it may hold anything, which its graph answers without
-        log.warning("the package has no %s: %s: %s", ESTIMATOR, type(error).__name__, error)
+        content: bytes = skops.io.dumps(estimator)
+        return content
+    except Exception as error:  # it may hold anything
+        return error
+
+
+def _converted(converted: Converted, kept: bytes | Exception) -> Packed:
+    files = {GRAPH: converted.content}
+    if isinstance(kept, bytes):
+        files[ESTIMATOR] = kept
+    else:  # its graph answers without
+        log.warning("the package has no %s: %s: %s", ESTIMATOR, type(kept).__name__, kept)
     return Packed("onnx", "", converted.graph, converted.layout, converted.tensor_dtype, converted.parity, files)
 
 
 def _estimator(
     estimator: Any,
+    content: bytes | Exception,
     inputs: Sequence[Input],
     rows: pd.DataFrame,
     trusted: Collection[str],
@@ -122,7 +134,8 @@ def _estimator(
     layout: Layout = "columns" if any(item.dtype == "str" for item in inputs) else "matrix"
     refused = f"estimator {type(estimator).__name__} has no ONNX graph that answers as it does: {reason}. scikit-learn"
     try:
-        content = skops.io.dumps(estimator)
+        if isinstance(content, Exception):
+            raise content
         labels = (own.numbers if own.labels is None else own.labels).shape[1]
         session = EstimatorSession(load_estimator(content, trusted), inputs, layout, labels)
     except UntrustedTypes as error:

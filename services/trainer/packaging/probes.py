@@ -61,14 +61,15 @@ def prove(estimator: Any, inputs: Sequence[Input], rows: pd.DataFrame, own: OwnA
     complete = np.flatnonzero(rows.select_dtypes("number").notna().all(axis=1))
     base = rows.iloc[_spread(complete if len(complete) else np.arange(len(rows)), COPIED)]
     nullable = [item.name for item in inputs if item.nullable]
-    alone = {name: _copies(base, _everywhere(base, {name: _missing(base, name)})) for name in nullable}
-    required = [name for name, probes in alone.items() if not answered(ask, probes).any()]
+    alone = _copies(base, [change for name in nullable for change in _everywhere(base, {name: _missing(base, name)})])
+    known = answered(ask, alone)
+    has_answer = np.asarray(known.reshape(len(nullable), len(base)).any(axis=1))
+    required = [name for name, has in zip(nullable, has_answer, strict=True) if not has]
     free = [name for name in nullable if name not in required]
-    changes = [*_missing_together(base, free), *_values(base, inputs)]
-    probes = pd.concat(
-        [*(alone[name] for name in free), _copies(base, changes), *_edges(estimator, inputs, rows)], ignore_index=True
-    )
-    there = answered(ask, probes)
+    more = [_copies(base, [*_missing_together(base, free), *_values(base, inputs)]), *_edges(estimator, inputs, rows)]
+    of_free = np.repeat(has_answer, len(base))
+    probes = pd.concat([alone[of_free], *more], ignore_index=True)
+    there = np.concatenate([known[of_free], answered(ask, pd.concat(more, ignore_index=True))])
     asked = probes[there].reset_index(drop=True)
     if len(asked):
         with _quietly():
@@ -166,13 +167,14 @@ def _edges(estimator: Any, inputs: Sequence[Input], rows: pd.DataFrame) -> list[
     for number in range(ROUNDS):
         points = np.linspace(ends[0], ends[1], PARTS + 1)
         points = np.where(whole[column], np.round(points), points)
-        probes = low.loc[np.tile(np.arange(len(low)), PARTS + 1)].reset_index(drop=True)
+        columns = {name: np.tile(low[name].to_numpy(), PARTS + 1) for name in low.columns}
         for at, name in enumerate(names):
-            chosen = np.flatnonzero(np.tile(column == at, PARTS + 1))
-            probes.loc[chosen, name] = points.reshape(-1)[chosen]
+            chosen = np.tile(column == at, PARTS + 1)
+            columns[name][chosen] = points.reshape(-1)[chosen]
+        probes = pd.DataFrame({name: pd.Series(values, dtype=values.dtype) for name, values in columns.items()})
         try:
             with _quietly():
-                found = _jumping(Answers.of(estimator, probes))
+                found = _jumping(estimator, probes)
         except Exception:  # it may refuse what lies between two rows that it answers
             return looked
         steps = np.abs(np.diff(found.reshape(PARTS + 1, len(low), -1), axis=0)).max(axis=2)
@@ -187,12 +189,15 @@ def _edges(estimator: Any, inputs: Sequence[Input], rows: pd.DataFrame) -> list[
     return looked
 
 
-def _jumping(answers: Answers) -> np.ndarray:
-    """[n, any] numbers that tell how far two answers are from each other."""
-    columns = []
+def _jumping(estimator: Any, rows: pd.DataFrame) -> np.ndarray:
+    """[n, any] numbers that tell how far the estimator's answers to two rows are from each other."""
+    if hasattr(estimator, "predict_proba"):  # whose labels would say nothing more
+        given = estimator.predict_proba(rows)
+        return np.hstack([np.asarray(own, np.float64) for own in (given if isinstance(given, list) else [given])])
+    answers, columns = Answers.of(estimator, rows), []
     for output in answers.outputs:
-        given = output.probabilities if output.probabilities is not None else output.decisions
-        if given is None:
-            given = np.searchsorted(output.classes, output.predicted) if len(output.classes) else output.predicted
-        columns.append(np.asarray(given, np.float64).reshape(len(answers), -1))
+        found = output.decisions
+        if found is None:
+            found = np.searchsorted(output.classes, output.predicted) if len(output.classes) else output.predicted
+        columns.append(np.asarray(found, np.float64).reshape(len(answers), -1))
     return np.hstack(columns)

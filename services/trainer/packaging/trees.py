@@ -108,7 +108,7 @@ def _tree(leaf: Any, features: Any, thresholds: Any, left: Any, missing_left: An
 
 
 def _of_graph(nodes: Mapping[str, np.ndarray]) -> Tree:
-    leaf = np.array([mode in ("LEAF", b"LEAF") for mode in nodes["nodes_modes"]])
+    leaf = np.asarray(nodes["nodes_modes"]).astype(bytes) == b"LEAF"
     missing_left = nodes["nodes_missing_value_tracks_true"]
     return _tree(
         leaf, nodes["nodes_featureids"], nodes["nodes_values"], nodes["nodes_truenodeids"], missing_left, False
@@ -117,11 +117,12 @@ def _of_graph(nodes: Mapping[str, np.ndarray]) -> Tree:
 
 def _found(node: Any, known: Mapping[bytes, Sequence[Tree]]) -> list[Tree] | None:
     """The estimator's trees that a node of a graph holds, in its order; None where one of them is not known."""
-    held = {item.name: helper.get_attribute_value(item) for item in node.attribute if item.name.startswith("nodes_")}
+    attributes = [item for item in node.attribute if item.name.startswith("nodes_")]
+    held = {item.name: np.array(helper.get_attribute_value(item)) for item in attributes}
     starts = np.flatnonzero(np.diff(held["nodes_treeids"], prepend=-1))
     found = []
     for start, end in pairwise([*starts, len(held["nodes_treeids"])]):
-        tree = _of_graph({name: np.array(values[start:end]) for name, values in held.items()})
+        tree = _of_graph({name: values[start:end] for name, values in held.items()})
         same = (
             one
             for one in known.get(tree.shape, ())
@@ -145,7 +146,7 @@ def _exact(graph: Any, node: Any, trees: Sequence[Tree], name: str) -> list[Any]
         _set(node, "nodes_values", np.concatenate([_floor(tree.thresholds) for tree in trees]).tolist())
         before = [helper.make_node("Cast", [source], [f"{name}_x"], to=TensorProto.FLOAT)]
     else:
-        _set(node, "nodes_values", np.concatenate([_ranks(tree, columns) for tree in trees]).tolist())
+        _set(node, "nodes_values", _ranks(trees, columns).tolist())
         before = _ranking(graph, source, columns, name)
     node.input[0], node.output[-1] = f"{name}_x", f"{name}_y"
     after = _refusing(graph, name) if any(single) else [helper.make_node("Identity", [f"{name}_y"], [f"{name}_z"])]
@@ -178,17 +179,23 @@ def _floor(thresholds: np.ndarray) -> np.ndarray:
 
 def _thresholds(trees: Sequence[Tree]) -> list[np.ndarray]:
     """Of each column the thresholds, in order."""
-    features = np.concatenate([tree.features for tree in trees])
-    thresholds = np.concatenate([tree.thresholds for tree in trees])
+    features, thresholds = _splits(trees)
     return [np.unique(thresholds[features == column]) for column in range(max(1, features.max() + 1))]
 
 
-def _ranks(tree: Tree, columns: Sequence[np.ndarray]) -> np.ndarray:
+def _ranks(trees: Sequence[Tree], columns: Sequence[np.ndarray]) -> np.ndarray:
     """[nodes] how many thresholds of its column each threshold is above."""
-    ranks = np.zeros(len(tree.features))
-    for node in np.flatnonzero(tree.features >= 0):
-        ranks[node] = np.searchsorted(columns[tree.features[node]], tree.thresholds[node])
+    features, thresholds = _splits(trees)
+    ranks = np.zeros(len(features))
+    for column, own in enumerate(columns):
+        here = features == column
+        ranks[here] = np.searchsorted(own, thresholds[here])
     return ranks
+
+
+def _splits(trees: Sequence[Tree]) -> tuple[np.ndarray, np.ndarray]:
+    """[nodes] of all trees the columns and the thresholds."""
+    return np.concatenate([tree.features for tree in trees]), np.concatenate([tree.thresholds for tree in trees])
 
 
 def _ranking(graph: Any, source: str, columns: Sequence[np.ndarray], name: str) -> list[Any]:
