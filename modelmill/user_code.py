@@ -60,7 +60,11 @@ class UserCode(MetaPathFinder, Loader):
         self._files = {name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): name for name in modules}
         self._files[MODULE] = ""
         self._tops = {name.partition(".")[0] for name in self._files}
+        parts = [name.split(".") for name in self._files]
+        self._names = {".".join(own[:count]) for own in parts for count in range(1, len(own) + 1)}
         self._loaded: dict[str, ModuleType] = {}
+        self._others = 0
+        """How many modules of other names there were when its own came into `sys.modules`."""
         self._builtins = {**vars(builtins), "__import__": self._import}
 
     @cached_property
@@ -133,8 +137,9 @@ class UserCode(MetaPathFinder, Loader):
             sys.path.insert(0, _folders[0])  # processes that joblib starts import by path alone
 
     def _enter(self) -> dict[str, ModuleType]:
-        before = {name: sys.modules.pop(name) for name in list(sys.modules) if self.owns(name)}
+        before = self._take_out() if any(top in sys.modules for top in self._tops) else {}
         sys.modules.update(self._loaded)
+        self._others = len(sys.modules) - len(self._loaded)
         sys.meta_path.insert(0, self)
         _open.append(self)
         return before
@@ -142,8 +147,19 @@ class UserCode(MetaPathFinder, Loader):
     def _leave(self, before: Mapping[str, ModuleType]) -> None:
         _open.remove(self)
         sys.meta_path.remove(self)
-        self._loaded |= {name: sys.modules.pop(name) for name in list(sys.modules) if self.owns(name)}
+        known = [name for name in self._names if name in sys.modules]
+        if len(sys.modules) - len(known) == self._others:  # nothing else was imported, or put there by hand
+            self._loaded |= {name: sys.modules.pop(name) for name in known}
+        else:
+            self._loaded |= self._take_out()
         sys.modules.update(before)
+
+    def _take_out(self) -> dict[str, ModuleType]:
+        """All that is of a name of its own, taken out of `sys.modules`.
+
+        It is worth avoiding in a process that was just forked: to look at a name copies the memory that it lies in.
+        """
+        return {name: sys.modules.pop(name) for name in list(sys.modules) if self.owns(name)}
 
     def _import(
         self,
