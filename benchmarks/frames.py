@@ -27,7 +27,7 @@ from benchmarks.effort import Effort
 from benchmarks.mill import FEATURES
 from benchmarks.report import Cell, Table
 from benchmarks.system import MILL
-from modelmill import definitions_file
+from modelmill.declare import definitions_file
 from modelmill.storage import Storage
 from services.feature.intake.derive import FAILED
 from services.feature.intake.validate import EVENT_TIME, TIME

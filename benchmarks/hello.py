@@ -9,7 +9,7 @@ import sys
 
 from flask import Flask
 
-from modelmill import web
+from modelmill.http import web
 from modelmill.settings import Settings
 
 

@@ -19,7 +19,8 @@ from benchmarks import data
 from benchmarks.effort import Effort
 from benchmarks.report import Cell, Table
 from benchmarks.system import MILL, System, running
-from modelmill import definitions_file, keys
+from modelmill.declare import definitions_file
+from modelmill.state import keys
 from services.feature.store import online
 
 BATCH = 1000

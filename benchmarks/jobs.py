@@ -22,7 +22,7 @@ from rq.worker import BaseWorker
 from benchmarks.effort import Effort
 from benchmarks.report import Cell, Table
 from benchmarks.system import MODELS, WAIT, System, running, until
-from modelmill import redis_server
+from modelmill import local
 from services.trainer.jobs.queue import TrainingQueue
 
 PLAIN = {
@@ -96,8 +96,8 @@ def _result(job: Job) -> float:
 def _plain_worker(kind: type[BaseWorker], *, loaded: bool) -> Iterator[Queue]:
     """A worker of RQ's, on a Redis of its own."""
     with tempfile.TemporaryDirectory(prefix="modelmill-benchmark-") as folder:
-        port = redis_server.free_port()
-        server = subprocess.Popen(redis_server.command(Path(folder), port), stdout=subprocess.DEVNULL)
+        port = local.free_port()
+        server = subprocess.Popen(local.redis_command(Path(folder), port), stdout=subprocess.DEVNULL)
         client = redis.Redis(port=port)
         until(_answering(client), "Redis to answer")
         code = f"import sys; sys.argv[1:] and __import__('services.trainer.job'); from rq import {kind.__name__} as W;"

@@ -16,7 +16,7 @@ from benchmarks.contest import PARALLEL, Contender, Measured, contest, granian_h
 from benchmarks.effort import Effort
 from benchmarks.report import Cell, Table
 from benchmarks.system import MODELS, System, running
-from modelmill.redis_server import free_port
+from modelmill.local import free_port
 from modelmill.settings import Settings
 
 HELLO, PEER = "Flask hello world on Granian", "FastAPI + joblib + scikit-learn, by value"

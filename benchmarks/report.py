@@ -12,7 +12,7 @@ from pathlib import Path
 
 import orjson
 
-from modelmill import redis_server
+from modelmill import local
 from modelmill.settings import Settings
 
 RESULTS = Path(__file__).with_name("results")
@@ -108,5 +108,5 @@ def _fields(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _redis_version() -> str:
-    printed = subprocess.run([redis_server.find_binary(), "--version"], capture_output=True, text=True, check=True)
+    printed = subprocess.run([local.find_binary(), "--version"], capture_output=True, text=True, check=True)
     return next(word[2:] for word in printed.stdout.split() if word.startswith("v="))

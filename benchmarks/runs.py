@@ -19,10 +19,10 @@ from benchmarks.effort import Effort
 from benchmarks.foreign import Program
 from benchmarks.report import Cell, Table
 from benchmarks.system import System, running, until
-from modelmill import keys
-from modelmill.connections import Redis
-from modelmill.events import iso
-from modelmill.runs import Run, write
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import iso
+from modelmill.state.runs import Run, write
 
 PROGRAM = Path(__file__).parent / "mlflow" / "program.py"
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}

@@ -12,7 +12,7 @@ from benchmarks import data, processes
 from benchmarks.contest import PARALLEL, Contender, Measured, contest, granian_hello, gunicorn_hello, samples, serving
 from benchmarks.effort import Effort
 from benchmarks.report import Cell, Table
-from modelmill.redis_server import free_port
+from modelmill.local import free_port
 
 SERVERS: dict[str, Callable[[int], list[str]]] = {
     "Granian": granian_hello,

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from benchmarks import data, processes
 from modelmill.client import Client
-from modelmill.connections import Redis, connect
 from modelmill.errors import RequestFailed
 from modelmill.local import Local
-from modelmill.registry import Registry
+from modelmill.state.connections import Redis, connect
+from modelmill.state.registry import Registry
 
 MILL = Path(__file__).with_name("mill.py")
 MODELS = ("logistic", "forest")

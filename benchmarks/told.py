@@ -14,10 +14,10 @@ import numpy as np
 
 from benchmarks.report import Table
 from benchmarks.system import WAIT, System
-from modelmill import bus, keys
-from modelmill.connections import connect
-from modelmill.events import ModelPromoted
-from modelmill.registry import Registry
+from modelmill.state import bus, keys
+from modelmill.state.connections import connect
+from modelmill.state.events import ModelPromoted
+from modelmill.state.registry import Registry
 
 LISTENERS = (1, 8)
 """Processes that listen at once."""

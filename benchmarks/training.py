@@ -22,8 +22,8 @@ from benchmarks.effort import Effort
 from benchmarks.report import Cell, Table
 from examples.flights import __main__ as flights
 from examples.flights import data
-from modelmill import definitions_file
 from modelmill.client import Client
+from modelmill.declare import definitions_file
 
 MILL = Path(data.__file__).with_name("mill.py")
 MODEL = "flight_late_plain"

@@ -22,7 +22,7 @@ from sklearn.utils import all_estimators
 
 from docs.generate import FOLDER, NOTE
 from modelmill.errors import InvalidRequest
-from modelmill.package import Input
+from modelmill.packages.package import Input
 from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging.packing import pack
 

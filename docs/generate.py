@@ -1,7 +1,7 @@
 """Write the reference pages that are made from the code, so that they cannot drift from it: `make docs`.
 
-    docs/events.md     from the dataclasses in modelmill/events.py
-    docs/redis.md      from the functions and names in modelmill/keys.py
+    docs/events.md     from the dataclasses in modelmill/state/events.py
+    docs/redis.md      from the functions and names in modelmill/state/keys.py
     docs/settings.md   from the settings classes of modelmill and the services
     docs/http.md       from the routes of the services and their docstrings
     docs/cli.md        from the commands in modelmill/cli/
@@ -26,8 +26,10 @@ from unittest.mock import Mock
 import click
 from flask import Flask
 
-from modelmill import cli, events, keys, openapi
+from modelmill import cli
+from modelmill.http import web
 from modelmill.settings import Settings
+from modelmill.state import events, keys
 from services.feature.app import feature_app
 from services.monitor.settings import MonitorSettings
 from services.predictor.settings import PredictorSettings
@@ -120,7 +122,7 @@ def http_page() -> Iterator[str]:
     )
     for service, port, app in service_apps():
         yield f"## {service}, port {port}"
-        for path, methods in openapi.describe(app, service)["paths"].items():
+        for path, methods in web.describe(app, service)["paths"].items():
             for method, call in methods.items():
                 description = f"\n\n{call['description']}" if call["description"] else ""
                 yield f"**`{method.upper()} {path}`** {call['summary']}{description}"

@@ -1,13 +1,12 @@
 """Modelmill keeps scikit-learn models on tabular data alive in production."""
 
-from modelmill.aggregates import Aggregate
-from modelmill.constraints import Expect, column
-from modelmill.declarations import Entity, Model, Source, feature
-from modelmill.gates import at_least, improves, latency_below, no_segment_worse, parity, size_below
-from modelmill.request_features import request_feature
-from modelmill.search import Candidate
-from modelmill.splits import at_random, by_group, by_time
-from modelmill.triggers import after, cron, every, on
+from modelmill.columns.constraints import Expect, column
+from modelmill.declare.declarations import Entity, Model, Source, feature
+from modelmill.declare.features import Aggregate, request_feature
+from modelmill.declare.gates import at_least, improves, latency_below, no_segment_worse, parity, size_below
+from modelmill.declare.search import Candidate
+from modelmill.declare.splits import at_random, by_group, by_time
+from modelmill.declare.triggers import after, cron, every, on
 
 __all__ = [
     "Aggregate",

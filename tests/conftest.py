@@ -11,8 +11,8 @@ import fakeredis
 import pytest
 from hypothesis import settings
 
-from modelmill import redis_server
-from modelmill.connections import Redis, connect
+from modelmill import local
+from modelmill.state.connections import Redis, connect
 from modelmill.storage import Storage
 from tests.eventually import eventually
 
@@ -34,7 +34,7 @@ class RedisServer:
     """A real redis-server of the test's own, on a free port, with an append-only file."""
 
     folder: Path
-    port: int = field(default_factory=redis_server.free_port)
+    port: int = field(default_factory=local.free_port)
     process: subprocess.Popen[bytes] | None = None
     clients: list[Redis] = field(default_factory=list)
 
@@ -50,7 +50,7 @@ class RedisServer:
 
     def start(self) -> None:
         with (self.folder / "redis.log").open("ab") as log:
-            command = redis_server.command(self.folder, self.port)
+            command = local.redis_command(self.folder, self.port)
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         client = self.client()
         eventually(lambda: client.ping(), within=10, saying="redis-server answers")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from modelmill.redis_server import free_port
+from modelmill.local import free_port
 from tests.conftest import ROOT
 from tests.eventually import eventually
 

@@ -15,9 +15,9 @@ from benchmarks.contest import serving
 from benchmarks.foreign import Program
 from benchmarks.mill import FEATURES
 from benchmarks.system import until
-from modelmill import redis_server
-from modelmill.connections import AWAY, Redis, connect
-from modelmill.redis_server import free_port
+from modelmill import local
+from modelmill.local import free_port
+from modelmill.state.connections import AWAY, Redis, connect
 
 PROGRAM = Path(__file__).with_name("program.py")
 QUIET = {"FEAST_TELEMETRY": "False", "FEAST_USAGE": "False"}
@@ -77,7 +77,7 @@ def running(readings: Path, measurements: Path) -> Iterator[Feast]:
 def _redis(port: int) -> Iterator[Redis]:
     """A Redis that is set up like that of Modelmill."""
     with tempfile.TemporaryDirectory(prefix="feast-redis-") as folder:
-        command = redis_server.command(Path(folder), port)
+        command = local.redis_command(Path(folder), port)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             redis = connect(f"redis://127.0.0.1:{port}/0", timeout=60, text=False)  # its keys are no text

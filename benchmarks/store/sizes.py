@@ -16,8 +16,8 @@ from benchmarks.feast.peer import Feast
 from benchmarks.mill import FEATURES
 from benchmarks.report import Cell, Table
 from benchmarks.system import System
-from modelmill import keys
-from modelmill.connections import Redis, connect
+from modelmill.state import keys
+from modelmill.state.connections import Redis, connect
 
 HASHES = 1000
 """Whose bytes are asked for."""

@@ -23,10 +23,11 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from examples.flights import data
-from modelmill import package, show
+from modelmill.cli import show
 from modelmill.client import Client
 from modelmill.errors import ModelmillError
 from modelmill.local import Local
+from modelmill.packages import package
 from modelmill.storage import Storage
 
 MODEL, PLAIN = "flight_late", "flight_late_plain"

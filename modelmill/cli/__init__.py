@@ -11,27 +11,8 @@ from typing import Any
 import click
 from rich.markup import escape
 
-from modelmill import show
-from modelmill.cli import (
-    aliases,
-    cards,
-    evaluation,
-    events,
-    exchange,
-    features,
-    lineage,
-    models,
-    predictions,
-    proof,
-    remarks,
-    reproduce,
-    runs,
-    system,
-    training,
-    trials,
-    triggers,
-)
-from modelmill.cli.terminal import EXIT_FAILED, EXIT_UNAVAILABLE
+from modelmill.cli import exchange, feature, registry, runs, serving, show, system, training
+from modelmill.cli.system import EXIT_FAILED, EXIT_UNAVAILABLE
 from modelmill.errors import ModelmillError, RequestFailed, Unavailable
 
 
@@ -54,24 +35,6 @@ def main() -> None:
     """Keep scikit-learn models on tabular data alive in production."""
 
 
-for module in (
-    system,
-    features,
-    proof,
-    training,
-    triggers,
-    models,
-    aliases,
-    remarks,
-    runs,
-    trials,
-    evaluation,
-    cards,
-    reproduce,
-    lineage,
-    exchange,
-    predictions,
-    events,
-):
+for module in (system, feature, training, registry, runs, exchange, serving):
     for command in module.COMMANDS:
         main.add_command(command)

@@ -10,9 +10,8 @@ from typing import Any
 
 import click
 
-from modelmill import show
-from modelmill.cli import terminal
-from modelmill.cli.terminal import EXIT_FAILED, json_option
+from modelmill.cli import show, system
+from modelmill.cli.system import EXIT_FAILED, json_option
 
 
 @click.command()
@@ -46,11 +45,11 @@ def register(
 
     FILE is an ONNX file, a skops file, or an MLflow model folder of the flavour scikit-learn (saved as skops) or ONNX.
     """
-    api = terminal.client()
+    api = system.client()
     job = api.register(
         model,
         file,
-        by=terminal.user(),
+        by=system.user(),
         reason=reason,
         promote=promote,
         trust_pickle=trust_pickle,
@@ -86,7 +85,7 @@ def export(model: str, form: str, to: Path, as_json: bool) -> None:
     Without a version it is the champion's. What is written is checked by its SHA-256 first.
     """
     name, _, version = model.partition("@")
-    done = terminal.client().export(name, to, version=version or "champion", format=form)
+    done = system.client().export(name, to, version=version or "champion", format=form)
     show.as_json(done) if as_json else show.facts(done)
 
 

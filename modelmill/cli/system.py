@@ -6,14 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
-from modelmill import show
-from modelmill.cli import terminal
-from modelmill.cli.events import print_event
-from modelmill.cli.terminal import EXIT_UNAVAILABLE, home, json_option
+from modelmill.cli import show
 from modelmill.client import Client
 from modelmill.errors import ModelmillError, RequestFailed, Unavailable
 from modelmill.local import Local
@@ -23,6 +22,11 @@ ROOT = Path(__file__).parents[2]
 """Where `examples` lies."""
 LOAD_SECONDS = 1800
 """How long an example may take to be loaded and trained, as on a busy machine."""
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")(command)
 
 
 @click.command()
@@ -101,7 +105,7 @@ def _watch(local: Local, client: Client) -> None:
     while local.running():
         try:
             for event in client.follow("models"):
-                print_event(event)
+                show.event(event)
         except (Unavailable, RequestFailed):
             signal.sigtimedwait([], 1.0)
 
@@ -124,7 +128,7 @@ def status(as_json: bool) -> None:
     """Show whether each service is ready; exit code 3 if one is not."""
     local = Local.at(home(), Path("mill.py"))
     processes = local.processes()
-    services = terminal.client().ready()
+    services = client().ready()
     if as_json:
         show.as_json({"services": services, "processes": processes})
     else:
@@ -136,6 +140,27 @@ def status(as_json: bool) -> None:
             show.table(processes, ["name", "state", "detail"], empty="")
     if any(answer["status"] != "ready" for answer in services.values()):
         sys.exit(EXIT_UNAVAILABLE)
+
+
+# What commands share: the client of the system that they speak to, their options and their exit codes.
+
+EXIT_FAILED, EXIT_UNAVAILABLE = 1, 3
+
+
+def home() -> Path:
+    """Where the local system keeps its state."""
+    return Path(os.environ.get("MODELMILL_HOME", ".modelmill"))
+
+
+def client() -> Client:
+    """A client of the system that was started here, or of the one that the environment names."""
+    local = Local.at(home(), Path("mill.py"))
+    return Client(local.reached() if local.running() else Settings.read())
+
+
+def user() -> str:
+    """Who gives the command, for what is kept of it."""
+    return os.environ.get("USER", "cli")
 
 
 COMMANDS = (up, down, status)

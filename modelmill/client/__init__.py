@@ -12,19 +12,13 @@ from __future__ import annotations
 
 import httpx
 
-from modelmill.client.aliases import AliasCalls
-from modelmill.client.events import EventCalls
 from modelmill.client.exchange import ExchangeCalls
 from modelmill.client.features import FeatureCalls
-from modelmill.client.logged_run import LoggedRun
-from modelmill.client.models import ModelCalls
-from modelmill.client.predictions import PredictionCalls
-from modelmill.client.runs import RunCalls
-from modelmill.client.trace import TraceCalls
-from modelmill.client.training import TrainingCalls
+from modelmill.client.registry import AliasCalls, ModelCalls
+from modelmill.client.runs import LoggedRun, RunCalls
+from modelmill.client.serving import EventCalls, PredictionCalls
+from modelmill.client.training import TraceCalls, TrainingCalls, TrialCalls, TriggerCalls
 from modelmill.client.transport import Json, Progress
-from modelmill.client.trials import TrialCalls
-from modelmill.client.triggers import TriggerCalls
 
 __all__ = ["Client", "Json", "LoggedRun", "Progress"]
 

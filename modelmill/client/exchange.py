@@ -13,12 +13,12 @@ from typing import Any
 
 import orjson
 
-from modelmill.client import mlflow_export, mlflow_folder
-from modelmill.client.mlflow_folder import SAVE_AS_SKOPS, MlflowModel
+from modelmill.client import mlflow
+from modelmill.client.mlflow import SAVE_AS_SKOPS, MlflowModel
 from modelmill.client.transport import LONG, Json, Transport, url_of
 from modelmill.errors import InvalidRequest, PackageError
-from modelmill.offers import Offer
-from modelmill.package import ESTIMATOR, GRAPH, MANIFEST, Manifest
+from modelmill.packages.offers import Offer
+from modelmill.packages.package import ESTIMATOR, GRAPH, MANIFEST, Manifest
 
 SUFFIXES = {".onnx": "onnx", ".skops": "skops"}
 PICKLES = (".pkl", ".pickle", ".joblib", ".cloudpickle")
@@ -101,7 +101,7 @@ class ExchangeCalls(Transport):
                 raise PackageError(f"{name} from {url} differs from its SHA-256 in {MANIFEST}")
         if format == "mlflow":
             packages = self._call("GET", url_of(self.settings.trainer_url, "runs", about["run"]))["packages"]
-            files = mlflow_export.folder(manifest, files, about, packages)
+            files = mlflow.folder(manifest, files, about, packages)
         _write(target, files)
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         return {"model": model, "version": about["version"], "run": about["run"], "to": str(target), "files": digests}
@@ -129,8 +129,8 @@ def _offered(path: Path, scratch: Path, *, trust_pickle: bool, tracking_uri: str
 
 
 def _of_folder(folder: Path, scratch: Path, *, trust_pickle: bool, tracking_uri: str | None) -> _Offered:
-    model = mlflow_folder.read_folder(folder)
-    run = mlflow_folder.read_run(folder, model, tracking_uri)
+    model = mlflow.read_folder(folder)
+    run = mlflow.read_run(folder, model, tracking_uri)
     origin = model.origin | (run.origin if run else {})
     path = model.path
     if model.pickled:

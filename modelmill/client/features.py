@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from modelmill.client import contents
-from modelmill.client.contents import CONTENT_TYPES
 from modelmill.client.transport import LONG, Json, Progress, Transport, url_of
 from modelmill.errors import Conflict, InvalidRequest, Unavailable
 
@@ -73,7 +71,7 @@ class FeatureCalls(Transport):
         the same key is refused.
         """
         if isinstance(data, str | Path):
-            kind, body = contents.of_file(Path(data), CONTENT_TYPES)
+            kind, body = of_file(Path(data), CONTENT_TYPES)
         elif isinstance(data, Sequence):
             kind, body = CONTENT_TYPES[".json"], orjson.dumps(list(data))
         else:
@@ -84,7 +82,7 @@ class FeatureCalls(Transport):
             params={"on_error": on_error},
             headers={"Content-Type": kind, "Content-Length": str(len(body))}
             | ({} if idempotency_key is None else {"Idempotency-Key": idempotency_key}),
-            content=contents.pieces(body, progress),
+            content=pieces(body, progress),
             timeout=LONG,
         )
 
@@ -172,7 +170,7 @@ class FeatureCalls(Transport):
 
         import pyarrow.parquet as pq
 
-        from modelmill.tables import to_pandas
+        from modelmill.columns.types import to_pandas
 
         request: dict[str, Any]
         if spine is None:
@@ -195,5 +193,41 @@ class FeatureCalls(Transport):
 def _spine(data: str | Path | pd.DataFrame) -> tuple[str, bytes]:
     """Content type and body of a spine."""
     if isinstance(data, str | Path):
-        return contents.of_file(Path(data), (".csv", ".parquet"))
+        return of_file(Path(data), (".csv", ".parquet"))
     return CONTENT_TYPES[".parquet"], data.to_parquet(index=False)
+
+
+# What an upload carries: its content type and its bytes, a piece at a time.
+
+CONTENT_TYPES = {
+    ".csv": "text/csv",
+    ".json": "application/json",
+    ".ndjson": "application/x-ndjson",
+    ".jsonl": "application/x-ndjson",
+    ".parquet": "application/vnd.apache.parquet",
+}
+"""File suffix to the content type that the feature service expects."""
+PIECE = 256 * 1024
+"""Bytes sent between two calls of an upload's progress function."""
+
+
+def of_file(path: Path, suffixes: Collection[str]) -> tuple[str, bytes]:
+    """Content type, by the suffix, and content of a file.
+
+    Raises:
+        InvalidRequest: for any other suffix, and for a file that cannot be read.
+    """
+    if path.suffix.lower() not in suffixes:
+        raise InvalidRequest(f"file {path.name!r}: expected a name ending in {', '.join(suffixes)}")
+    try:
+        return CONTENT_TYPES[path.suffix.lower()], path.read_bytes()
+    except OSError as error:
+        raise InvalidRequest(f"file {str(path)!r} cannot be read: {error.strerror}") from None
+
+
+def pieces(body: bytes, progress: Progress | None) -> Iterator[bytes]:
+    """`body` in pieces, with `progress` called after each."""
+    for start in range(0, len(body), PIECE):
+        yield body[start : start + PIECE]
+        if progress is not None:
+            progress(min(start + PIECE, len(body)), len(body))

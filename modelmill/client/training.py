@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 
 import httpx
 import orjson
 
-from modelmill.client.transport import Json, Transport, url_of
-from modelmill.errors import Unavailable
+from modelmill.client.transport import Json, Progress, Transport, url_of
+from modelmill.errors import Conflict, Unavailable
 
 ENDED = ("finished", "failed", "cancelled")
 """States of a job that do not change any more."""
@@ -100,3 +101,112 @@ class TrainingCalls(Transport):
                 raise Unavailable(f"job {job_id} is still {job['status']} after {seconds:.0f} s")
             time.sleep(0.1)
         return job
+
+
+# Calls of the trainer about searches.
+
+
+class TrialCalls(Transport):
+    """What a training tried before it settled."""
+
+    def trials(self, run_id: str) -> Json:
+        """The trials of a run's search, as `runs`, and how many have ended and failed."""
+        return self._call("GET", url_of(self.settings.trainer_url, "runs", run_id, "trials"))
+
+
+# Calls of the trainer about what triggers trainings, and about training as of past days.
+
+
+class TriggerCalls(Transport):
+    """What the trainer does without being asked, and what it is asked to do for past days."""
+
+    def schedules(self) -> list[Json]:
+        """Every trigger: when it fires next, when it fired last, what became of it and what it waits for."""
+        return list(self._call("GET", f"{self.settings.trainer_url}/schedules")["schedules"])
+
+    def backfill(
+        self,
+        model: str,
+        *,
+        start: str | datetime,
+        end: str | datetime,
+        step: str = "1d",
+        again: bool = False,
+        by: str = "",
+        wait: bool = False,
+    ) -> Json:
+        """Train `model` as of `start` and every `step` (such as `30d`, or `month`) later up to `end`.
+
+        Points that a training has succeeded for are left out, unless it is to begin anew. With `wait`, return when all
+        have ended.
+        """
+        body = {"from": str(start), "to": str(end), "step": step, "again": again, "by": by}
+        asked = self._call("POST", self._backfill(model), json=body)
+        return self.wait_for_backfill(model) if wait else asked
+
+    def backfilled(self, model: str) -> Json:
+        """How far the training of a model as of past days has come, and each point's run and version."""
+        return self._call("GET", self._backfill(model))
+
+    def cancel_backfill(self, model: str) -> Json:
+        """End the training of a model as of past days."""
+        return self._call("DELETE", self._backfill(model))
+
+    def wait_for_backfill(self, model: str, *, seconds: float = 24 * 3600, progress: Progress | None = None) -> Json:
+        """The state of a model's training as of past days once that has ended.
+
+        Raises:
+            Unavailable: where it has not ended after `seconds`; it goes on.
+        """
+        deadline = time.monotonic() + seconds
+        while (state := self.backfilled(model))["status"] == "running":
+            if progress is not None:
+                progress(state["total"] - sum(state["counts"].get(s, 0) for s in ("waiting", "active")), state["total"])
+            if time.monotonic() > deadline:
+                raise Unavailable(f"model {model!r} is still being trained as of past days after {seconds:.0f} s")
+            time.sleep(0.2)
+        return state
+
+    def _backfill(self, model: str) -> str:
+        return url_of(self.settings.trainer_url, "models", model, "backfill")
+
+
+# Calls of the trainer that repeat a run and tell what came of what.
+
+
+class TraceCalls(TrainingCalls):
+    """Repetitions and lineage."""
+
+    def reproduce(self, run_id: str, *, by: str = "", wait: bool = True) -> Json:
+        """Repeat a run and return the report: `equal`, `checks` and `reasons`; without `wait`, only the job.
+
+        Raises:
+            Conflict: where the job did not finish, saying why.
+        """
+        url = url_of(self.settings.trainer_url, "runs", run_id, "reproduce")
+        job = self._call("POST", url, json={"by": by} if by else {})
+        return self.reproduction(run_id, self.wait(job["job"])) if wait else job
+
+    def reproduction(self, run_id: str, job: Json) -> Json:
+        """The report of a job that has ended.
+
+        Raises:
+            Unavailable: where it did not finish, saying why.
+        """
+        if job["status"] != "finished":
+            raise Conflict(f"job {job['job']} {job['status']}: {job['error']}")
+        return next(report for report in self.reproductions(run_id) if report["job"] == job["job"])
+
+    def reproductions(self, run_id: str) -> list[Json]:
+        """The reports of all repetitions of a run, newest first."""
+        return list(
+            self._call("GET", url_of(self.settings.trainer_url, "runs", run_id, "reproductions"))["reproductions"]
+        )
+
+    def lineage(self, of: str) -> Json:
+        """Where a prediction (by its id), a version (`user_target@7`) or a run comes from."""
+        return self._call("GET", url_of(self.settings.trainer_url, "lineage", of))
+
+    def source_lineage(self, source: str) -> Json:
+        """What was made of a source: features, models, runs, versions."""
+        return self._call("GET", url_of(self.settings.trainer_url, "lineage", "sources", source))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flask import Flask
 
+from modelmill.http.web import create_app, redis_answers
 from modelmill.settings import Settings
-from modelmill.web import create_app, redis_answers
 from services.feature.arguments import KeyInPath
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.definitions.routes import add_definitions_routes

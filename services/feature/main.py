@@ -8,12 +8,13 @@ from threading import Thread
 
 from flask import Flask
 
-from modelmill import bus, keys, logs
-from modelmill.connections import AWAY, connect, once_it_answers
+from modelmill import logs
 from modelmill.errors import ModelmillError
+from modelmill.http.web import serve
 from modelmill.settings import Settings
+from modelmill.state import bus, keys
+from modelmill.state.connections import AWAY, connect, once_it_answers
 from modelmill.storage import Storage
-from modelmill.web import serve
 from services.feature.app import feature_app
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.intake import recovery

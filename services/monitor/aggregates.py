@@ -13,8 +13,8 @@ from typing import Any
 
 from redis import ResponseError, WatchError
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
 from services.monitor.progress import Lag, Progress
 from services.monitor.windows import MINUTE_FORMAT, Slot, Window, fold, minute_text
 

@@ -6,11 +6,11 @@ from threading import BoundedSemaphore
 
 from flask import Flask, Response, request
 
-from modelmill import web
-from modelmill.connections import AWAY
 from modelmill.errors import InvalidRequest, Unavailable
-from modelmill.registry import Registry
-from modelmill.web import redis_answers, reply
+from modelmill.http import web
+from modelmill.http.web import redis_answers, reply
+from modelmill.state.connections import AWAY
+from modelmill.state.registry import Registry
 from services.monitor import feed, latency, overview, page
 from services.monitor.aggregates import Aggregates
 from services.monitor.follower import Follower

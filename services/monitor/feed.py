@@ -10,11 +10,11 @@ from typing import Any
 
 import orjson
 
-from modelmill import bus, keys
-from modelmill.bus import Entry
-from modelmill.connections import AWAY, Redis
 from modelmill.errors import InvalidRequest, UnknownName
-from modelmill.events import (
+from modelmill.state import bus, keys
+from modelmill.state.bus import Entry
+from modelmill.state.connections import AWAY, Redis
+from modelmill.state.events import (
     AliasDeleted,
     DefinitionsApplied,
     DriftDetected,

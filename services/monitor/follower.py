@@ -8,8 +8,8 @@ from threading import Thread
 
 from redis import WatchError
 
-from modelmill.connections import AWAY
 from modelmill.errors import Unavailable
+from modelmill.state.connections import AWAY
 from services.monitor.aggregates import BATCH, Aggregates
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from modelmill import durations
+from modelmill import times
 from modelmill.errors import InvalidRequest
-from modelmill.events import iso
+from modelmill.state.events import iso
 from services.monitor.aggregates import Aggregates
 from services.monitor.sketch import RELATIVE_ERROR
 from services.monitor.windows import MINUTE, Slot, Summary, Window, merged, minute_of, minute_text
@@ -73,7 +73,7 @@ def parse_window(text: str, retention: timedelta) -> timedelta:
     """
     expected = f"window={text!r}; expected minutes, hours or days such as 15m, 2h or 1d"
     try:
-        window = timedelta(seconds=durations.seconds(text))
+        window = timedelta(seconds=times.seconds(text))
     except ValueError:
         raise InvalidRequest(expected, window=text) from None
     if window % MINUTE:

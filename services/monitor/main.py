@@ -8,9 +8,9 @@ from threading import Event as Flag
 from flask import Flask
 
 from modelmill import logs
-from modelmill.connections import connect
 from modelmill.errors import ModelmillError
-from modelmill.web import serve
+from modelmill.http.web import serve
+from modelmill.state.connections import connect
 from services.monitor.aggregates import Aggregates
 from services.monitor.app import create_app
 from services.monitor.follower import Follower

@@ -9,8 +9,8 @@ from datetime import timedelta
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from modelmill.connections import AWAY
-from modelmill.registry import Registry
+from modelmill.state.connections import AWAY
+from modelmill.state.registry import Registry
 from services.monitor.aggregates import Aggregates
 from services.monitor.latency import report
 from services.monitor.windows import OUTCOMES

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from modelmill import bus
-from modelmill.events import iso
-from modelmill.registry import CHAMPION, Registry
-from modelmill.runs import Run
+from modelmill.state import bus
+from modelmill.state.events import iso
+from modelmill.state.registry import CHAMPION, Registry
+from modelmill.state.runs import Run
 from services.monitor.aggregates import Aggregates
 from services.monitor.feed import STREAMS, cloud_event
 from services.monitor.latency import Report, report, series_json

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import NamedTuple
 
-from modelmill.events import PredictionFailed, PredictionServed, parse
+from modelmill.state.events import PredictionFailed, PredictionServed, parse
 from services.monitor import sketch
 from services.monitor.sketch import Sketch
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, Response, g
 
-from modelmill import web
+from modelmill.http import web
 from services.predictor.catalogue import describe
 from services.predictor.predictor import Predictor
 from services.predictor.settings import PredictorSettings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from modelmill.package import Input
+from modelmill.packages.package import Input
 from services.predictor.live import LiveModels
 
 

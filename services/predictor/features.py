@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NoReturn
 
-from modelmill import durations, expiry, keys
+from modelmill.columns.types import ERROR_LENGTH, SHOWN, let_stop
 from modelmill.errors import CorruptFeature, InvalidRequest, MissingEntity, sentence
-from modelmill.values import ERROR_LENGTH, SHOWN, let_stop
+from modelmill.state import events, keys
+from modelmill.times import duration_text
 from services.predictor.instances import EXPECTED, Instance
 from services.predictor.online import OnlineStore, Stored
 from services.predictor.signature import (
@@ -87,7 +88,7 @@ def read(store: OnlineStore, signature: Signature, wanted: Sequence[Lookup], t: 
 def cutoffs(signature: Signature, now: datetime) -> Cutoffs:
     """Which event times are too old at `now`."""
     return [
-        [expiry.cutoff(now, age) for age in entity.max_ages] if any(entity.max_ages) else ()
+        [events.cutoff(now, age) for age in entity.max_ages] if any(entity.max_ages) else ()
         for entity in signature.entities
     ]
 
@@ -221,7 +222,7 @@ def _refuse_missing(
     if time is None:
         reason = f"no row of source {source!r} has arrived"
     elif item.source in expired:
-        limit = durations.text(entity.max_ages[item.source] or 0)
+        limit = duration_text(entity.max_ages[item.source] or 0)
         reason = f"it is expired, since its newest row of source {source!r} is of {time[EVENT_TIME]}, over {limit} ago"
     else:
         reason = "its feature function failed, or its newest row had no value"

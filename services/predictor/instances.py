@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from modelmill.errors import InvalidRequest, MalformedBody, TooLarge, did_you_mean
-from modelmill.package import Input
+from modelmill.packages.package import Input
 from services.predictor.signature import EntitySignature, Signature, Value
 
 EXPECTED = {"float": "a number", "int": "an integer", "bool": "true or false", "str": "a string"}

@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from modelmill.errors import Unavailable
-from modelmill.package import Manifest
-from modelmill.sessions import Session
+from modelmill.packages.package import Manifest
+from modelmill.packages.sessions import Session
 from services.predictor.signature import Signature, Value
 
 

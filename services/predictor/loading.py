@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from modelmill import applied, package
-from modelmill.connections import AWAY, Redis
+from modelmill.declare import applied
+from modelmill.declare.features import RequestFeature
 from modelmill.errors import PackageError, printable
-from modelmill.events import utc_now
-from modelmill.package import Manifest
-from modelmill.registry import Registry
-from modelmill.request_features import RequestFeature
-from modelmill.sessions import TENSORS, Session, open_package, require_same
+from modelmill.packages import package
+from modelmill.packages.package import Manifest
+from modelmill.packages.sessions import TENSORS, Session, open_package, require_same
+from modelmill.state.connections import AWAY, Redis
+from modelmill.state.events import utc_now
+from modelmill.state.registry import Registry
 from modelmill.storage import Storage
 from services.predictor.inference import infer, tensors
 from services.predictor.live import ServedModel

@@ -7,10 +7,11 @@ import threading
 
 from flask import Flask
 
-from modelmill import logs, web
-from modelmill.connections import connect
+from modelmill import logs
 from modelmill.errors import ModelmillError
-from modelmill.registry import Registry
+from modelmill.http import web
+from modelmill.state.connections import connect
+from modelmill.state.registry import Registry
 from modelmill.storage import Storage
 from services.predictor import reconcile
 from services.predictor.app import create_app

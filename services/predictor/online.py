@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import redis.exceptions
 from redis.connection import Connection
 
-from modelmill.connections import Redis
+from modelmill.state.connections import Redis
 
 Stored = list[str | None]
 """The texts of the fields that were asked for; None for a field that is not there."""

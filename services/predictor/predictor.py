@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from modelmill import web
 from modelmill.errors import Unavailable, UnknownName
-from modelmill.events import PredictionFailed, PredictionServed, iso
-from modelmill.registry import Registry
-from modelmill.tiles import micros
+from modelmill.http import web
+from modelmill.state.events import PredictionFailed, PredictionServed, iso
+from modelmill.state.registry import Registry
+from modelmill.windows import micros
 from services.predictor import features, instances, metrics
 from services.predictor.inference import Answers, infer
 from services.predictor.live import LiveModels, ServedModel

@@ -6,11 +6,11 @@ import logging
 import time
 from threading import Event as Flag
 
-from modelmill import bus, keys
-from modelmill.connections import AWAY
 from modelmill.errors import sentence
-from modelmill.events import utc_now
-from modelmill.registry import Registry
+from modelmill.state import bus, keys
+from modelmill.state.connections import AWAY
+from modelmill.state.events import utc_now
+from modelmill.state.registry import Registry
 from modelmill.storage import Storage
 from services.predictor import metrics
 from services.predictor.live import LiveModels, LoadProblem

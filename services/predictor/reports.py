@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 from redis import RedisError
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
-from modelmill.events import Event
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import Event
 from services.predictor import metrics
 
 log = logging.getLogger(__name__)

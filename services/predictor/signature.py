@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from modelmill import keys
-from modelmill.package import Input, Manifest
-from modelmill.request_features import RequestFeature
-from modelmill.tile_reading import TileReader
-from modelmill.tiles import Reading
-from modelmill.values import READ
+from modelmill.columns.types import READ
+from modelmill.declare.features import RequestFeature
+from modelmill.packages.package import Input, Manifest
+from modelmill.state import keys
+from modelmill.state.online import TileReader
+from modelmill.windows import Reading
 
 Value = float | int | bool | str | None
 """A model input's value; None is a missing one, which only nullable inputs may have."""

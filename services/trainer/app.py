@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from flask import Flask
 
-from modelmill.registry import Registry
+from modelmill.http.web import create_app, redis_answers
 from modelmill.settings import Settings
-from modelmill.web import create_app, redis_answers
+from modelmill.state.registry import Registry
 from services.trainer.cards.routes import add_card_routes
 from services.trainer.evaluation.routes import add_evaluation_routes
 from services.trainer.exchange.routes import add_exchange_routes

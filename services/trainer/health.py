@@ -7,9 +7,9 @@ import sys
 
 from rq import Worker
 
-from modelmill.connections import AWAY, connect
 from modelmill.errors import ModelmillError
 from modelmill.settings import Settings
+from modelmill.state.connections import AWAY, connect
 from services.trainer.jobs.queue import TrainingQueue
 
 

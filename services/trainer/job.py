@@ -16,14 +16,14 @@ from redis.client import Pipeline
 from rq import get_current_job
 from rq.job import Job
 
-from modelmill import package
-from modelmill.connections import connect
-from modelmill.declarations import Model
-from modelmill.definitions import Definitions
+from modelmill.declare.declarations import Model
+from modelmill.declare.definitions import Definitions
 from modelmill.errors import RunEnded
-from modelmill.events import utc_now
-from modelmill.registry import Registry
-from modelmill.runs import Run, new_run_id
+from modelmill.packages import package
+from modelmill.state.connections import connect
+from modelmill.state.events import utc_now
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run, new_run_id
 from modelmill.storage import Storage
 from services.trainer.cards.cards import Cards
 from services.trainer.evaluation import evaluation as evaluations

@@ -8,13 +8,14 @@ from threading import Thread
 
 from flask import Flask
 
-from modelmill import bus, keys, logs
-from modelmill.connections import connect, once_it_answers
-from modelmill.definitions_file import load
+from modelmill import logs
+from modelmill.declare.definitions_file import load
 from modelmill.errors import ModelmillError
-from modelmill.registry import Registry
+from modelmill.http.web import serve
+from modelmill.state import bus, keys
+from modelmill.state.connections import connect, once_it_answers
+from modelmill.state.registry import Registry
 from modelmill.storage import Storage
-from modelmill.web import serve
 from services.trainer.app import trainer_app
 from services.trainer.jobs import recovery
 from services.trainer.jobs.queue import TrainingQueue

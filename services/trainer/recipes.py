@@ -6,12 +6,13 @@ import logging
 from pathlib import Path
 from threading import Event as Flag
 
-from modelmill import applied, bus, keys
-from modelmill.connections import AWAY, Redis
-from modelmill.definitions import Definitions
-from modelmill.definitions_file import load
+from modelmill.declare import applied
+from modelmill.declare.definitions import Definitions
+from modelmill.declare.definitions_file import load
 from modelmill.errors import ModelmillError
-from modelmill.events import DefinitionsApplied
+from modelmill.state import bus, keys
+from modelmill.state.connections import AWAY, Redis
+from modelmill.state.events import DefinitionsApplied
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from modelmill import times
-from modelmill.declarations import NAME
+from modelmill.declare.declarations import NAME
 from modelmill.errors import InvalidRequest, did_you_mean
 
 LONGEST_TEXT = 500

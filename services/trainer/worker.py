@@ -45,11 +45,12 @@ from rq.serializers import JSONSerializer
 from rq.utils import get_version, now
 from rq.worker.base import WorkerStatus
 
-from modelmill import keys, logs
-from modelmill.connections import AWAY, Redis, connect
+from modelmill import logs
 from modelmill.errors import Conflict, ModelmillError, RunEnded, Unavailable, UnknownName, sentence, traced
-from modelmill.registry import Registry
-from modelmill.runs import new_run_id
+from modelmill.state import keys
+from modelmill.state.connections import AWAY, Redis, connect
+from modelmill.state.registry import Registry
+from modelmill.state.runs import new_run_id
 from modelmill.storage import Storage
 from services.trainer.jobs import horse, outcome
 from services.trainer.jobs.horse import Horse, Unlimited

@@ -11,7 +11,7 @@ import pytest
 from examples import flights as example
 from examples.flights import __main__ as main
 from examples.flights import data
-from modelmill.definitions_file import load
+from modelmill.declare.definitions_file import load
 
 MILL = Path(example.__file__).with_name("mill.py")
 

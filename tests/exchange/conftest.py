@@ -16,8 +16,8 @@ import pytest
 from werkzeug.serving import make_server
 
 from modelmill import Client
-from modelmill.registry import Registry
 from modelmill.settings import Settings
+from modelmill.state.registry import Registry
 from modelmill.storage import Storage
 from services.predictor.inference import infer
 from services.predictor.loading import load

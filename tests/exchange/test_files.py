@@ -17,9 +17,9 @@ import yaml
 from click.testing import CliRunner
 
 from modelmill import Client, cli
-from modelmill.cli import terminal
+from modelmill.cli import system
 from modelmill.errors import InvalidRequest, PackageError, RequestFailed
-from modelmill.package import ESTIMATOR, GRAPH, MANIFEST, Manifest
+from modelmill.packages.package import ESTIMATOR, GRAPH, MANIFEST, Manifest
 from tests.exchange.conftest import MODEL, Trainer
 from tests.trainer.exchange.models import fitted, onnx_file, rows, skops_file
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.redis
 @pytest.fixture
 def shell(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     """The command line of a system with this trainer."""
-    monkeypatch.setattr(terminal, "client", lambda: Client(trainer.client.settings))
+    monkeypatch.setattr(system, "client", lambda: Client(trainer.client.settings))
     monkeypatch.setenv("USER", "me")
     return CliRunner()
 

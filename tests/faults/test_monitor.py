@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from modelmill import keys
+from modelmill.state import keys
 from tests.conftest import RedisServer
 from tests.eventually import eventually
 from tests.monitor.conftest import StartMonitor

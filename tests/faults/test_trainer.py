@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from modelmill.registry import Registry
+from modelmill.state.registry import Registry
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.recovery import LEASE
 from services.trainer.jobs.retry import ATTEMPTS

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from modelmill import keys
-from modelmill.registry import Registry
+from modelmill.state import keys
+from modelmill.state.registry import Registry
 from modelmill.storage import TEMPORARY, Storage
 from services.trainer.jobs.queue import TrainingQueue
 from tests.conftest import RedisServer

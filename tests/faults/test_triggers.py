@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
-from modelmill.definitions import Definitions
-from modelmill.definitions_file import load
-from modelmill.events import DriftDetected, RowsIngested
+from modelmill.declare.definitions import Definitions
+from modelmill.declare.definitions_file import load
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import DriftDetected, RowsIngested
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.triggers.overview import schedules
 from services.trainer.triggers.state import TriggerState

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from modelmill.tiles import FUNCTIONS, ROWS, Reading, Scalar, TileGroup, hashed, value_text
+from modelmill.windows import FUNCTIONS, ROWS, Reading, Scalar, TileGroup, hashed, value_text
 from services.feature.aggregates.windows import Rows, Spine
 from services.feature.intake.validate import ARROW, EVENT_TIME, TIME
 from services.feature.store.history import INGEST_TIME

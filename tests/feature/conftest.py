@@ -18,9 +18,9 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from modelmill.connections import Redis
-from modelmill.declarations import Source
+from modelmill.declare.declarations import Source
 from modelmill.settings import Settings
+from modelmill.state.connections import Redis
 from modelmill.storage import Storage
 from services.feature.app import feature_app
 from services.feature.definitions.catalogue import Applied, Catalogue

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from modelmill.client import Client
-from modelmill.definitions_file import load
+from modelmill.declare.definitions_file import load
 from modelmill.settings import Settings
 from modelmill.storage import Storage
 from services.feature.store import history

@@ -9,11 +9,11 @@ from typing import Any
 from flask.testing import FlaskClient
 from onnx import TensorProto, helper
 
-from modelmill import package
-from modelmill.events import utc_now
-from modelmill.package import Input, Manifest
-from modelmill.registry import Registry
-from modelmill.runs import Run, new_run_id
+from modelmill.packages import package
+from modelmill.packages.package import Input, Manifest
+from modelmill.state.events import utc_now
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run, new_run_id
 from services.predictor.app import create_app
 from services.predictor.live import LiveModels
 from services.predictor.online import OnlineStore

@@ -24,10 +24,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from modelmill import keys
 from modelmill.settings import Settings
+from modelmill.state import keys
 from modelmill.storage import Storage
-from modelmill.tiles import FUNCTIONS
+from modelmill.windows import FUNCTIONS
 from services.feature.app import feature_app
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.intake.validate import ARROW, TIME

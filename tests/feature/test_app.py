@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from modelmill.connections import connect
-from modelmill.redis_server import free_port
+from modelmill.local import free_port
 from modelmill.settings import Settings
+from modelmill.state.connections import connect
 from services.feature.app import feature_app
 from tests.feature.conftest import ROW, Room
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from modelmill import keys
-from modelmill.aliases import ROLLBACKS
 from modelmill.errors import Conflict, UnknownName
-from modelmill.registry import Registry
-from modelmill.runs import Run, new_run_id
+from modelmill.state import keys
+from modelmill.state.aliases import ROLLBACKS
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run, new_run_id
 from services.feature.definitions import catalogue as module
 from services.feature.definitions.catalogue import Catalogue
 from tests.feature.conftest import OpenRoom, Room

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from modelmill import cli
-from modelmill.cli import terminal
+from modelmill.cli import system
 from modelmill.client import Client
 from modelmill.errors import InvalidRequest, RequestFailed
 from modelmill.settings import Settings
@@ -165,7 +165,7 @@ def test_a_path_with_a_leading_slash_never_reaches_the_key_without(service: Serv
 @pytest.fixture
 def from_shell(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[CliRunner]:
     with service.client() as client:
-        monkeypatch.setattr(terminal, "client", lambda: client)
+        monkeypatch.setattr(system, "client", lambda: client)
         yield CliRunner()
 
 
@@ -190,7 +190,7 @@ def test_the_command_line_takes_any_key_without_a_traceback(service: Service, fr
 def test_a_key_that_is_no_text_is_refused_without_a_traceback(
     command: str, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminal, "client", lambda: Client(Settings()))
+    monkeypatch.setattr(system, "client", lambda: Client(Settings()))
     done = CliRunner().invoke(cli.main, [command, "user", key], input="y\n")
     assert (done.exit_code, type(done.exception)) == (1, SystemExit)
     assert "this cannot be sent" in done.stderr

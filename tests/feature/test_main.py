@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from modelmill import keys
 from modelmill.errors import RequestFailed
-from modelmill.redis_server import free_port
+from modelmill.local import free_port
+from modelmill.state import keys
 from tests.conftest import ROOT, USERS_MILL, RedisServer
 from tests.eventually import eventually
 from tests.feature.processes import Service

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from modelmill import keys
 from modelmill.errors import RequestFailed
+from modelmill.state import keys
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.store.locks import alone
 from tests.conftest import RedisServer

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modelmill import bus, keys
+from modelmill.state import bus, keys
 from modelmill.storage import Storage
 from services.feature.intake import journal, quarantine
 from services.feature.intake.recovery import recover

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from modelmill.tiles import micros
+from modelmill.windows import micros
 from services.feature.intake.validate import TIME
 from services.feature.training.frames import Wanted, spine_frame
 from services.feature.training.spines import Spine

@@ -8,8 +8,8 @@ from textwrap import dedent
 
 import pytest
 
-from modelmill.definitions import Definitions
-from modelmill.definitions_file import load
+from modelmill.declare.definitions import Definitions
+from modelmill.declare.definitions_file import load
 
 Load = Callable[[str], Definitions]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
-from modelmill.events import utc_now
-from modelmill.registry import Registry, Version
-from modelmill.runs import Run, new_run_id
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import utc_now
+from modelmill.state.registry import Registry, Version
+from modelmill.state.runs import Run, new_run_id
 
 MODEL = "user_target"
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelmill.aliases import NONE, ROLLBACKS, AliasMove, stacks
-from modelmill.connections import Redis
 from modelmill.errors import AliasMoved, Conflict, UnknownName
-from modelmill.events import AliasDeleted, ModelPromoted
-from modelmill.registry import Registry
+from modelmill.state.aliases import NONE, ROLLBACKS, AliasMove, stacks
+from modelmill.state.connections import Redis
+from modelmill.state.events import AliasDeleted, ModelPromoted
+from modelmill.state.registry import Registry
 from tests.conftest import RedisServer
 from tests.modelmill.releases import MODEL, begin, events, release
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from modelmill import applied, keys
-from modelmill.connections import Redis
-from modelmill.definitions import Definitions
-from modelmill.definitions_file import load
+from modelmill.declare import applied
+from modelmill.declare.definitions import Definitions
+from modelmill.declare.definitions_file import load
 from modelmill.errors import DefinitionsError, UnknownName
+from modelmill.state import keys
+from modelmill.state.connections import Redis
 
 MILL = """
 import maths

@@ -6,9 +6,9 @@ from threading import Thread
 
 import pytest
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
-from modelmill.events import Event, RunStarted
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import Event, RunStarted
 from tests.conftest import RedisServer
 from tests.eventually import eventually
 

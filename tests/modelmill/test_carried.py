@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelmill.carried import carried
-from modelmill.definitions import Definitions
+from modelmill.declare.definitions import Definitions, carried
 from modelmill.errors import DefinitionsError
 from tests.modelmill.conftest import Load
 

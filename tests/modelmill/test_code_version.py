@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelmill import code_version
-from modelmill.definitions_file import load, load_code
+from modelmill.declare import code_version
+from modelmill.declare.definitions_file import load, load_code
+from modelmill.declare.user_code import UserCode
 from modelmill.errors import DefinitionsError
-from modelmill.user_code import UserCode
 
 ROOT = Path(__file__).parents[2]
 HEAD = """

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from modelmill import column_statistics
-from modelmill.column_statistics import ColumnStatistics, Numbers, TopValues
-from modelmill.sketch import Sketch
+from modelmill.columns import statistics
+from modelmill.columns.sketch import Sketch
+from modelmill.columns.statistics import ColumnStatistics, Numbers, TopValues
 
 FLOATS = st.lists(st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False), min_size=1, max_size=30)
 TOLERANCE = 1e-9
@@ -86,7 +86,7 @@ def test_percentiles_of_small_whole_numbers_are_exact(values: list[int]) -> None
 @given(st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=12), min_size=1, max_size=5), st.integers(1, 9))
 def test_counts_are_off_by_at_most_the_stated_error(parts: list[list[str]], limit: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(column_statistics, "MAX_TOP", limit)
+        patch.setattr(statistics, "MAX_TOP", limit)
         merged = TopValues.merged([top(part) for part in parts])
     exact = Counter(value for part in parts for value in part)
     assert len(merged.counts) <= limit
@@ -150,7 +150,7 @@ def test_a_histogram_of_one_value_has_one_bin() -> None:
 
 
 def test_they_can_be_used_without_flask_and_redis() -> None:
-    code = "import sys, modelmill.column_statistics; print({'flask', 'redis', 'pyarrow', 'pandas'} & set(sys.modules))"
+    code = "import sys, modelmill.columns.statistics; print({'flask', 'redis', 'pyarrow', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -8,8 +8,8 @@ from threading import Thread
 
 import pytest
 
-from modelmill.connections import AWAY, Redis, connect, once_it_answers
-from modelmill.redis_server import free_port
+from modelmill.local import free_port
+from modelmill.state.connections import AWAY, Redis, connect, once_it_answers
 from tests.conftest import RedisServer
 
 TIMEOUT = 0.2

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from modelmill import Entity, Expect, Model, Source, column, feature
-from modelmill.about import About
-from modelmill.constraints import Constraints
+from modelmill.columns.constraints import Constraints
+from modelmill.declare.declarations import About
 
 USER = Entity("user", key="user_id")
 

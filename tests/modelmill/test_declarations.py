@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from modelmill import Entity, Model, Source, feature
-from modelmill.about import About
-from modelmill.columns import Column
-from modelmill.declarations import collecting
+from modelmill.columns.types import Column
+from modelmill.declare.declarations import About, collecting
 
 USER = Entity("user", key="user_id")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from modelmill.errors import UnknownName
-from modelmill.tiles import Reading
+from modelmill.windows import Reading
 from tests.modelmill.conftest import Load
 
 

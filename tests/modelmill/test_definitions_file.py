@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelmill.definitions_file import load
+from modelmill.declare.definitions_file import load
 from modelmill.errors import DefinitionsError
 from tests.conftest import USERS_MILL
 from tests.modelmill.conftest import PRELUDE, Load

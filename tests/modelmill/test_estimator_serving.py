@@ -17,9 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 
 from modelmill.errors import UntrustedTypes
-from modelmill.estimator_serving import EstimatorSession, foreign_types, load_estimator
-from modelmill.package import MATRIX, Input, Tensor
-from modelmill.sessions import described
+from modelmill.packages.estimator_serving import EstimatorSession, foreign_types, load_estimator
+from modelmill.packages.package import MATRIX, Input, Tensor
+from modelmill.packages.sessions import described
 from tests.conftest import ROOT
 from tests.own_types import Halved, doubled
 
@@ -110,7 +110,7 @@ def test_a_module_is_not_imported_for_a_type_that_is_refused() -> None:
     """Importing runs a module's code, so it must not come before the check."""
     content = skops.io.dumps(make_pipeline(Halved(), LogisticRegression()).fit(NUMBERS, YES))
     program = (
-        "import sys; from modelmill.errors import UntrustedTypes; from modelmill.estimator_serving import load_estimator\n"
+        "import sys; from modelmill.errors import UntrustedTypes; from modelmill.packages.estimator_serving import load_estimator\n"
         "try: load_estimator(sys.stdin.buffer.read())\n"
         "except UntrustedTypes: print('tests.own_types' in sys.modules)"
     )

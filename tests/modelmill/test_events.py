@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
-from modelmill.events import EVENTS, Event, ModelPromoted, PredictionServed, RunStarted, iso, parse, utc_now
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import EVENTS, Event, ModelPromoted, PredictionServed, RunStarted, iso, parse, utc_now
 
 TEXT = st.text(st.characters(codec="utf-8"))
 VALUES: dict[object, st.SearchStrategy[Any]] = {

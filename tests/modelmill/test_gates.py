@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from modelmill import at_least, improves, latency_below, no_segment_worse, parity, size_below
-from modelmill.gates import Improves, gates_of, policy_of
-from modelmill.metrics import Metric
+from modelmill.declare.gates import Improves, gates_of, policy_of
+from modelmill.declare.metrics import Metric
 
 ACCURACY = Metric("accuracy")
 

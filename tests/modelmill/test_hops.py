@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from modelmill.durations import seconds, text
-from modelmill.hops import checked_hop, default_hop
+from modelmill.times import duration_text, seconds
+from modelmill.windows import checked_hop, default_hop
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,8 @@ from modelmill.hops import checked_hop, default_hop
     ],
 )
 def test_a_hop_is_the_coarsest_that_divides_the_window_into_24_or_the_finest(window: str, hop: str) -> None:
-    assert text(default_hop(seconds(window))) == hop
-    assert text(checked_hop(seconds(window), None, 0)) == hop
+    assert duration_text(default_hop(seconds(window))) == hop
+    assert duration_text(checked_hop(seconds(window), None, 0)) == hop
 
 
 @pytest.mark.parametrize("window, hop", [("2h", "2h"), ("2h", "8m"), ("90d", "90d"), ("6d", "2d"), ("366m", "1m")])

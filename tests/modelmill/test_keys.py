@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from modelmill import keys
+from modelmill.state import keys
 
 FUNCTIONS = [function for _, function in inspect.getmembers(keys, inspect.isfunction)]
 

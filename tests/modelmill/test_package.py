@@ -10,9 +10,9 @@ import orjson
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from modelmill import package
 from modelmill.errors import PackageError
-from modelmill.package import ESTIMATOR, GRAPH, MANIFEST, Input, Manifest, Parity, Range, Tensor
+from modelmill.packages import package
+from modelmill.packages.package import ESTIMATOR, GRAPH, MANIFEST, Input, Manifest, Parity, Range, Tensor
 from modelmill.storage import Storage
 from tests.predictor import packages
 

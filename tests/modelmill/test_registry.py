@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 from redis.exceptions import NoPermissionError
 
-from modelmill import keys
-from modelmill.connections import Redis
 from modelmill.errors import Conflict, Pruned, RunEnded, UnknownName
-from modelmill.events import ModelPromoted, ModelTrained, RunFailed, RunStarted, VersionsPruned
-from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import ModelPromoted, ModelTrained, RunFailed, RunStarted, VersionsPruned
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from tests.conftest import RedisServer
 from tests.modelmill.releases import MODEL, begin, events, release
 

@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from modelmill import bus, keys
-from modelmill.aliases import ROLLBACKS
 from modelmill.errors import Conflict, UnknownName
-from modelmill.events import AliasDeleted, ModelPromoted, ModelTrained
-from modelmill.registry import AliasMove, Registry, Version
+from modelmill.state import bus, keys
+from modelmill.state.aliases import ROLLBACKS
+from modelmill.state.events import AliasDeleted, ModelPromoted, ModelTrained
+from modelmill.state.registry import AliasMove, Registry, Version
 from tests.conftest import RedisServer
 from tests.modelmill.releases import begin
 

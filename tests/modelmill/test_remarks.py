@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from modelmill import keys
-from modelmill.connections import Redis
 from modelmill.errors import InvalidRequest, NotFound
-from modelmill.registry import Registry
-from modelmill.remarks import MOST
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.registry import MOST, Registry
 from tests.modelmill.releases import MODEL, begin, release
 
 

@@ -9,10 +9,9 @@ from textwrap import dedent
 
 import pytest
 
-from modelmill.definitions import Definitions
-from modelmill.definitions_file import load
+from modelmill.declare.definitions import Definitions, Need, model_features
+from modelmill.declare.definitions_file import load
 from modelmill.errors import DefinitionsError
-from modelmill.model_features import Need, model_features
 
 Load = Callable[[str], Definitions]
 

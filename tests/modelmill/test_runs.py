@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from modelmill import keys
-from modelmill.connections import Redis
-from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from tests.conftest import ROOT, RedisServer
 
 

@@ -9,7 +9,7 @@ from optuna.distributions import FloatDistribution
 from scipy.stats import loguniform
 
 from modelmill import Candidate
-from modelmill.search import NOT_GIVEN, Search, Space
+from modelmill.declare.search import NOT_GIVEN, Search, Space
 
 
 def logistic() -> None: ...

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from modelmill.package import Tensor
-from modelmill.sessions import described, graph_session
+from modelmill.packages.package import Tensor
+from modelmill.packages.sessions import described, graph_session
 from tests.conftest import ROOT
 from tests.predictor import packages
 from tests.predictor.packages import manifest
@@ -18,8 +18,8 @@ from tests.predictor.packages import manifest
 OPEN = """
 import sys
 from pathlib import Path
-from modelmill.package import Manifest
-from modelmill.sessions import open_session
+from modelmill.packages.package import Manifest
+from modelmill.packages.sessions import open_session
 import services.predictor.main
 folder = Path(sys.argv[1])
 manifest = Manifest.from_json((folder / "manifest.json").read_bytes())

@@ -9,7 +9,7 @@ from ddsketch.mapping import LogarithmicMapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelmill.sketch import OFFSET, RELATIVE_ERROR, Sketch
+from modelmill.columns.sketch import OFFSET, RELATIVE_ERROR, Sketch
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-5, 5).map(float)
 PERCENTS = (1, 25, 50, 75, 99, 100)

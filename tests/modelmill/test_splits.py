@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modelmill import at_random, by_group, by_time
-from modelmill.splits import AtRandom, ByGroup, ByTime, check, described
+from modelmill.declare.splits import AtRandom, ByGroup, ByTime, check, described
 
 
 def test_each_rule_is_told_in_the_words_it_is_declared_with() -> None:

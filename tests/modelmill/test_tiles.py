@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelmill import tiles
-from modelmill.tile_reading import TileReader
-from modelmill.tiles import Reading, Scalar, Tile, deviation, exactly, finish, hashed, partials
+from modelmill import windows
+from modelmill.state.online import TileReader
+from modelmill.windows import Reading, Scalar, Tile, deviation, exactly, finish, hashed, partials
 
 NUMBERS = st.floats(-(2.0**480), 2.0**480)
 
 
 def t(text: str) -> int:
-    return tiles.micros(datetime.fromisoformat(f"2013-01-31T{text}Z"))
+    return windows.micros(datetime.fromisoformat(f"2013-01-31T{text}Z"))
 
 
 def reading(function: str = "sum", dtype: str = "float") -> Reading:
@@ -29,11 +29,11 @@ def reading(function: str = "sum", dtype: str = "float") -> Reading:
     [("05:00", 0, "05:00"), ("04:59:59.999999", 0, "04:55"), ("05:00", 1, "04:55"), ("05:07", 120, "05:05")],
 )
 def test_a_window_ends_at_the_last_edge_before_what_is_known(at: str, delay: int, end: str) -> None:
-    assert tiles.window_end(t(at), 300, delay) == t(end)
+    assert windows.window_end(t(at), 300, delay) == t(end)
 
 
 def test_edges_are_aligned_to_1970_also_before_it() -> None:
-    assert tiles.window_end(-1, 86_400, 0) == -86_400 * tiles.SECOND
+    assert windows.window_end(-1, 86_400, 0) == -86_400 * windows.SECOND
 
 
 def test_the_tiles_of_a_window_are_named_by_their_start() -> None:
@@ -42,9 +42,9 @@ def test_the_tiles_of_a_window_are_named_by_their_start() -> None:
 
 def test_a_time_before_the_year_1000_is_as_wide_as_any() -> None:
     moment = datetime(1000, 1, 1, tzinfo=UTC)
-    assert tiles.tile_field(tiles.micros(moment) - 60 * tiles.SECOND) == "0999-12-31T23:59Z"
-    assert tiles.time_text(tiles.micros(moment)) == "1000-01-01T00:00:00.000000Z"
-    assert tiles.moment(tiles.micros(moment)) == moment
+    assert windows.tile_field(windows.micros(moment) - 60 * windows.SECOND) == "0999-12-31T23:59Z"
+    assert windows.time_text(windows.micros(moment)) == "1000-01-01T00:00:00.000000Z"
+    assert windows.moment(windows.micros(moment)) == moment
 
 
 def test_tiles_without_rows_are_left_out() -> None:
@@ -56,13 +56,13 @@ def test_tiles_without_rows_are_left_out() -> None:
 EMPTY = {"count": 0, "count_distinct": 0}
 
 
-@pytest.mark.parametrize("function", tiles.FUNCTIONS)
+@pytest.mark.parametrize("function", windows.FUNCTIONS)
 @pytest.mark.parametrize("found", [[], [{"y": {"count": 1}}]], ids=["no tiles", "tiles without the column"])
 def test_without_values_counts_are_0_and_others_null(function: str, found: list[Tile]) -> None:
     assert finish(reading(function), found) == EMPTY.get(function)
 
 
-TILES: dict[str, list[tiles.Statistics]] = {
+TILES: dict[str, list[windows.Statistics]] = {
     "float": [
         {
             "count": 2,
@@ -123,7 +123,7 @@ def test_a_sum_of_whole_numbers_that_64_bits_cannot_hold_is_null() -> None:
 
 
 def kmv(values: range) -> Tile:
-    return {"x": {"distinct": sorted(f"{hashed(str(value)):016x}" for value in values)[: tiles.SMALLEST]}}
+    return {"x": {"distinct": sorted(f"{hashed(str(value)):016x}" for value in values)[: windows.SMALLEST]}}
 
 
 @pytest.mark.parametrize("count", [1, 255])
@@ -139,7 +139,7 @@ def test_many_distinct_values_are_estimated_alike_however_they_are_split(count: 
     whole = finish(reading("count_distinct", "int"), [kmv(range(count))])
     assert finish(reading("count_distinct", "int"), [*found, *found]) == whole
     assert isinstance(whole, int)
-    assert abs(whole / count - 1) < 3 / math.sqrt(tiles.SMALLEST - 2)
+    assert abs(whole / count - 1) < 3 / math.sqrt(windows.SMALLEST - 2)
 
 
 @given(st.lists(NUMBERS, min_size=1))
@@ -159,7 +159,7 @@ def test_a_deviation_does_not_cancel() -> None:
 @given(st.lists(st.one_of(st.booleans(), st.integers(), NUMBERS, st.text()), min_size=1))
 def test_a_value_reads_back_as_it_was(values: list[float | int | str | bool]) -> None:
     for value in values:
-        text = tiles.value_text(value)
-        assert repr(tiles.READ[type(value).__name__](text)) == repr(value)
+        text = windows.value_text(value)
+        assert repr(windows.READ[type(value).__name__](text)) == repr(value)
         if type(value) is float:
             assert repr(orjson.loads(text)) == repr(value)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelmill.declarations import Entity, Source
-from modelmill.triggers import After, Cron, Every, On, Slots, Trigger, after, cron, every, on
+from modelmill.declare.declarations import Entity, Source
+from modelmill.declare.triggers import After, Cron, Every, On, Slots, Trigger, after, cron, every, on
 
 BERLIN = "Europe/Berlin"
 SPRING = datetime(2026, 3, 29, tzinfo=UTC)

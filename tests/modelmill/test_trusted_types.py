@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modelmill.trusted_types import TRUSTED, checked
+from modelmill.declare.trusted_types import TRUSTED, checked
 
 
 @pytest.mark.parametrize("name", sorted(TRUSTED))

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from modelmill.definitions_file import load
+from modelmill.declare.definitions_file import load
+from modelmill.declare.user_code import MAX_MODULE_BYTES, UserCode, read
 from modelmill.errors import DefinitionsError
-from modelmill.user_code import MAX_MODULE_BYTES, UserCode, read
 
 ROOT = Path(__file__).parents[2]
 
@@ -108,7 +108,7 @@ def test_a_process_that_works_by_it_gives_it_to_those_that_it_starts(tmp_path: P
     mill = "import maths\nclass Twice:\n    def __call__(self, x):\n        return maths.times(x, 2)\n"
     written(tmp_path / "code", {"mill.py": mill, "maths.py": "def times(x, n):\n    return x * n\n"})
     program = (
-        "import multiprocessing, sys; from pathlib import Path; from modelmill.user_code import read\n"
+        "import multiprocessing, sys; from pathlib import Path; from modelmill.declare.user_code import read\n"
         "if __name__ == '__main__':\n"
         "    code = read(Path(sys.argv[1])); code.install()\n"
         "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"

@@ -12,11 +12,11 @@ from flask import Flask, Response
 from flask.testing import FlaskClient
 from prometheus_client import CollectorRegistry, Gauge
 
-from modelmill.connections import connect
 from modelmill.errors import Conflict, ModelmillError, NotFound, TooLarge, Unavailable
-from modelmill.redis_server import free_port
+from modelmill.http.web import create_app, json_body, json_object, redis_answers, reply, spooled_body, streams_body
+from modelmill.local import free_port
 from modelmill.settings import Settings
-from modelmill.web import create_app, json_body, json_object, redis_answers, reply, spooled_body, streams_body
+from modelmill.state.connections import connect
 from tests.eventually import eventually
 from tests.processes import Server
 

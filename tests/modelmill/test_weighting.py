@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modelmill.weighting import Weighting
+from modelmill.declare.splits import Weighting
 
 
 def test_rows_count_alike_where_nothing_is_declared() -> None:

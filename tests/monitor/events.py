@@ -6,11 +6,11 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
-from modelmill.events import PredictionFailed, PredictionServed, iso
-from modelmill.registry import Registry
-from modelmill.runs import Run, new_run_id
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import PredictionFailed, PredictionServed, iso
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run, new_run_id
 from services.monitor.aggregates import STREAM, Aggregates
 
 NOW = datetime(2026, 11, 23, 23, 47, 30, tzinfo=UTC)

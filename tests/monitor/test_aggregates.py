@@ -10,8 +10,8 @@ from threading import Thread
 import pytest
 from redis import WatchError
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
 from services.monitor.aggregates import BATCH, STREAM, Aggregates
 from services.monitor.progress import Lag
 from services.monitor.windows import COUNTED, EXPIRED, LOST, REJECTED, Slot, minute_of

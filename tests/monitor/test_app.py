@@ -9,10 +9,10 @@ from threading import Event as Flag
 import pytest
 from flask.testing import FlaskClient
 
-from modelmill import bus
-from modelmill.connections import Redis, connect
-from modelmill.events import RunStarted
-from modelmill.redis_server import free_port
+from modelmill.local import free_port
+from modelmill.state import bus
+from modelmill.state.connections import Redis, connect
+from modelmill.state.events import RunStarted
 from services.monitor import page
 from services.monitor.aggregates import STREAM, Aggregates
 from services.monitor.app import create_app

@@ -8,10 +8,10 @@ from threading import Timer
 import orjson
 import pytest
 
-from modelmill import bus
-from modelmill.connections import Redis
 from modelmill.errors import InvalidRequest, UnknownName
-from modelmill.events import (
+from modelmill.state import bus
+from modelmill.state.connections import Redis
+from modelmill.state.events import (
     DefinitionsApplied,
     DriftDetected,
     EntityForgotten,

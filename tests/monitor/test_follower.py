@@ -9,9 +9,9 @@ from threading import Event as Flag
 
 import pytest
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
 from modelmill.errors import Unavailable
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
 from services.monitor.aggregates import STREAM, Aggregates
 from services.monitor.follower import Follower
 from tests.conftest import RedisServer

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from modelmill import bus
-from modelmill.connections import Redis
 from modelmill.errors import InvalidRequest
-from modelmill.events import Event
+from modelmill.state import bus
+from modelmill.state.connections import Redis
+from modelmill.state.events import Event
 from services.monitor.latency import Report, parse_window, report
 from services.monitor.windows import minute_of
 from tests.monitor.events import NOW, count_all, failed, served

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from modelmill import bus, keys
-from modelmill.events import PredictionServed
+from modelmill.state import bus, keys
+from modelmill.state.events import PredictionServed
 from tests.conftest import RedisServer
 from tests.eventually import eventually
 from tests.monitor.conftest import StartMonitor

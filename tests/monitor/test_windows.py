@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelmill.events import Event, ModelTrained, iso
+from modelmill.state.events import Event, ModelTrained, iso
 from services.monitor.windows import (
     COUNTED,
     EXPIRED,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from flask.testing import FlaskClient
 
-from modelmill.connections import Redis
-from modelmill.registry import Registry
+from modelmill.state.connections import Redis
+from modelmill.state.registry import Registry
 from modelmill.storage import Storage
 from services.predictor.app import create_app
 from services.predictor.live import LiveModels

@@ -15,12 +15,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
-from modelmill import keys, package
-from modelmill.connections import Redis
-from modelmill.events import utc_now
-from modelmill.package import Input, Manifest
-from modelmill.registry import Registry, Version
-from modelmill.runs import Run, new_run_id
+from modelmill.packages import package
+from modelmill.packages.package import Input, Manifest
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import utc_now
+from modelmill.state.registry import Registry, Version
+from modelmill.state.runs import Run, new_run_id
 from modelmill.storage import Storage
 
 USER_INPUTS = [

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from modelmill import redis_server
+from modelmill import local
 from tests.conftest import ROOT
 from tests.eventually import eventually
 
@@ -25,7 +25,7 @@ class PredictorProcess:
     redis_url: str
     storage_url: str
     settings: dict[str, str] = field(default_factory=dict)
-    port: int = field(default_factory=redis_server.free_port)
+    port: int = field(default_factory=local.free_port)
     process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:

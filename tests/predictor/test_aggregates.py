@@ -9,11 +9,11 @@ from typing import Any
 import orjson
 import pytest
 
-from modelmill import keys
-from modelmill.connections import Redis
 from modelmill.errors import CorruptFeature, InvalidRequest
-from modelmill.package import Input, Manifest
-from modelmill.tiles import Reading, micros, tile_field
+from modelmill.packages.package import Input, Manifest
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.windows import Reading, micros, tile_field
 from services.predictor import features
 from services.predictor.features import Row
 from services.predictor.instances import parse

@@ -14,10 +14,11 @@ from flask.testing import FlaskClient
 from sklearn.linear_model import LogisticRegression
 from werkzeug.test import TestResponse
 
-from modelmill import bus, keys, package
-from modelmill.connections import Redis
-from modelmill.events import PredictionFailed, PredictionServed
-from modelmill.registry import Registry
+from modelmill.packages import package
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import PredictionFailed, PredictionServed
+from modelmill.state.registry import Registry
 from modelmill.storage import Storage
 from services.predictor.live import LiveModels
 from services.predictor.online import OnlineStore

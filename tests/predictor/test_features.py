@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from modelmill.about import About
-from modelmill.columns import Column
-from modelmill.connections import Redis
+from modelmill.columns.types import Column
+from modelmill.declare.declarations import About
+from modelmill.declare.features import RequestFeature
 from modelmill.errors import CorruptFeature, InvalidRequest, MissingEntity
-from modelmill.package import Input
-from modelmill.request_features import RequestFeature
-from modelmill.tiles import micros
+from modelmill.packages.package import Input
+from modelmill.state.connections import Redis
+from modelmill.windows import micros
 from services.predictor import features
 from services.predictor.features import Row
 from services.predictor.instances import parse

@@ -17,8 +17,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from modelmill.errors import InvalidRequest, NoAnswer
-from modelmill.package import Input, Manifest
-from modelmill.sessions import graph_session, open_session
+from modelmill.packages.package import Input, Manifest
+from modelmill.packages.sessions import graph_session, open_session
 from services.predictor.inference import infer
 from services.predictor.live import ServedModel
 from services.predictor.loading import warmed_up

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modelmill.errors import InvalidRequest, MalformedBody, TooLarge
-from modelmill.package import Input
+from modelmill.packages.package import Input
 from services.predictor.instances import Instance, parse
 from services.predictor.signature import Signature
 from tests.predictor.packages import USER_INPUTS, manifest

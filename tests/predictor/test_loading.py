@@ -11,13 +11,15 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from modelmill import applied, keys, package
-from modelmill.connections import Redis
-from modelmill.definitions_file import load as load_definitions
+from modelmill.declare import applied
+from modelmill.declare.definitions_file import load as load_definitions
 from modelmill.errors import PackageError, UnknownName
-from modelmill.package import Input
-from modelmill.registry import Registry
-from modelmill.sessions import TENSORS, open_session
+from modelmill.packages import package
+from modelmill.packages.package import Input
+from modelmill.packages.sessions import TENSORS, open_session
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.registry import Registry
 from modelmill.storage import Storage
 from services.predictor.loading import load
 from tests.own_types import Halved

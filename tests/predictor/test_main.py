@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from modelmill import bus, keys
-from modelmill.events import PredictionServed
-from modelmill.registry import Registry
+from modelmill.state import bus, keys
+from modelmill.state.events import PredictionServed
+from modelmill.state.registry import Registry
 from modelmill.storage import Storage
 from tests.conftest import ROOT, RedisServer
 from tests.eventually import eventually

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 import redis.exceptions
 
-from modelmill.connections import Redis
+from modelmill.state.connections import Redis
 from services.predictor.online import OnlineStore
 from tests.conftest import RedisServer
 

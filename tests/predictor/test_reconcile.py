@@ -11,12 +11,13 @@ from threading import Thread
 import pytest
 import redis.exceptions
 
-from modelmill import keys, package
-from modelmill.connections import Redis
 from modelmill.errors import Unavailable
-from modelmill.package import Manifest
-from modelmill.registry import Registry
-from modelmill.sessions import Session
+from modelmill.packages import package
+from modelmill.packages.package import Manifest
+from modelmill.packages.sessions import Session
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.registry import Registry
 from modelmill.storage import Storage
 from services.predictor import loading, metrics
 from services.predictor.live import LiveModels

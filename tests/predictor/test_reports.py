@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import redis.exceptions
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
-from modelmill.events import Event, PredictionFailed
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import Event, PredictionFailed
 from services.predictor import metrics
 from services.predictor import reports as reports_module
 from services.predictor.reports import BATCH_REPORTS, BATCH_ROWS, Report, Reports

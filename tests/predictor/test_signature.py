@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelmill.package import Input
+from modelmill.packages.package import Input
 from services.predictor.signature import Signature
 from tests.predictor.packages import manifest
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from modelmill import redis_server
+from modelmill import local
 from modelmill.client import Client
 from modelmill.settings import Settings
 from tests.conftest import ROOT
@@ -35,7 +35,7 @@ def compose_command() -> list[str]:
 @pytest.fixture(scope="module")
 def system() -> Iterator[Client]:
     """The system of docker-compose.yml on free ports, with volumes of its own that are removed at the end."""
-    ports = {service: redis_server.free_port() for service in SERVICES}
+    ports = {service: local.free_port() for service in SERVICES}
     environment = os.environ | {f"{service.upper()}_PORT": str(port) for service, port in ports.items()}
 
     def compose(*arguments: str, timeout: int = 600) -> None:

@@ -16,12 +16,12 @@ import pytest
 from examples.users import data
 from examples.users.data import EXAMPLE_USER
 from examples.users.load import load
-from modelmill import bus
 from modelmill.client import Client
-from modelmill.connections import connect
-from modelmill.events import DriftDetected
 from modelmill.local import Local
 from modelmill.settings import Settings
+from modelmill.state import bus
+from modelmill.state.connections import connect
+from modelmill.state.events import DriftDetected
 from tests.conftest import ROOT, USERS_MILL
 from tests.eventually import eventually
 from tests.system import journey

@@ -25,12 +25,12 @@ from threadpoolctl import threadpool_limits
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
-from modelmill import package
-from modelmill.connections import Redis
-from modelmill.events import utc_now
-from modelmill.package import GRAPH
-from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.packages import package
+from modelmill.packages.package import GRAPH
+from modelmill.state.connections import Redis
+from modelmill.state.events import utc_now
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.trainer.app import trainer_app
 from services.trainer.jobs.queue import TrainingQueue

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
-from modelmill.package import Manifest
+from modelmill.packages.package import Manifest
 
 Train = Callable[[], int]
 """Registers and promotes one more version of user_target and returns its number."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.trainer.jobs.queue import TrainingQueue
 from tests.conftest import USERS_MILL, RedisServer

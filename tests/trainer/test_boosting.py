@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from modelmill import package
 from modelmill.errors import InvalidRequest
-from modelmill.registry import Registry
+from modelmill.packages import package
+from modelmill.state.registry import Registry
 from modelmill.storage import Storage
 from services.trainer.job import train
 from tests.conftest import USERS_MILL, RedisServer

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from modelmill import applied, keys
-from modelmill.definitions_file import load_code
-from modelmill.registry import Registry
-from modelmill.runs import Run
-from modelmill.user_code import UserCode
+from modelmill.declare import applied
+from modelmill.declare.definitions_file import load_code
+from modelmill.declare.user_code import UserCode
+from modelmill.state import keys
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from services.trainer.job import train
 from tests.conftest import USERS_MILL, RedisServer
 

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pytest
 import skops.io
 
-from modelmill import bus, keys, package
-from modelmill.definitions_file import load
+from modelmill.declare.definitions_file import load
 from modelmill.errors import DefinitionsError, InvalidRequest, UnknownName
-from modelmill.events import ModelPromoted, ModelTrained, RunStarted
-from modelmill.registry import Registry
+from modelmill.packages import package
+from modelmill.state import bus, keys
+from modelmill.state.events import ModelPromoted, ModelTrained, RunStarted
+from modelmill.state.registry import Registry
 from modelmill.storage import Storage
 from services.trainer.evaluation import evaluation
 from services.trainer.job import train
@@ -115,7 +116,7 @@ def test_a_run_says_what_serves_it_and_how_far_that_is_from_the_estimator(regist
     assert 0 < run.parity["max_difference"] < 1e-5
 
 
-OWN = "from tests.own_types import doubled\n"
+OWN = "from own_functions import doubled\n"
 DOUBLED = "make_pipeline(FunctionTransformer(doubled), "
 
 
@@ -128,10 +129,11 @@ def test_what_has_no_graph_is_served_by_scikit_learn_and_scored_by_its_package(
         .replace("make_pipeline(", DOUBLED)
         .replace("import StandardScaler", "import FunctionTransformer, StandardScaler")
     )
+    (mill.parent / "own_functions.py").write_text("def doubled(rows):\n    return rows * 2\n")
     mill.write_text(OWN + text)
-    with pytest.raises(InvalidRequest, match=r"nobody has reviewed: tests\.own_types\.doubled"):
+    with pytest.raises(InvalidRequest, match=r"nobody has reviewed: own_functions\.doubled"):
         train("user_target")
-    mill.write_text(OWN + text.replace('label="target"', 'label="target", trusted=["tests.own_types.doubled"]'))
+    mill.write_text(OWN + text.replace('label="target"', 'label="target", trusted=["own_functions.doubled"]'))
     first, second = (registry.runs.get(train("user_target")["run"]) for _ in range(2))
     assert (first.runtime, first.parity["max_difference"]) == ("skops", 0)
     assert "FunctionTransformer is not supported" in first.runtime_reason
@@ -139,7 +141,7 @@ def test_what_has_no_graph_is_served_by_scikit_learn_and_scored_by_its_package(
     assert "cannot be compared" not in second.decision
     manifest, _ = package.read(Storage(f"file://{tmp_path}/storage"), first.package)
     assert manifest.files.keys() == {package.ESTIMATOR}
-    assert manifest.trusted == ["tests.own_types.doubled"]
+    assert manifest.trusted == ["own_functions.doubled"]
     assert manifest.ranges.keys() == {"feature_1", "feature_2", "feature_3"}
 
 

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from modelmill import applied, bus, keys
-from modelmill.connections import Redis
-from modelmill.definitions_file import load_code
-from modelmill.events import DefinitionsApplied
-from modelmill.user_code import UserCode
+from modelmill.declare import applied
+from modelmill.declare.definitions_file import load_code
+from modelmill.declare.user_code import UserCode
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import DefinitionsApplied
 from services.trainer.recipes import Recipes
 from tests.conftest import USERS_MILL
 from tests.eventually import eventually

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from modelmill import bus, keys
 from modelmill.errors import InvalidRequest
-from modelmill.events import ModelPromoted, ModelTrained, RunStarted
-from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.state import bus, keys
+from modelmill.state.events import ModelPromoted, ModelTrained, RunStarted
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.trainer.job import train
 from tests.conftest import USERS_MILL, RedisServer

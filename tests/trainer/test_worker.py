@@ -15,7 +15,7 @@ import pytest
 from rq import Queue
 from rq.job import Callback
 
-from modelmill.registry import Registry
+from modelmill.state.registry import Registry
 from services.trainer.jobs import feed
 from services.trainer.jobs.journal import log_name
 from services.trainer.jobs.queue import TrainingQueue

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelmill.tiles import TINY
+from modelmill.windows import TINY
 
 Ints = NDArray[np.int64]
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from modelmill import tiles
+from modelmill.windows import SMALLEST, distinct, hashed, value_text
 from services.feature.aggregates.exact import Ints, running
 
 
@@ -91,7 +91,7 @@ def extremes(choose: Callable[..., NDArray[Any]], ordered: NDArray[Any], starts:
 
 @dataclass(frozen=True)
 class Hashes:
-    """The distinct hashes of each tile, the `tiles.SMALLEST` smallest of them, in rising order."""
+    """The distinct hashes of each tile, the `SMALLEST` smallest of them, in rising order."""
 
     values: NDArray[np.uint64]
     starts: Ints
@@ -104,19 +104,19 @@ class Hashes:
         return [self.values[start:end].tolist() for start, end in pairs]
 
     def distinct(self) -> Ints:
-        """How many distinct values are in each range: exact below `tiles.SMALLEST`, above it an estimate."""
+        """How many distinct values are in each range: exact below `SMALLEST`, above it an estimate."""
         windows, inverse = np.unique(np.stack([self.starts, self.ends]), axis=1, return_inverse=True)
         found = np.zeros(windows.shape[1], np.int64)
         for number, (start, end) in enumerate(windows.T.tolist()):
             together = np.unique(self.values[start:end])
-            found[number] = tiles.distinct(together[: tiles.SMALLEST].tolist()) if len(together) else 0
+            found[number] = distinct(together[:SMALLEST].tolist()) if len(together) else 0
         return found[inverse.reshape(-1)]
 
 
 def hashes(values: pa.Array, ranges: Ranges) -> Hashes:
     """The hashes of the values in each range. `values` are by position; those that `ranges` names are not null."""
     encoded = values.dictionary_encode()
-    of_distinct = [tiles.hashed(tiles.value_text(value)) for value in encoded.dictionary.to_pylist()]
+    of_distinct = [hashed(value_text(value)) for value in encoded.dictionary.to_pylist()]
     codes = pc.fill_null(encoded.indices, 0).to_numpy(zero_copy_only=False)[ranges.order]
     ordered = np.array(of_distinct, np.uint64)[codes] if of_distinct else np.zeros(len(codes), np.uint64)
     tile = _tile_numbers(ranges.tiles)
@@ -125,7 +125,7 @@ def hashes(values: pa.Array, ranges: Ranges) -> Hashes:
     new[1:] = (ordered[1:] != ordered[:-1]) | (tile[1:] != tile[:-1])
     earlier = running(new)[:-1]
     rank = earlier - earlier[np.searchsorted(tile, tile)]
-    kept = new & (rank < tiles.SMALLEST)
+    kept = new & (rank < SMALLEST)
     before = running(kept)
     return Hashes(ordered[kept], before[ranges.starts], before[ranges.ends])
 

@@ -11,7 +11,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill.tiles import HUGE, ROWS, SECOND, TileGroup, partials, tile_field, time_text, value_text
+from modelmill.windows import HUGE, ROWS, SECOND, TileGroup, partials, tile_field, time_text, value_text
 from services.feature.aggregates.exact import Ints, range_sums, running
 from services.feature.aggregates.ranges import Ranges, extremes, hashes, numbers, plain, present
 from services.feature.intake.validate import EVENT_TIME

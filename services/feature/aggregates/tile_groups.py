@@ -14,12 +14,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill import keys
-from modelmill.connections import Redis
-from modelmill.definitions import Definitions
+from modelmill.declare.definitions import Definitions
 from modelmill.errors import Conflict
+from modelmill.state import keys
+from modelmill.state.connections import Redis
 from modelmill.storage import Storage
-from modelmill.tiles import ROWS, TileGroup
+from modelmill.windows import ROWS, TileGroup
 from services.feature.aggregates import tile_store
 from services.feature.aggregates.tile_batch import tile_batch
 from services.feature.intake import journal

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from modelmill import keys
-from modelmill.connections import Redis
-from modelmill.tiles import SECOND, SMALLEST, TileGroup, tile_field
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.windows import SECOND, SMALLEST, TileGroup, tile_field
 from services.feature.aggregates.tile_batch import TileContent
 
 CHUNK = 250

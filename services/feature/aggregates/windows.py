@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from modelmill.tiles import HUGE, INT_LIMIT, SECOND, Reading, deviation
+from modelmill.windows import HUGE, INT_LIMIT, SECOND, Reading, deviation
 from services.feature.aggregates.exact import Ints, range_sums, running
 from services.feature.aggregates.ranges import Ranges, extremes, hashes, numbers, plain, present
 from services.feature.intake.validate import ARROW

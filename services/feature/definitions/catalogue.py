@@ -21,15 +21,15 @@ from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
 
-from modelmill import applied, bus, keys
-from modelmill.connections import AWAY, Redis
-from modelmill.declarations import Source
-from modelmill.definitions import Definitions
-from modelmill.definitions_file import load
+from modelmill.declare import applied
+from modelmill.declare.declarations import Source
+from modelmill.declare.definitions import Definitions, model_features
+from modelmill.declare.definitions_file import load
 from modelmill.errors import Conflict, DefinitionsError, ModelmillError
-from modelmill.events import AliasDeleted, DefinitionsApplied, ModelPromoted
-from modelmill.model_features import model_features
-from modelmill.registry import Registry
+from modelmill.state import bus, keys
+from modelmill.state.connections import AWAY, Redis
+from modelmill.state.events import AliasDeleted, DefinitionsApplied, ModelPromoted
+from modelmill.state.registry import Registry
 from modelmill.storage import Storage
 from services.feature.aggregates import tile_groups
 from services.feature.definitions import in_force

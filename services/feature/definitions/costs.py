@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from modelmill.definitions import Definitions
+from modelmill.declare.definitions import Definitions
 
 COMPACT_FIELDS = 512
 """Fields up to which Redis keeps a hash compact (`hash-max-listpack-entries`)."""

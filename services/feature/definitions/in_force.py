@@ -6,14 +6,15 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass
 
-from modelmill import applied, keys
-from modelmill.columns import Column
-from modelmill.connections import Redis
-from modelmill.declarations import Feature
-from modelmill.definitions import Definitions
+from modelmill.columns.types import Column
+from modelmill.declare import applied
+from modelmill.declare.declarations import Feature
+from modelmill.declare.definitions import Definitions
 from modelmill.errors import ModelmillError
-from modelmill.registry import Registry
-from modelmill.tiles import TileGroup
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.registry import Registry
+from modelmill.windows import TileGroup
 from services.feature.aggregates import tile_groups
 from services.feature.store.backfill import Computed
 

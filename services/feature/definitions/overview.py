@@ -6,10 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 
-from modelmill.about import About
-from modelmill.declarations import Feature, Source
-from modelmill.definitions import Definitions, FeatureRef
-from modelmill.model_features import model_features
+from modelmill.declare.declarations import About, Feature, Source
+from modelmill.declare.definitions import Definitions, FeatureRef, model_features
 from services.feature.store.statistics import FileStatistics
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from modelmill import bus, durations, keys, splits
-from modelmill.connections import Redis
-from modelmill.declarations import Source
-from modelmill.definitions import Definitions, FeatureRef
-from modelmill.events import DefinitionsApplied, utc_now
+from modelmill import times
+from modelmill.declare import splits
+from modelmill.declare.declarations import Source
+from modelmill.declare.definitions import Definitions, FeatureRef
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import DefinitionsApplied, utc_now
 from modelmill.storage import Storage
 from services.feature.intake.validate import ARROW
 from services.feature.store import history
@@ -89,8 +91,8 @@ def _origin(definitions: Definitions, ref: FeatureRef) -> list[str]:
 def _described(source: Source) -> dict[str, str]:
     """What a source declares beside its columns, where it does."""
     declared = {
-        "max_age": durations.text(source.max_age) if source.max_age else "",
-        "max_future": durations.text(source.max_future) if source.event_time else "",
+        "max_age": times.duration_text(source.max_age) if source.max_age else "",
+        "max_future": times.duration_text(source.max_future) if source.event_time else "",
         "expect": str(source.expect),
         "description": source.about.description,
         "owner": source.about.owner,

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from modelmill import keys
-from modelmill.connections import Redis
-from modelmill.events import utc_now
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import utc_now
 from services.feature.store.backfill import Tell
 
 

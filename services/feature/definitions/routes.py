@@ -7,7 +7,7 @@ from dataclasses import asdict
 from flask import Flask, Response
 
 from modelmill.errors import InvalidRequest
-from modelmill.web import json_object, reply
+from modelmill.http.web import json_object, reply
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.definitions.overview import features_overview
 from services.feature.store.statistics_files import StatisticsFiles

@@ -12,11 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from modelmill.columns import Column
-from modelmill.declarations import Feature, Source
-from modelmill.model_features import ComputedRef
+from modelmill.columns.types import Column, checked, let_stop
+from modelmill.declare.declarations import Feature, Source
+from modelmill.declare.definitions import ComputedRef
 from modelmill.storage import Storage
-from modelmill.values import checked, let_stop
 from services.feature.intake.derive import call_batch, derive
 from services.feature.intake.validate import ARROW
 from services.feature.store import history

@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill.constraints import Constraints
-from modelmill.events import iso
+from modelmill.columns.constraints import Constraints
+from modelmill.state.events import iso
 
 MAX_KEY_BYTES = 1024
 """The longest join key."""

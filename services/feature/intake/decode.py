@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from modelmill.errors import InvalidRequest, MalformedBody, Rejection, TooLarge, UnsupportedContent
-from modelmill.web import may_repeat_names, names_of_objects
+from modelmill.http.web import may_repeat_names, names_of_objects
 from services.feature.intake.checks import YEARS
 from services.feature.intake.csv_table import CsvRows, CsvTable
 

@@ -11,10 +11,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill.declarations import Feature
+from modelmill.columns.types import ERROR_LENGTH, SHOWN, checked, let_stop, to_pandas
+from modelmill.declare.declarations import Feature
 from modelmill.errors import printable, sentence
-from modelmill.tables import to_pandas
-from modelmill.values import ERROR_LENGTH, SHOWN, checked, let_stop
 from services.feature.intake.validate import ARROW
 
 FAILED = "_failed"

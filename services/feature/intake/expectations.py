@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from modelmill.declarations import Source
+from modelmill.declare.declarations import Source
 from modelmill.errors import ExpectationFailed, Violation
 from services.feature.intake.validate import EVENT_TIME
 

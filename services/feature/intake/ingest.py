@@ -14,10 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from modelmill.connections import Redis
-from modelmill.declarations import Source
+from modelmill.declare.declarations import Source
 from modelmill.errors import Conflict, InvalidRows, Rejection, Unavailable
-from modelmill.events import RowsIngested, iso
+from modelmill.state.connections import Redis
+from modelmill.state.events import RowsIngested, iso
 from modelmill.storage import Storage
 from services.feature.aggregates import tile_groups
 from services.feature.definitions.catalogue import Catalogue

@@ -23,10 +23,10 @@ from typing import Any
 
 import orjson
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
 from modelmill.errors import Conflict, InvalidRequest, Unavailable
-from modelmill.events import RowsIngested, iso
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import RowsIngested, iso
 
 KEPT = 3600
 """Seconds for which a request that was done is recognised when it comes again."""

@@ -16,10 +16,10 @@ import pyarrow as pa
 from prometheus_client import Counter
 from redis.client import Pipeline
 
-from modelmill import keys
-from modelmill.connections import Redis
 from modelmill.errors import Rejection
-from modelmill.events import iso
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import iso
 from services.feature.intake.decode import RawRows
 from services.feature.intake.journal import Entry
 from services.feature.intake.validate import ValidRows, readable

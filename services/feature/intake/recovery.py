@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from threading import Event as Flag
 
-from modelmill.connections import AWAY
+from modelmill.state.connections import AWAY
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.intake import journal
 from services.feature.intake.ingest import finish

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from flask import Flask, Response, request
 from prometheus_client import Counter
 
-from modelmill.declarations import Source
+from modelmill.declare.declarations import Source
 from modelmill.errors import InvalidRequest, InvalidRows
-from modelmill.web import reply
+from modelmill.http.web import reply
 from services.feature.arguments import moment
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.intake import quarantine

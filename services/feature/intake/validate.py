@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill import times, values
-from modelmill.columns import Column
-from modelmill.declarations import Source
+from modelmill import times
+from modelmill.columns import types
+from modelmill.columns.types import INT_LIMIT, Column
+from modelmill.declare.declarations import Source
 from modelmill.errors import InvalidRequest, Rejection, did_you_mean
-from modelmill.values import INT_LIMIT
 from services.feature.intake.checks import (
     FIRST_TIME,
     LAST_TIME,
@@ -35,7 +35,7 @@ TIME = pa.timestamp("us", "UTC")
 ARROW = {"float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "str": pa.string()}
 """Column type to how Arrow holds it."""
 EXPECTED = {
-    **values.EXPECTED,
+    **types.EXPECTED,
     "time": times.EXPECTED,
 }
 FURTHEST = 2**62

@@ -16,14 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill import applied
-from modelmill.columns import Scalar
-from modelmill.connections import Redis
-from modelmill.definitions import Definitions, FeatureRef
+from modelmill.columns.types import Scalar
+from modelmill.declare import applied
+from modelmill.declare.definitions import Definitions, FeatureRef, model_features
 from modelmill.errors import DefinitionsError, UnknownName
-from modelmill.events import PredictionServed, iso
-from modelmill.model_features import model_features
-from modelmill.registry import Registry
+from modelmill.state.connections import Redis
+from modelmill.state.events import PredictionServed, iso
+from modelmill.state.registry import Registry
 from modelmill.storage import Storage
 from services.feature.proof.disputes import Dispute, explained
 from services.feature.proof.in_flight import Ingests, ingests

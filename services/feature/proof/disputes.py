@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill.definitions import Definitions
-from modelmill.events import iso
+from modelmill.declare.definitions import Definitions
+from modelmill.state.events import iso
 from modelmill.storage import Storage
 from services.feature.intake.validate import EVENT_TIME
 from services.feature.proof.in_flight import Ingests, Sighting, candidates

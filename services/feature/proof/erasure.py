@@ -10,11 +10,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill import keys
-from modelmill.connections import Redis
-from modelmill.declarations import Entity
-from modelmill.definitions import Definitions
-from modelmill.events import PredictionFailed, PredictionServed, iso
+from modelmill.declare.declarations import Entity
+from modelmill.declare.definitions import Definitions
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import PredictionFailed, PredictionServed, iso
 from modelmill.storage import Storage
 from services.feature.intake.validate import TIME
 from services.feature.proof.served import pages

@@ -12,14 +12,15 @@ from typing import Any
 
 import orjson
 
-from modelmill import durations, keys
-from modelmill.connections import Redis
-from modelmill.declarations import Source
-from modelmill.definitions import Definitions, FeatureRef
+from modelmill import times
+from modelmill.columns.types import READ
+from modelmill.declare.declarations import Source
+from modelmill.declare.definitions import Definitions, FeatureRef
 from modelmill.errors import CorruptFeature
-from modelmill.events import iso
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import iso
 from modelmill.storage import Storage
-from modelmill.values import READ
 from services.feature.intake.validate import EXPECTED
 from services.feature.proof import receipts
 from services.feature.proof.explain_aggregates import explain_aggregates
@@ -143,7 +144,7 @@ def _judged(ref: FeatureRef, seen: Seen, source: Source, subject: Subject) -> tu
     """A value, its status and why."""
     if source.max_age is not None and subject.at - seen.event > timedelta(seconds=source.max_age):
         since = iso(seen.event + timedelta(seconds=source.max_age))
-        allowed = durations.text(source.max_age)
+        allowed = times.duration_text(source.max_age)
         return None, "expired", f"expired since {since}: source {source.name!r} allows {allowed}"
     if ref.field in seen.failed:
         return None, "failed", f"its function failed with {seen.failed[ref.field]}"

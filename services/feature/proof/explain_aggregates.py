@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill import durations
-from modelmill.aggregates import Aggregate
-from modelmill.connections import Redis
-from modelmill.definitions import Definitions, FeatureRef
-from modelmill.events import iso
+from modelmill import times
+from modelmill.declare.definitions import Definitions, FeatureRef
+from modelmill.declare.features import Aggregate
+from modelmill.state.connections import Redis
+from modelmill.state.events import iso
 from modelmill.storage import Storage
-from modelmill.tiles import ROWS, SECOND, micros, moment
+from modelmill.windows import ROWS, SECOND, micros, moment
 from services.feature.intake.validate import EVENT_TIME, TIME
 from services.feature.proof.explained import Explained
 from services.feature.store import history, online
@@ -80,10 +80,10 @@ def _explained(
     why = (
         f"{reading.function} of {len(rows)} rows of source {ref.source!r} with"
         f" {iso(moment(end - reading.window * SECOND))} <= event time < {iso(moment(end))}, edges at whole"
-        f" {durations.text(reading.hop)}"
+        f" {times.duration_text(reading.hop)}"
     )
     if reading.available_after:
-        why += f", {durations.text(reading.available_after)} before now"
+        why += f", {times.duration_text(reading.available_after)} before now"
     if as_of is None and repr(value) != repr(offline):
         why += f"; but the history says {offline!r}"
     return Explained(

@@ -20,10 +20,10 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from threading import Event as Flag
 
-from modelmill import keys
-from modelmill.connections import Redis
 from modelmill.errors import Conflict, InvalidRequest
-from modelmill.events import utc_now
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import utc_now
 from modelmill.storage import Storage
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.intake import journal

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
-from modelmill.events import RowsIngested, iso, parse
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import RowsIngested, iso, parse
 from services.feature.intake import journal
 from services.feature.proof.served import pages
 

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill.columns import Column
-from modelmill.definitions import Definitions, FeatureRef
+from modelmill.columns.types import Column
+from modelmill.declare.definitions import Definitions, FeatureRef
 from modelmill.storage import Storage
 from services.feature.intake.validate import EVENT_TIME
 from services.feature.proof.served import text_of

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
-from modelmill.events import EntityForgotten, utc_now
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import EntityForgotten, utc_now
 
 
 @dataclass(frozen=True)

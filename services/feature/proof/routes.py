@@ -8,10 +8,10 @@ from typing import Any
 
 from flask import Flask, Response, request
 
-from modelmill import durations
+from modelmill import times
 from modelmill.errors import InvalidRequest
-from modelmill.events import iso
-from modelmill.web import json_object, reply
+from modelmill.http.web import json_object, reply
+from modelmill.state.events import iso
 from services.feature.arguments import entity_key, moment
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.intake.checks import FIRST_TIME, LAST_TIME
@@ -90,6 +90,6 @@ def add_proof_routes(app: Flask, catalogue: Catalogue, files: StatisticsFiles) -
 
 def _since(text: Any) -> datetime:
     try:
-        return datetime.now(UTC) - timedelta(seconds=durations.seconds(text))
+        return datetime.now(UTC) - timedelta(seconds=times.seconds(text))
     except (ValueError, OverflowError) as error:
         raise InvalidRequest(f"since: {error}") from None

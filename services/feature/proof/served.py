@@ -12,10 +12,10 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from modelmill import keys
-from modelmill.connections import Redis
-from modelmill.definitions import Definitions, FeatureRef
-from modelmill.events import PredictionServed, parse
+from modelmill.declare.definitions import Definitions, FeatureRef
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import PredictionServed, parse
 from services.feature.intake.validate import TIME
 
 PAGE = 100

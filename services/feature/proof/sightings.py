@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from modelmill.declarations import Source
-from modelmill.definitions import Definitions
-from modelmill.events import iso
+from modelmill.declare.declarations import Source
+from modelmill.declare.definitions import Definitions
+from modelmill.state.events import iso
 from modelmill.storage import Storage
 from services.feature.intake.derive import FAILED
 from services.feature.intake.journal import EPOCH

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import orjson
 import pyarrow as pa
 
-from modelmill import keys
-from modelmill.connections import Redis
-from modelmill.declarations import Feature, Source
-from modelmill.definitions import Definitions
+from modelmill.declare.declarations import Feature, Source
+from modelmill.declare.definitions import Definitions
 from modelmill.errors import Conflict
+from modelmill.state import keys
+from modelmill.state.connections import Redis
 from modelmill.storage import Storage
 from services.feature.intake.derive import FAILED, derive, merged
 from services.feature.intake.validate import EVENT_TIME

@@ -15,9 +15,9 @@ from threading import Event as Flag
 
 import pyarrow as pa
 
-from modelmill import keys
-from modelmill.connections import AWAY
 from modelmill.errors import Conflict
+from modelmill.state import keys
+from modelmill.state.connections import AWAY
 from modelmill.storage import Storage
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.intake import journal

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from modelmill.definitions import FeatureRef
+from modelmill.declare.definitions import FeatureRef
 from services.feature.store.online import OnlineEntity
 
 Status = Literal["present", "missing", "expired", "failed"]

@@ -26,9 +26,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from modelmill.columns import Column
-from modelmill.declarations import Source
-from modelmill.definitions import Definitions
+from modelmill.columns.types import Column
+from modelmill.declare.declarations import Source
+from modelmill.declare.definitions import Definitions
 from modelmill.errors import Conflict
 from modelmill.storage import Storage
 from services.feature.intake.derive import FAILED

@@ -9,8 +9,8 @@ from threading import Thread
 
 from redis.exceptions import LockError
 
-from modelmill.connections import AWAY, Redis
 from modelmill.errors import Conflict
+from modelmill.state.connections import AWAY, Redis
 
 LEASE = 10.0
 """Seconds after which a process that was killed no longer keeps others from the work."""

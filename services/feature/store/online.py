@@ -17,15 +17,15 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill import expiry, keys
-from modelmill.aggregates import Aggregate
-from modelmill.connections import Redis
-from modelmill.declarations import Source
-from modelmill.definitions import Definitions, FeatureRef
+from modelmill.columns.types import READ
+from modelmill.declare.declarations import Source
+from modelmill.declare.definitions import Definitions, FeatureRef
+from modelmill.declare.features import Aggregate
 from modelmill.errors import CorruptFeature
-from modelmill.tile_reading import TileReader
-from modelmill.tiles import micros
-from modelmill.values import READ
+from modelmill.state import events, keys
+from modelmill.state.connections import Redis
+from modelmill.state.online import TileReader
+from modelmill.windows import micros
 from services.feature.intake.derive import FAILED
 from services.feature.intake.validate import EVENT_TIME, EXPECTED
 from services.feature.store.history import INGEST_TIME
@@ -256,7 +256,7 @@ class _Reader:
     def of(cls, definitions: Definitions, source: str, refs: Sequence[FeatureRef], now: datetime) -> _Reader:
         values = [(ref.name, ref.field, READ[ref.column.dtype], EXPECTED[ref.column.dtype]) for ref in refs]
         fields = [keys.time_field(source), keys.failed_field(source), *(ref.field for ref in refs)]
-        return cls(source, expiry.cutoff(now, definitions.source(source).max_age), values, fields)
+        return cls(source, events.cutoff(now, definitions.source(source).max_age), values, fields)
 
 
 def _by_source(definitions: Definitions, entity: str) -> dict[str, list[FeatureRef]]:

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modelmill import times
-from modelmill.connections import Redis
 from modelmill.errors import InvalidRequest
-from modelmill.events import iso
+from modelmill.state.connections import Redis
+from modelmill.state.events import iso
 from modelmill.storage import Storage
 from services.feature.intake import journal
 from services.feature.intake.validate import TIME

@@ -13,11 +13,11 @@ from threading import Thread
 
 import pyarrow as pa
 
-from modelmill import keys
-from modelmill.connections import AWAY, Redis
-from modelmill.declarations import Feature, Source
+from modelmill.declare.declarations import Feature, Source
 from modelmill.errors import Conflict, ModelmillError
-from modelmill.events import utc_now
+from modelmill.state import keys
+from modelmill.state.connections import AWAY, Redis
+from modelmill.state.events import utc_now
 from modelmill.storage import Storage
 from services.feature.aggregates import tile_groups
 from services.feature.definitions.catalogue import Catalogue

@@ -9,10 +9,10 @@ from typing import Any
 
 from flask import Flask, Response, request
 
-from modelmill.column_statistics import ColumnStatistics
+from modelmill.columns.sketch import RELATIVE_ERROR
+from modelmill.columns.statistics import ColumnStatistics
 from modelmill.errors import InvalidRequest, MissingEntity, TooLarge, UnknownName
-from modelmill.sketch import RELATIVE_ERROR
-from modelmill.web import json_object, reply
+from modelmill.http.web import json_object, reply
 from services.feature.arguments import entity_key, flag, query_flag
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.store import online

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from modelmill.declarations import Feature, Source
-from modelmill.definitions import Definitions
+from modelmill.declare.declarations import Feature, Source
+from modelmill.declare.definitions import Definitions
 from modelmill.storage import Storage
 from services.feature.intake.derive import FAILED, derive, merged
 from services.feature.intake.validate import EVENT_TIME

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from modelmill.column_statistics import MAX_TOP, ColumnStatistics, Numbers, TopValues
-from modelmill.events import iso
+from modelmill.columns.statistics import MAX_TOP, ColumnStatistics, Numbers, TopValues
+from modelmill.state.events import iso
 from services.feature.intake.validate import ARROW, EVENT_TIME
 
 DTYPES = {kind: dtype for dtype, kind in ARROW.items()}

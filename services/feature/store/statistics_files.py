@@ -19,10 +19,10 @@ from threading import Lock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modelmill import bus, keys
-from modelmill.declarations import Source
+from modelmill.declare.declarations import Source
 from modelmill.errors import Unavailable
-from modelmill.events import EntityForgotten, RowsIngested
+from modelmill.state import bus, keys
+from modelmill.state.events import EntityForgotten, RowsIngested
 from modelmill.storage import Storage
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.store import history

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill.aggregates import Aggregate
-from modelmill.definitions import Definitions, FeatureRef
+from modelmill.declare.definitions import Definitions, FeatureRef
+from modelmill.declare.features import Aggregate
 from modelmill.storage import Storage
-from modelmill.tiles import ROWS
+from modelmill.windows import ROWS
 from services.feature.aggregates.windows import Rows, Windows, windows
 from services.feature.aggregates.windows import Spine as Asked
 from services.feature.intake.validate import ARROW, EVENT_TIME

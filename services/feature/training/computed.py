@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from modelmill.columns.types import let_stop
+from modelmill.declare.definitions import ComputedRef
 from modelmill.errors import InvalidRequest
-from modelmill.model_features import ComputedRef
-from modelmill.values import let_stop
 from services.feature.intake.validate import ARROW
 from services.feature.training.joins import status_of
 from services.feature.training.spines import Spine

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import IO, Any, get_args
 
-from modelmill import applied
-from modelmill.connections import Redis
-from modelmill.definitions import Definitions, FeatureRef
+from modelmill.declare import applied
+from modelmill.declare.definitions import Definitions, FeatureRef, sources_of
 from modelmill.errors import Conflict, InvalidRequest, UnknownName, did_you_mean
-from modelmill.model_features import sources_of
+from modelmill.state.connections import Redis
 from modelmill.storage import Storage
 from services.feature.arguments import flag, moment, query_flag
 from services.feature.intake.checks import last_time

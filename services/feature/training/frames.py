@@ -15,11 +15,9 @@ from typing import Any, Protocol, Self
 import orjson
 import pyarrow as pa
 
-from modelmill.carried import carried
-from modelmill.declarations import Model
-from modelmill.definitions import Definitions, FeatureRef
+from modelmill.declare.declarations import Model
+from modelmill.declare.definitions import ComputedRef, Definitions, FeatureRef, carried, model_features
 from modelmill.errors import InvalidRequest
-from modelmill.model_features import ComputedRef, model_features
 from modelmill.storage import Storage
 from services.feature.intake.validate import EVENT_TIME
 from services.feature.store.positions import Position

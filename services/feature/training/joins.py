@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill.declarations import Source
-from modelmill.definitions import Definitions, FeatureRef
+from modelmill.declare.declarations import Source
+from modelmill.declare.definitions import Definitions, FeatureRef
 from modelmill.errors import Unavailable
 from modelmill.storage import Storage
 from services.feature.intake.derive import FAILED, failed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, Response, request
 
-from modelmill.web import json_object, spooled_body, streams_body, whole
+from modelmill.http.web import json_object, spooled_body, streams_body, whole
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.training.encode import ARROW_STREAM, PARQUET, encoded
 from services.feature.training.frame_requests import frame_of_model, frame_of_spine

@@ -12,9 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill.carried import carried
-from modelmill.declarations import Model
-from modelmill.definitions import Definitions
+from modelmill.declare.declarations import Model
+from modelmill.declare.definitions import Definitions, carried
 from modelmill.errors import Conflict
 from modelmill.storage import Storage
 from services.feature.intake.validate import EVENT_TIME

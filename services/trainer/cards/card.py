@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from modelmill.package import Manifest
+from modelmill.packages.package import Manifest
 from services.trainer.cards import words
 from services.trainer.cards.drawing import Axis, spark, whisker
 from services.trainer.cards.known import Known

@@ -12,9 +12,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from modelmill.errors import NotFound
-from modelmill.package import MANIFEST, Manifest
-from modelmill.registry import CHAMPION, Registry
-from modelmill.runs import Run, folder
+from modelmill.packages.package import MANIFEST, Manifest
+from modelmill.state.registry import CHAMPION, Registry
+from modelmill.state.runs import Run, folder
 from modelmill.storage import Storage
 from services.trainer.cards.card import card
 from services.trainer.cards.known import Known

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from modelmill.package import Manifest
-from modelmill.runs import Run
+from modelmill.packages.package import Manifest
+from modelmill.state.runs import Run
 from services.trainer.evaluation.evaluation import Evaluation
 
 

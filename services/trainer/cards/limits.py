@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from modelmill.package import required_words
+from modelmill.packages.package import required_words
 from services.trainer.cards import words
 from services.trainer.cards.known import Known
 from services.trainer.evaluation.evaluate import FEWEST

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, Response, request
 
-from modelmill.registry import CHAMPION
+from modelmill.state.registry import CHAMPION
 from services.trainer import requests
 from services.trainer.cards.cards import Cards
 from services.trainer.models.overview import Overview

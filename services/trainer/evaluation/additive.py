@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modelmill.metrics import Metric
+from modelmill.declare.metrics import Metric
 from services.trainer.evaluation.answers import Output
 
 MOST_CLASSES = 30

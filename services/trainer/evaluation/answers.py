@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_clas
 from sklearn.utils.metaestimators import available_if
 
 from modelmill.errors import InvalidRequest
-from modelmill.estimator_serving import of_each_label
+from modelmill.packages.estimator_serving import of_each_label
 
 Task = Literal["classification", "regression"]
 ARGMAX = frozenset(

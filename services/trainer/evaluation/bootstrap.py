@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from modelmill.metrics import Metric
+from modelmill.declare.metrics import Metric
 from services.trainer.evaluation.additive import Additive, additive
 from services.trainer.evaluation.answers import Answers, Output, truths
 from services.trainer.evaluation.evaluation import Interval

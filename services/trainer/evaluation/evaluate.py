@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from modelmill.declare.metrics import Metric
 from modelmill.errors import InvalidRequest, sentence
-from modelmill.metrics import Metric
 from services.trainer.evaluation.answers import Answers, Output, truths
 from services.trainer.evaluation.bootstrap import interval
 from services.trainer.evaluation.evaluation import Evaluation, Segment

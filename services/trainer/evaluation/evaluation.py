@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from modelmill.errors import NotFound
-from modelmill.runs import folder
+from modelmill.state.runs import folder
 from modelmill.storage import Storage
 
 FILE = "evaluation.json"

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 import pandas as pd
 
-from modelmill.declarations import Model
+from modelmill.declare.declarations import Model
 from services.trainer.evaluation.evaluate import Question
 from services.trainer.evaluation.evaluation import Evaluation
 from services.trainer.evaluation.feature_statistics import feature_statistics

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from modelmill.declare.metrics import Metric
 from modelmill.errors import sentence
-from modelmill.metrics import Metric
 from services.trainer.evaluation.additive import additive
 from services.trainer.evaluation.answers import Answers, truths
 from services.trainer.evaluation.curves import rounded

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import get_scorer, get_scorer_names
 
+from modelmill.declare.metrics import Metric
 from modelmill.errors import InvalidRequest, did_you_mean, printable
-from modelmill.metrics import Metric
 from services.trainer.evaluation.answers import Answers, Output, Task, truths
 
 ALSO: dict[Task, tuple[str, ...]] = {

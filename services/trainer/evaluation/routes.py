@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, Response
 
-from modelmill.web import reply
+from modelmill.http.web import reply
 from services.trainer.evaluation import evaluation
 from services.trainer.models.overview import Overview
 

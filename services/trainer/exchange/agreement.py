@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modelmill.columns import Column
+from modelmill.columns.types import Column
 from modelmill.errors import InvalidRequest
-from modelmill.package import Input
+from modelmill.packages.package import Input
 from services.trainer.evaluation.answers import Task
 
 NUMBERS = ("double", "float", "long", "integer")

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from modelmill.columns import Column
+from modelmill.columns.types import Column
 from modelmill.errors import InvalidRequest, sentence
-from modelmill.offers import Offer
-from modelmill.package import GRAPH, Input
-from modelmill.sessions import graph_session
+from modelmill.packages.offers import Offer
+from modelmill.packages.package import GRAPH, Input
+from modelmill.packages.sessions import graph_session
 from services.trainer.evaluation.answers import Answers, Task, task_of
 from services.trainer.exchange.agreement import as_labels
 from services.trainer.exchange.graphs import ForeignGraph

@@ -17,8 +17,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from modelmill.errors import InvalidRequest, sentence
-from modelmill.estimator_serving import load_estimator
-from modelmill.package import Input
+from modelmill.packages.estimator_serving import load_estimator
+from modelmill.packages.package import Input
 from services.trainer.exchange.agreement import require_count, require_names
 
 LARGEST = 4 << 30

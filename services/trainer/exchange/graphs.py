@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, external_data_helper, helper
 
 from modelmill.errors import InvalidRequest, sentence
-from modelmill.package import MATRIX, Input, Layout, Precision
+from modelmill.packages.package import MATRIX, Input, Layout, Precision
 from services.trainer.evaluation.answers import Task
 from services.trainer.exchange.agreement import require_count, require_names
 

@@ -13,16 +13,16 @@ from typing import Any
 from rq import get_current_job
 from rq.job import Job
 
-from modelmill import package
-from modelmill.connections import connect
-from modelmill.declarations import Model
-from modelmill.definitions import Definitions
+from modelmill.declare.declarations import Model
+from modelmill.declare.definitions import Definitions
+from modelmill.declare.gates import metrics_of
 from modelmill.errors import InvalidRequest
-from modelmill.events import utc_now
-from modelmill.gates import metrics_of
-from modelmill.offers import Offer
-from modelmill.registry import CHAMPION, Registry
-from modelmill.runs import Run, new_run_id
+from modelmill.packages import package
+from modelmill.packages.offers import Offer
+from modelmill.state.connections import connect
+from modelmill.state.events import utc_now
+from modelmill.state.registry import CHAMPION, Registry
+from modelmill.state.runs import Run, new_run_id
 from modelmill.storage import Storage
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers, Task, task_of

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from modelmill.declarations import Model
-from modelmill.definitions import Definitions
+from modelmill.declare.declarations import Model
+from modelmill.declare.definitions import Definitions
 from modelmill.errors import InvalidRequest, RequestFailed, Unavailable
-from modelmill.package import Input
+from modelmill.packages.package import Input
 from services.trainer.evaluation.answers import Task
 from services.trainer.promotion.contender import HeldOut
 from services.trainer.settings import TrainerSettings

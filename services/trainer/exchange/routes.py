@@ -5,13 +5,13 @@ from __future__ import annotations
 import orjson
 from flask import Flask, Response, request
 
-from modelmill import package
 from modelmill.errors import InvalidRequest, MalformedBody, NotFound
-from modelmill.offers import Offer
-from modelmill.package import ESTIMATOR, MANIFEST
-from modelmill.registry import Registry, Version
+from modelmill.http.web import json_of, reply
+from modelmill.packages import package
+from modelmill.packages.offers import Offer
+from modelmill.packages.package import ESTIMATOR, MANIFEST
+from modelmill.state.registry import Registry, Version
 from modelmill.storage import Storage
-from modelmill.web import json_of, reply
 from services.trainer import requests
 from services.trainer.exchange.uploads import Uploads
 from services.trainer.recipes import Recipes

@@ -7,7 +7,7 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from typing import IO
 
-from modelmill.offers import Offer
+from modelmill.packages.offers import Offer
 from modelmill.storage import Storage
 from services.trainer.jobs.journal import KEPT_SECONDS
 from services.trainer.jobs.queue import TrainingQueue

@@ -8,7 +8,7 @@ from typing import Any
 from rq.job import Job
 
 from modelmill.errors import RunEnded
-from modelmill.registry import Registry
+from modelmill.state.registry import Registry
 from services.trainer.jobs.recovery import LOST
 
 

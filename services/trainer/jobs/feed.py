@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
-from modelmill.connections import AWAY
 from modelmill.errors import InvalidRequest, UnknownName
+from modelmill.state.connections import AWAY
 from services.trainer.jobs.journal import Journal, readable
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.view import ENDED_NAMES, JobView

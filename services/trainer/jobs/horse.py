@@ -19,8 +19,8 @@ from typing import NoReturn
 
 from rq.timeouts import BaseDeathPenalty
 
-from modelmill.connections import AWAY, Redis
-from modelmill.runs import Run
+from modelmill.state.connections import AWAY, Redis
+from modelmill.state.runs import Run
 from services.trainer.jobs.journal import Journal
 from services.trainer.jobs.output import Output
 from services.trainer.jobs.usage import Usage, children, descendants, of_ended

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 from redis.client import Pipeline
 
-from modelmill import keys
-from modelmill.connections import Redis
-from modelmill.events import utc_now
-from modelmill.runs import folder
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import utc_now
+from modelmill.state.runs import folder
 from modelmill.storage import Storage
 
 LENGTH = 10_000

@@ -20,11 +20,11 @@ from typing import Any, NoReturn
 import numpy as np
 import orjson
 
-from modelmill import package
-from modelmill.connections import AWAY, connect
 from modelmill.errors import InvalidRequest, Unavailable, sentence
-from modelmill.package import Manifest
-from modelmill.sessions import TENSORS, Session, open_package, require_same
+from modelmill.packages import package
+from modelmill.packages.package import Manifest
+from modelmill.packages.sessions import TENSORS, Session, open_package, require_same
+from modelmill.state.connections import AWAY, connect
 from modelmill.storage import Storage
 from services.trainer.jobs.horse import Horse, die_with
 from services.trainer.settings import TrainerSettings

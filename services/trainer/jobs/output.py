@@ -8,7 +8,7 @@ import os
 import sys
 from collections import deque
 
-from modelmill.connections import AWAY
+from modelmill.state.connections import AWAY
 from services.trainer.jobs.journal import Journal, log_entries
 
 log = logging.getLogger(__name__)

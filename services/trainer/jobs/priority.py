@@ -12,7 +12,7 @@ from redis.client import Pipeline
 from rq import Queue
 from rq.registry import ScheduledJobRegistry
 
-from modelmill import keys
+from modelmill.state import keys
 
 Priority = Literal["low", "normal", "high"]
 PRIORITIES: tuple[str, ...] = get_args(Priority)

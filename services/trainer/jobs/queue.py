@@ -17,10 +17,10 @@ from rq.job import Job, JobStatus
 from rq.registry import CanceledJobRegistry
 from rq.serializers import JSONSerializer
 
-from modelmill import keys
-from modelmill.connections import Redis
 from modelmill.errors import Conflict, QueueFull, RunEnded, UnknownName
-from modelmill.registry import Registry
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.registry import Registry
 from services.trainer.jobs import outcome
 from services.trainer.jobs.journal import KEPT_SECONDS
 from services.trainer.jobs.priority import NORMAL, Priority, PriorityQueue, number_of, scheduled

@@ -26,11 +26,11 @@ from rq.job import Job, JobStatus
 from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegistry
 from rq.serializers import JSONSerializer
 
-from modelmill import keys
-from modelmill.connections import AWAY
 from modelmill.errors import RunEnded, UnknownName
-from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.state import keys
+from modelmill.state.connections import AWAY
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.trainer.jobs import outcome
 from services.trainer.jobs.journal import KEPT_SECONDS, Journal, archive

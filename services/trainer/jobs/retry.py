@@ -13,9 +13,9 @@ from random import Random
 
 import httpx
 
-from modelmill.connections import AWAY
+from modelmill.declare.user_code import UserCode
 from modelmill.errors import PackageError, RequestFailed, RunEnded, Unavailable
-from modelmill.user_code import UserCode
+from modelmill.state.connections import AWAY
 
 ATTEMPTS = 3
 """How often a training is begun before it has failed."""

@@ -9,10 +9,10 @@ from typing import cast
 from flask import Flask, Response, request
 
 from modelmill.errors import Unavailable
-from modelmill.registry import Registry
+from modelmill.http.web import json_object, reply
 from modelmill.settings import Settings
+from modelmill.state.registry import Registry
 from modelmill.storage import Storage
-from modelmill.web import json_object, reply
 from services.trainer import requests
 from services.trainer.jobs import feed, snapshot
 from services.trainer.jobs.journal import Journal, read_log

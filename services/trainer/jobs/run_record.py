@@ -18,10 +18,10 @@ import orjson
 from redis.client import Pipeline
 from rq.job import Job
 
-from modelmill.connections import AWAY
 from modelmill.errors import RunEnded, printable, sentence, traced
-from modelmill.registry import Registry
-from modelmill.runs import Run, lease_of, require_lease
+from modelmill.state.connections import AWAY
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run, lease_of, require_lease
 from services.trainer.jobs import usage
 from services.trainer.jobs.journal import append_to
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from modelmill import keys
-from modelmill.definitions import Definitions
+from modelmill.declare.definitions import Definitions
+from modelmill.state import keys
 
 
 def position(redis: Any, definitions: Definitions, model: str) -> str:

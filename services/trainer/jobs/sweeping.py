@@ -11,8 +11,9 @@ import logging
 import posixpath
 from datetime import UTC, datetime, timedelta
 
-from modelmill import keys, package
-from modelmill.registry import Registry
+from modelmill.packages import package
+from modelmill.state import keys
+from modelmill.state.registry import Registry
 from modelmill.storage import Storage
 from services.trainer.training import sharing
 

@@ -10,8 +10,8 @@ from typing import Any
 from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job, JobStatus
 
-from modelmill import keys
-from modelmill.events import iso
+from modelmill.state import keys
+from modelmill.state.events import iso
 from services.trainer.jobs.priority import PriorityQueue, name_of, scheduled
 from services.trainer.jobs.retry import ATTEMPTS
 

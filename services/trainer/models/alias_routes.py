@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 from flask import Flask, Response, request
 
-from modelmill.registry import CHAMPION
-from modelmill.web import json_object, reply
+from modelmill.http.web import json_object, reply
+from modelmill.state.registry import CHAMPION
 from services.trainer import requests
 from services.trainer.models.moves import Moves
 from services.trainer.models.overview import Overview

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from modelmill import package
-from modelmill.definitions import Definitions
+from modelmill.declare.definitions import Definitions
 from modelmill.errors import Conflict, GatesFailed, InvalidRequest
-from modelmill.registry import CHAMPION, AliasMove, Registry, Version
+from modelmill.packages import package
+from modelmill.state.registry import CHAMPION, AliasMove, Registry, Version
 from modelmill.storage import Storage
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from modelmill import splits
-from modelmill.definitions import Definitions
+from modelmill.declare import splits
+from modelmill.declare.definitions import Definitions
 from modelmill.errors import UnknownName
-from modelmill.registry import Registry
+from modelmill.state.registry import Registry
 from modelmill.storage import Storage
 
 MOST_MOVES = 100

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from flask import Flask, Response
 
 from modelmill.errors import InvalidRequest
-from modelmill.registry import Registry
-from modelmill.web import json_object, reply
+from modelmill.http.web import json_object, reply
+from modelmill.state.registry import Registry
 from services.trainer import requests
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-from modelmill import keys
-from modelmill.declarations import KEEP
-from modelmill.registry import Registry, Version
-from modelmill.runs import code_file, folder, modules_folder
+from modelmill.declare.declarations import KEEP
+from modelmill.state import keys
+from modelmill.state.registry import Registry, Version
+from modelmill.state.runs import code_file, folder, modules_folder
 from modelmill.storage import Storage
 
 log = logging.getLogger(__name__)

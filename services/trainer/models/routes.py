@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 from flask import Flask, Response
 
-from modelmill.declarations import KEEP
-from modelmill.web import json_object, reply
+from modelmill.declare.declarations import KEEP
+from modelmill.http.web import json_object, reply
 from services.trainer import requests
 from services.trainer.models.overview import Overview
 from services.trainer.models.retention import Retention

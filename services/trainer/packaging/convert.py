@@ -31,8 +31,8 @@ from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, VotingClassifier
 
 from modelmill.errors import InvalidRequest
-from modelmill.package import MATRIX, Input, Layout, Parity, Precision
-from modelmill.sessions import graph_session
+from modelmill.packages.package import MATRIX, Input, Layout, Parity, Precision
+from modelmill.packages.sessions import graph_session
 from services.trainer.packaging import lightgbm, trees
 from services.trainer.packaging.graph import Graph
 from services.trainer.packaging.parity import Tolerance

@@ -10,9 +10,9 @@ import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
 
-from modelmill.connections import Redis
-from modelmill.package import MATRIX, Layout, Manifest
-from modelmill.sessions import Session, open_package
+from modelmill.packages.package import MATRIX, Layout, Manifest
+from modelmill.packages.sessions import Session, open_package
+from modelmill.state.connections import Redis
 
 AT_ONCE = 4000
 """Rows that a session is given: what it computes of them fits into the processor's caches, which takes it less time."""

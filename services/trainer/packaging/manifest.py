@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from modelmill.declarations import Model
-from modelmill.definitions import Definitions, FeatureRef
-from modelmill.model_features import ComputedRef, model_features
-from modelmill.package import MOST_VALUES, Input, Manifest, Range
-from modelmill.runs import Run
+from modelmill.declare.declarations import Model
+from modelmill.declare.definitions import ComputedRef, Definitions, FeatureRef, model_features
+from modelmill.packages.package import MOST_VALUES, Input, Manifest, Range
+from modelmill.state.runs import Run
 from services.trainer.evaluation.answers import task_of
 from services.trainer.packaging.packing import Packed
 

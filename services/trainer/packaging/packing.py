@@ -12,11 +12,21 @@ import pandas as pd
 import skops.io
 from threadpoolctl import threadpool_limits
 
+from modelmill.declare.trusted_types import FULL_NAME
 from modelmill.errors import InvalidRequest, UntrustedTypes
-from modelmill.estimator_serving import EstimatorSession, foreign_types, load_estimator
-from modelmill.package import ESTIMATOR, GRAPH, Input, Layout, Parity, Precision, Runtime, Tensor, required_words
-from modelmill.sessions import described
-from modelmill.trusted_types import FULL_NAME
+from modelmill.packages.estimator_serving import EstimatorSession, foreign_types, load_estimator
+from modelmill.packages.package import (
+    ESTIMATOR,
+    GRAPH,
+    Input,
+    Layout,
+    Parity,
+    Precision,
+    Runtime,
+    Tensor,
+    required_words,
+)
+from modelmill.packages.sessions import described
 from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging.convert import Converted, Graphs, NoGraph, convert
 from services.trainer.packaging.graph import Graph

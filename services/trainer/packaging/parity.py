@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modelmill.errors import InvalidRequest
-from modelmill.package import Parity
+from modelmill.packages.package import Parity
 from services.trainer.evaluation.answers import Answers
 
 NEGLIGIBLE = 1e-6

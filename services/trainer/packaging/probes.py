@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from modelmill.package import Input
+from modelmill.packages.package import Input
 from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging.parity import OwnAnswers
 

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from modelmill.package import Precision
+from modelmill.packages.package import Precision
 from services.trainer.packaging import lightgbm
 
 MOST_RANKED = 10_000

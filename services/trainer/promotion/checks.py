@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from modelmill import package
+from modelmill.declare.gates import AtLeast, Gate, Improves, Judged, LatencyBelow, NoSegmentWorse, Parity, SizeBelow
 from modelmill.errors import InvalidRequest, printable, sentence
-from modelmill.gates import AtLeast, Gate, Improves, Judged, LatencyBelow, NoSegmentWorse, Parity, SizeBelow
+from modelmill.packages import package
 from services.trainer.evaluation.bootstrap import paired
 from services.trainer.evaluation.evaluate import FEWEST
 from services.trainer.evaluation.metrics import score

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from modelmill.declare.metrics import Metric
 from modelmill.errors import InvalidRequest
-from modelmill.metrics import Metric
 from services.trainer.evaluation.answers import Answers
 from services.trainer.evaluation.evaluate import FEWEST
 from services.trainer.evaluation.metrics import score, scores

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from modelmill.aliases import CHALLENGER, CHAMPION
-from modelmill.gates import Policy
+from modelmill.declare.gates import Policy
+from modelmill.state.aliases import CHALLENGER, CHAMPION
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modelmill import package
-from modelmill.declarations import Model
+from modelmill.declare.declarations import Model
+from modelmill.declare.metrics import Metric
 from modelmill.errors import Conflict, RunEnded, sentence
-from modelmill.metrics import Metric
-from modelmill.package import Manifest
-from modelmill.registry import CHAMPION, Registry, Version
-from modelmill.runs import Run
+from modelmill.packages import package
+from modelmill.packages.package import Manifest
+from modelmill.state.registry import CHAMPION, Registry, Version
+from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from modelmill.runs import Run
+from modelmill.state.runs import Run
 
 MOST = 20
 """Runs that are put side by side."""

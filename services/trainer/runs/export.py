@@ -15,7 +15,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modelmill.runs import BATCH, Run, Runs
+from modelmill.state.runs import BATCH, Run, Runs
 from services.trainer.runs.fields import FORMS, SINGLE, kind_of
 
 CSV, PARQUET = "text/csv; charset=utf-8", "application/vnd.apache.parquet"

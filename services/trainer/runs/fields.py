@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Literal
 
-from modelmill.runs import Run
+from modelmill.state.runs import Run
 
 Kind = Literal["number", "time", "list", "text"]
 

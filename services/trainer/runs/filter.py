@@ -17,7 +17,7 @@ from typing import Any, Literal
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedToken, v_args
 from lark.exceptions import VisitError
 
-from modelmill import durations, times
+from modelmill import times
 from modelmill.errors import InvalidFilter
 
 LONGEST = 2000
@@ -257,7 +257,7 @@ class _Conditions(Transformer[Token, Any]):
             raise InvalidFilter(self.text, token.start_pos or 0, f"{str(token)!r} is no time: {error}") from None
 
     def ago(self, token: Token) -> Value:
-        length = timedelta(seconds=durations.seconds(token.split()[0].lower()))
+        length = timedelta(seconds=times.seconds(token.split()[0].lower()))
         return Value("time", (self.now - length).timestamp(), token.start_pos or 0)
 
 

@@ -14,9 +14,9 @@ from threading import Lock
 
 import numpy as np
 
-from modelmill.connections import AWAY
 from modelmill.errors import InvalidRequest
-from modelmill.runs import BATCH, Runs
+from modelmill.state.connections import AWAY
+from modelmill.state.runs import BATCH, Runs
 from services.trainer.runs import order as orders
 from services.trainer.runs.columns import Block, absent
 from services.trainer.runs.filter import Condition, names, parse

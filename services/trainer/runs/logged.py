@@ -11,11 +11,11 @@ from typing import Any
 
 from redis.client import Pipeline
 
-from modelmill import bus, keys
 from modelmill.errors import Conflict, InvalidRequest, UnknownName
-from modelmill.events import RunFailed, RunLogged, utc_now
-from modelmill.records import from_hash
-from modelmill.runs import Run, Runs, new_run_id, require_lease, require_running, write
+from modelmill.state import bus, keys
+from modelmill.state.events import RunFailed, RunLogged, utc_now
+from modelmill.state.records import from_hash
+from modelmill.state.runs import Run, Runs, new_run_id, require_lease, require_running, write
 
 TRIGGER = "manual log"
 """What such a run says that it was triggered by."""

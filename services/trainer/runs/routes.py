@@ -7,10 +7,10 @@ from typing import Any
 
 from flask import Flask, Response, request
 
-from modelmill.declarations import NAME
+from modelmill.declare.declarations import NAME
 from modelmill.errors import InvalidRequest, UnknownName
-from modelmill.runs import Run
-from modelmill.web import json_object, reply, whole
+from modelmill.http.web import json_object, reply, whole
+from modelmill.state.runs import Run
 from services.trainer import requests
 from services.trainer.models.overview import Overview
 from services.trainer.recipes import Recipes

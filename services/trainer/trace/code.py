@@ -14,14 +14,14 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_info
 
-from modelmill import applied
-from modelmill.connections import Redis
-from modelmill.definitions import Definitions
-from modelmill.definitions_file import load, load_code
+from modelmill.declare import applied
+from modelmill.declare.definitions import Definitions
+from modelmill.declare.definitions_file import load, load_code
+from modelmill.declare.user_code import OURS, UserCode, imports, sha256
 from modelmill.errors import Conflict, UnknownName
-from modelmill.runs import Run, code_file, modules_folder
+from modelmill.state.connections import Redis
+from modelmill.state.runs import Run, code_file, modules_folder
 from modelmill.storage import Storage
-from modelmill.user_code import OURS, UserCode, imports, sha256
 from services.trainer.jobs.run_record import package_versions
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modelmill.runs import Run
+from modelmill.state.runs import Run
 
 DIGITS = 12
 """Of a fingerprint, as people see it."""

@@ -7,9 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from modelmill.code_version import definition
-from modelmill.definitions import Definitions, FeatureRef
-from modelmill.model_features import ComputedRef, model_features
+from modelmill.declare.code_version import definition
+from modelmill.declare.definitions import ComputedRef, Definitions, FeatureRef, model_features
 
 
 def of_model(definitions: Definitions, model: str) -> list[dict[str, Any]]:

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from modelmill import applied, bus, keys
-from modelmill.definitions import Definitions
+from modelmill.declare import applied
+from modelmill.declare.definitions import Definitions, sources_of
 from modelmill.errors import InvalidRequest, ModelmillError, NotFound, UnknownName
-from modelmill.events import PredictionFailed, PredictionServed, parse
-from modelmill.model_features import sources_of
-from modelmill.registry import Registry, Version
-from modelmill.runs import Run, code_file
+from modelmill.state import bus, keys
+from modelmill.state.events import PredictionFailed, PredictionServed, parse
+from modelmill.state.registry import Registry, Version
+from modelmill.state.runs import Run, code_file
 from services.trainer.trace import features
 
 PAGE = 1000

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from modelmill.errors import Conflict
-from modelmill.runs import Run, folder
+from modelmill.state.runs import Run, folder
 from modelmill.storage import Storage
 from services.trainer.trace.compare import Check
 

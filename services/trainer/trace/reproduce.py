@@ -11,13 +11,14 @@ from typing import Any
 import pandas as pd
 from rq import get_current_job
 
-from modelmill import keys, package
-from modelmill.connections import Redis, connect
-from modelmill.definitions import Definitions
+from modelmill.declare.definitions import Definitions
 from modelmill.errors import PackageError, Pruned, RunEnded
-from modelmill.events import utc_now
-from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.packages import package
+from modelmill.state import keys
+from modelmill.state.connections import Redis, connect
+from modelmill.state.events import utc_now
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.trainer.evaluation.answers import Answers, task_of
 from services.trainer.evaluation.evaluate import Question, evaluate

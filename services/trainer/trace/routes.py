@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, Response
 
-from modelmill.web import json_object, reply
+from modelmill.http.web import json_object, reply
 from services.trainer import requests
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.models.overview import Overview

@@ -13,10 +13,10 @@ from typing import Any, Literal
 import orjson
 from redis.client import Pipeline
 
-from modelmill import keys
-from modelmill.connections import Redis
 from modelmill.errors import RunEnded
-from modelmill.runs import Run, lease_of, require_lease, require_running, write
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.runs import Run, lease_of, require_lease, require_running, write
 
 KEPT_SECONDS = 24 * 3600
 """How long the board can still be looked at; the runs of its trials are kept as other runs are."""

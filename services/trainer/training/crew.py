@@ -10,8 +10,8 @@ from rq import Worker
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 
-from modelmill.connections import AWAY
-from modelmill.runs import Run
+from modelmill.state.connections import AWAY
+from modelmill.state.runs import Run
 from services.trainer.jobs.journal import KEPT_SECONDS
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.view import TRIAL

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from modelmill.declarations import Model
+from modelmill.declare.declarations import Model
 from modelmill.errors import InvalidRequest
-from modelmill.runs import Run, folder
+from modelmill.state.runs import Run, folder
 from modelmill.storage import Storage
 from services.trainer.jobs.run_record import RunRecord, parameters
 from services.trainer.training import sharing

@@ -22,11 +22,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from modelmill.columns import Column
+from modelmill.columns.types import Column, to_pandas
 from modelmill.errors import InvalidRequest, RequestFailed, Unavailable
-from modelmill.events import iso
-from modelmill.package import Input
-from modelmill.tables import to_pandas
+from modelmill.packages.package import Input
+from modelmill.state.events import iso
 
 EVENT_TIME = "_event_time"
 ORIGIN = b"origin"

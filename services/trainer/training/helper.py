@@ -14,10 +14,10 @@ import orjson
 from redis.client import Pipeline
 from rq.job import Job
 
-from modelmill.connections import AWAY
 from modelmill.errors import Conflict, RunEnded, UnknownName
-from modelmill.registry import Registry
-from modelmill.runs import Run, lease_of, new_run_id, require_lease
+from modelmill.state.connections import AWAY
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run, lease_of, new_run_id, require_lease
 from modelmill.storage import Storage
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.training import sharing

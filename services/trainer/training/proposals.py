@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 
+from modelmill.declare.search import Space
 from modelmill.errors import InvalidRequest, did_you_mean
-from modelmill.search import Space
 
 Params = dict[str, Any]
 

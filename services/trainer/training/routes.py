@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 from flask import Flask, Response
 
-from modelmill.registry import Registry
-from modelmill.web import reply
+from modelmill.http.web import reply
+from modelmill.state.registry import Registry
 
 
 def add_search_routes(app: Flask, registry: Registry) -> None:

@@ -24,8 +24,8 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metadata_routing import MetadataRequest, MetadataRouter, get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter
 
+from modelmill.declare.splits import Weighting
 from modelmill.errors import InvalidRequest
-from modelmill.weighting import Weighting
 
 BOOSTING = (AdaBoostClassifier, AdaBoostRegressor)
 """Scikit-learn routes nothing to them."""

@@ -15,8 +15,8 @@ import numpy as np
 from rq.timeouts import BaseTimeoutException
 
 from modelmill.errors import InvalidRequest, printable, sentence, traced
-from modelmill.events import utc_now
-from modelmill.runs import Run, new_run_id
+from modelmill.state.events import utc_now
+from modelmill.state.runs import Run, new_run_id
 from services.trainer.jobs.run_record import parameters
 from services.trainer.training.board import Board, TrialState
 from services.trainer.training.folds import Folds

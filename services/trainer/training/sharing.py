@@ -12,8 +12,8 @@ from typing import IO
 import numpy as np
 
 from modelmill.errors import UnknownName
-from modelmill.registry import Registry
-from modelmill.runs import Run, folder
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run, folder
 from modelmill.storage import Storage
 
 log = logging.getLogger(__name__)

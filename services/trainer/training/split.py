@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from modelmill.declare.splits import AtRandom, ByGroup, ByTime, SplitRule
 from modelmill.errors import InvalidRequest
-from modelmill.splits import AtRandom, ByGroup, ByTime, SplitRule
 from services.trainer.training.frame import Frame
 
 FEWEST = 5

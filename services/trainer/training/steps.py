@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
-from modelmill.carried import carried
-from modelmill.declarations import Model
-from modelmill.definitions import Definitions
+from modelmill.declare.declarations import Model
+from modelmill.declare.definitions import Definitions, carried
+from modelmill.declare.gates import Parity, metrics_of
+from modelmill.declare.splits import AtRandom, ByGroup, ByTime, SplitRule
 from modelmill.errors import InvalidRequest
-from modelmill.gates import Parity, metrics_of
-from modelmill.splits import AtRandom, ByGroup, ByTime, SplitRule
 from services.trainer.evaluation.answers import Answers
 from services.trainer.evaluation.metrics import require_metrics, score
 from services.trainer.evaluation.segments import parts

@@ -10,9 +10,9 @@ from typing import Any
 
 from sklearn.base import clone
 
-from modelmill.declarations import Model
+from modelmill.declare.declarations import Model
+from modelmill.declare.search import Candidate
 from modelmill.errors import InvalidRequest
-from modelmill.search import Candidate
 from services.trainer.evaluation.answers import task_of
 from services.trainer.training.folds import Folds
 from services.trainer.training.proposals import (

@@ -17,12 +17,12 @@ from typing import Any
 from redis.client import Pipeline
 from redis.exceptions import WatchError
 
-from modelmill import keys
-from modelmill.definitions import Definitions
+from modelmill.declare.definitions import Definitions
 from modelmill.errors import Conflict, NotFound, QueueFull, UnknownName
-from modelmill.events import utc_now
-from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.state import keys
+from modelmill.state.events import utc_now
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.triggers.points import Point
 

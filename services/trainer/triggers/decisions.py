@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from modelmill.events import RowsIngested, iso
-from modelmill.triggers import After, On, Slots, Trigger
+from modelmill.declare.triggers import After, On, Slots, Trigger
+from modelmill.state.events import RowsIngested, iso
 from services.trainer.triggers.state import FIRED, JOINED, WAITS, TriggerState
 from services.trainer.triggers.streams import Read
 

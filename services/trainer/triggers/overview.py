@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from modelmill import keys
-from modelmill.connections import Redis
-from modelmill.declarations import Model
-from modelmill.definitions import Definitions
-from modelmill.events import iso
-from modelmill.triggers import After, On, Slots, Trigger
+from modelmill.declare.declarations import Model
+from modelmill.declare.definitions import Definitions
+from modelmill.declare.triggers import After, On, Slots, Trigger
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import iso
 from services.trainer.triggers.state import FIRED, TriggerState
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 
-from modelmill import durations
+from modelmill import times
 from modelmill.errors import InvalidRequest
 
 MONTH = "month"
@@ -44,7 +44,7 @@ def _from(start: datetime, step: str) -> Iterator[datetime]:
             year, number = start.year + month // 12, month % 12 + 1
             yield start.replace(year=year, month=number, day=min(start.day, monthrange(year, number)[1]))
     try:
-        length = timedelta(seconds=durations.seconds(step))
+        length = timedelta(seconds=times.seconds(step))
     except ValueError as error:
         raise InvalidRequest(f"field 'step': {error}, or {MONTH!r}", field="step") from None
     point = start

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Flask, Response
 
 from modelmill.errors import InvalidRequest
-from modelmill.web import json_object, reply
+from modelmill.http.web import json_object, reply
 from services.trainer import requests
 from services.trainer.recipes import Recipes
 from services.trainer.triggers.backfill import Backfill, Backfills

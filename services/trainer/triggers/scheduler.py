@@ -29,13 +29,12 @@ from threading import Event as Flag
 from prometheus_client import Counter
 from redis.exceptions import WatchError
 
-from modelmill import keys
-from modelmill.connections import AWAY
-from modelmill.declarations import Model
-from modelmill.definitions import Definitions
+from modelmill.declare.declarations import Model
+from modelmill.declare.definitions import Definitions, model_features
+from modelmill.declare.triggers import After, On, Trigger
 from modelmill.errors import QueueFull
-from modelmill.model_features import model_features
-from modelmill.triggers import After, On, Trigger
+from modelmill.state import keys
+from modelmill.state.connections import AWAY
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.recipes import Recipes
 from services.trainer.triggers.backfill import TRIGGER as BACKFILL

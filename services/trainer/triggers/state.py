@@ -7,8 +7,8 @@ from datetime import datetime
 
 import orjson
 
-from modelmill.events import iso
-from modelmill.triggers import Trigger
+from modelmill.declare.triggers import Trigger
+from modelmill.state.events import iso
 
 FIRED = "fired"
 """The outcome of a trigger whose training waits in the queue."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from redis.exceptions import ResponseError
 
-from modelmill.bus import RawEntry
-from modelmill.connections import Redis
+from modelmill.state.bus import RawEntry
+from modelmill.state.connections import Redis
 
 BATCH = 1000
 """Entries that are read at once."""

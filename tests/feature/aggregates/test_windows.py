@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 
-from modelmill.tiles import ROWS, Reading
+from modelmill.windows import ROWS, Reading
 from services.feature.aggregates import windows as module
 from services.feature.aggregates.windows import AsOf, Rows, Spine, windows
 from services.feature.intake.validate import ARROW

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
 from modelmill.errors import Conflict, DefinitionsError
-from modelmill.events import DefinitionsApplied
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import DefinitionsApplied
 from services.feature.definitions import catalogue as module
 from services.feature.store import history, locks
 from tests.conftest import RedisServer

@@ -16,10 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelmill import Entity
-from modelmill.about import About
-from modelmill.columns import Column
-from modelmill.declarations import Batch, Feature
-from modelmill.values import ERROR_LENGTH
+from modelmill.columns.types import ERROR_LENGTH, Column
+from modelmill.declare.declarations import About, Batch, Feature
 from services.feature.intake.derive import Derived, derive, failed
 from services.feature.intake.validate import ARROW
 from tests.feature.brute_force import VALUES

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisAway
 
-from modelmill import bus, keys
-from modelmill.connections import connect
 from modelmill.errors import InvalidRows, UnknownName
-from modelmill.events import RowsIngested
-from modelmill.redis_server import free_port
+from modelmill.local import free_port
+from modelmill.state import bus, keys
+from modelmill.state.connections import connect
+from modelmill.state.events import RowsIngested
 from modelmill.storage import Storage
 from services.feature.intake.decode import RawRows
 from services.feature.intake.ingest import ingest

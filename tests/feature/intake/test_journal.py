@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from modelmill import keys
-from modelmill.connections import Redis
-from modelmill.events import RowsIngested
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import RowsIngested
 from services.feature.intake import journal
 from services.feature.intake.journal import Entry
 from tests.conftest import RedisServer

@@ -12,8 +12,8 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from modelmill.connections import Redis
-from modelmill.declarations import Entity, Source
+from modelmill.declare.declarations import Entity, Source
+from modelmill.state.connections import Redis
 from services.feature.intake import journal, quarantine
 from services.feature.intake.decode import RawRows, decode
 from services.feature.intake.quarantine import MAX_LENGTH, MAX_ROW_BYTES

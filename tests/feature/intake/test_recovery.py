@@ -5,8 +5,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from modelmill import bus, keys
 from modelmill.errors import Unavailable
+from modelmill.state import bus, keys
 from services.feature.intake import journal
 from services.feature.intake.recovery import recover
 from services.feature.store import history, online

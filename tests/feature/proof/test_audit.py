@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
 from modelmill.errors import UnknownName
-from modelmill.events import PredictionServed
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import PredictionServed
 from services.feature.intake import ingest as ingest_module
 from services.feature.proof import audit as module
 from services.feature.proof.audit import Audit, audit

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from modelmill import keys
 from modelmill.errors import CorruptFeature, UnknownName
+from modelmill.state import keys
 from services.feature.intake import ingest as ingest_module
 from services.feature.proof.explain import Explained, Explanation, explain
 from services.feature.proof.forget import forget

@@ -13,12 +13,12 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
 from modelmill.errors import Conflict, InvalidRequest, Unavailable, UnknownName
-from modelmill.events import EntityForgotten
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import EntityForgotten
 from modelmill.storage import Storage
-from modelmill.tiles import TileGroup
+from modelmill.windows import TileGroup
 from services.feature.intake import journal
 from services.feature.intake.decode import RawRows
 from services.feature.intake.ingest import ingest

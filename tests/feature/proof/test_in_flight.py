@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
-from modelmill.events import RowsIngested
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import RowsIngested
 from services.feature.intake import journal
 from services.feature.proof import in_flight
 from services.feature.proof.in_flight import Ingests, Sighting, candidates, ingests

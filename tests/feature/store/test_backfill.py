@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from modelmill.connections import Redis
+from modelmill.state.connections import Redis
 from modelmill.storage import Storage
 from services.feature.store import history
 from tests.feature.conftest import OpenRoom, Room

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from modelmill import keys
 from modelmill.errors import Conflict
+from modelmill.state import keys
 from modelmill.storage import Storage
 from services.feature.intake import journal
 from services.feature.store import compaction, history

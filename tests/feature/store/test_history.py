@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from modelmill.definitions_file import load
+from modelmill.declare.definitions_file import load
 from modelmill.storage import Storage
 from services.feature.store import history
 from tests.feature.conftest import OpenRoom, Room

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ResponseError
 
-from modelmill.connections import Redis
-from modelmill.declarations import Source
-from modelmill.definitions import Definitions
-from modelmill.definitions_file import load
+from modelmill.declare.declarations import Source
+from modelmill.declare.definitions import Definitions
+from modelmill.declare.definitions_file import load
 from modelmill.errors import CorruptFeature
+from modelmill.state.connections import Redis
 from services.feature.intake.derive import FAILED
 from services.feature.intake.validate import EVENT_TIME
 from services.feature.store import online

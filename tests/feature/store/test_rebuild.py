@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modelmill import keys
-from modelmill.connections import Redis
 from modelmill.errors import Conflict, UnknownName
+from modelmill.state import keys
+from modelmill.state.connections import Redis
 from services.feature.proof.forget import forget
 from services.feature.store import compaction, online, rebuild
 from services.feature.store.locks import alone

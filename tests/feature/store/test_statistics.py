@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelmill.column_statistics import ColumnStatistics, Numbers
+from modelmill.columns.statistics import ColumnStatistics, Numbers
 from services.feature.intake.validate import TIME
 from services.feature.store import statistics as module
 from services.feature.store.statistics import FileStatistics

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from modelmill import bus, keys
 from modelmill.errors import Unavailable
+from modelmill.state import bus, keys
 from services.feature.proof.forget import forget
 from services.feature.store import history, statistics_files
 from services.feature.store.statistics import FileStatistics

@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from modelmill import keys
 from modelmill.errors import Conflict, Unavailable
-from modelmill.tiles import TileGroup
+from modelmill.state import keys
+from modelmill.windows import TileGroup
 from services.feature.aggregates import tile_groups
 from services.feature.definitions import catalogue as module
 from services.feature.intake import journal

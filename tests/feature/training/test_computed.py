@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from modelmill import applied
+from modelmill.declare import applied
 from modelmill.errors import DefinitionsError, InvalidRequest
-from modelmill.package import Manifest
-from modelmill.tiles import micros
+from modelmill.packages.package import Manifest
+from modelmill.windows import micros
 from services.feature.training.frame_requests import frame_of_model, frame_of_spine
 from services.predictor import features
 from services.predictor.instances import parse

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelmill.definitions import Definitions
-from modelmill.definitions_file import load
+from modelmill.declare.definitions import Definitions
+from modelmill.declare.definitions_file import load
 from modelmill.storage import Storage
 from services.feature.intake.derive import FAILED
 from services.feature.intake.validate import EVENT_TIME, TIME

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from modelmill import cli
-from modelmill.cli import terminal
+from modelmill.cli import system
 
 asked: list[tuple[str, dict[str, object]]] = []
 
@@ -25,7 +25,7 @@ class Carded:
 @pytest.fixture(autouse=True)
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     asked.clear()
-    monkeypatch.setattr(terminal, "client", Carded)
+    monkeypatch.setattr(system, "client", Carded)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from modelmill import cli
-from modelmill.cli import terminal
+from modelmill.cli import system
 
 INTERVAL = {"lo": 0.81, "hi": 0.86, "how": "1000 resamples of 400 rows"}
 
@@ -42,7 +42,7 @@ class Evaluated:
 
 @pytest.fixture(autouse=True)
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal, "client", Evaluated)
+    monkeypatch.setattr(system, "client", Evaluated)
 
 
 def test_metrics_come_with_their_intervals_and_segments_with_theirs() -> None:

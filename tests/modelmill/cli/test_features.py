@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from modelmill import cli, definitions_file
-from modelmill.cli import terminal
+from modelmill import cli
+from modelmill.cli import system
+from modelmill.declare import definitions_file
 from tests.conftest import USERS_MILL
 
 
@@ -23,7 +24,7 @@ class Features:
 
 @pytest.fixture
 def features(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal, "client", Features)
+    monkeypatch.setattr(system, "client", Features)
 
 
 @pytest.mark.usefixtures("features")
@@ -79,19 +80,19 @@ APPLIED = {
 def test_apply_says_what_has_come_of_it(
     changes: list[str], rows: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminal, "client", lambda: Applies(changes, rows))
+    monkeypatch.setattr(system, "client", lambda: Applies(changes, rows))
     assert CliRunner().invoke(cli.main, ["apply", str(USERS_MILL), "--yes"]).stdout == said
 
 
 def test_a_dry_run_says_so_where_nothing_would_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal, "client", lambda: Applies([], 0))
+    monkeypatch.setattr(system, "client", lambda: Applies([], 0))
     done = CliRunner().invoke(cli.main, ["apply", str(USERS_MILL), "--dry-run"])
     assert done.stdout == "Nothing is declared otherwise.\n"
 
 
 def test_apply_tells_the_service_which_versions_its_own_process_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Applies([], 0)
-    monkeypatch.setattr(terminal, "client", lambda: client)
+    monkeypatch.setattr(system, "client", lambda: client)
     CliRunner().invoke(cli.main, ["apply", str(USERS_MILL), "--yes"])
     version = definitions_file.load(USERS_MILL).features["users"]["feature_3"].version
     assert client.versions[0] == {"users.feature_3": version}

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from modelmill import cli
-from modelmill.cli import terminal
+from modelmill.cli import system
 
 MOVE: dict[str, Any] = {
     "time": "2026-11-25T12:00:00.000000Z", "alias": "champion", "version": 1, "previous": 2, "kind": "promote",
@@ -48,7 +48,7 @@ class Trainer:
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     trainer = Trainer()
-    monkeypatch.setattr(terminal, "client", lambda: trainer)
+    monkeypatch.setattr(system, "client", lambda: trainer)
     return trainer
 
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from modelmill import cli
-from modelmill.cli import terminal
+from modelmill.cli import system
 
 AUDIT: dict[str, Any] = {
     "model": "m",
@@ -78,7 +78,7 @@ class Services:
 def services(monkeypatch: pytest.MonkeyPatch) -> Services:
     found = Services()
     found.calls = []
-    monkeypatch.setattr(terminal, "client", lambda: found)
+    monkeypatch.setattr(system, "client", lambda: found)
     monkeypatch.setenv("USER", "ops")
     return found
 

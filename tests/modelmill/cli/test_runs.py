@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from modelmill import cli
-from modelmill.cli import terminal
+from modelmill.cli import system
 
 RUN = {
     "id": "r1", "model": "m", "status": "succeeded", "version": 3, "metric": "auc", "metrics": {"acc": 0.5, "auc": 0.75}, "lease": "k",
@@ -47,7 +47,7 @@ class Trainer:
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     trainer = Trainer()
-    monkeypatch.setattr(terminal, "client", lambda: trainer)
+    monkeypatch.setattr(system, "client", lambda: trainer)
     return trainer
 
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from modelmill import cli
-from modelmill.cli import terminal
+from modelmill.cli import system
 
 REPORT: dict[str, Any] = {
     "run": "r1",
@@ -80,7 +80,7 @@ class Traced:
 
 
 def invoke(monkeypatch: pytest.MonkeyPatch, *arguments: str, report: dict[str, Any] = REPORT) -> Result:
-    monkeypatch.setattr(terminal, "client", lambda: Traced(report))
+    monkeypatch.setattr(system, "client", lambda: Traced(report))
     return CliRunner().invoke(cli.main, list(arguments))
 
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from modelmill import cli
-from modelmill.cli import terminal
+from modelmill.cli import system
 from modelmill.errors import RequestFailed
 
 JOB = {"job": "j1", "model": "m", "status": "finished", "stage": "done", "progress": 1.0, "run": "r1", "error": ""}
@@ -55,7 +55,7 @@ class Trainer:
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     trainer = Trainer()
-    monkeypatch.setattr(terminal, "client", lambda: trainer)
+    monkeypatch.setattr(system, "client", lambda: trainer)
     monkeypatch.setenv("USER", "ada")
     return trainer
 

@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from modelmill import cli
-from modelmill.cli import terminal
-from modelmill.cli.trials import differing
+from modelmill.cli import system
+from modelmill.cli.training import differing
 
 COMMON = {"seconds": {"fit": 0.5}, "metric": "accuracy", "error": ""}
 
@@ -28,7 +28,7 @@ class Trials:
 
 @pytest.fixture(autouse=True)
 def trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal, "client", Trials)
+    monkeypatch.setattr(system, "client", Trials)
 
 
 def test_the_best_comes_first_with_the_parameters_in_which_trials_differ() -> None:

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from modelmill import cli
-from modelmill.cli import terminal
+from modelmill.cli import system
 
 POINT = {"as_of": "2013-02-01T00:00:00Z", "status": "succeeded", "version": 3, "run": "r1", "error": ""}
 asked: list[tuple[str, dict[str, Any]]] = []
@@ -44,7 +44,7 @@ class Triggers:
 @pytest.fixture(autouse=True)
 def triggers(monkeypatch: pytest.MonkeyPatch) -> None:
     asked.clear()
-    monkeypatch.setattr(terminal, "client", Triggers)
+    monkeypatch.setattr(system, "client", Triggers)
     monkeypatch.setenv("USER", "ann")
 
 

@@ -13,11 +13,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Bunch
 
-from modelmill.declarations import Model
-from modelmill.definitions import Entity
-from modelmill.metrics import Metric
-from modelmill.package import Input, Manifest, Parity
-from modelmill.runs import Run
+from modelmill.declare.declarations import Model
+from modelmill.declare.definitions import Entity
+from modelmill.declare.metrics import Metric
+from modelmill.packages.package import Input, Manifest, Parity
+from modelmill.state.runs import Run
 from services.trainer.cards.known import Known
 from services.trainer.evaluation.answers import Answers
 from services.trainer.evaluation.evaluate import Question, evaluate

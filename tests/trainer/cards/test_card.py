@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from modelmill.runs import Run
+from modelmill.state.runs import Run
 from services.trainer.cards import words
 from services.trainer.cards.cards import render
 from services.trainer.cards.known import Known

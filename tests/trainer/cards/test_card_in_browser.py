@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modelmill.registry import Registry
+from modelmill.state.registry import Registry
 from modelmill.storage import Storage
 from services.trainer.cards.cards import Cards, render
 from services.trainer.cards.known import Known

@@ -7,8 +7,8 @@ from functools import cache
 
 import pytest
 
-from modelmill.package import Parity
-from modelmill.runs import Run
+from modelmill.packages.package import Parity
+from modelmill.state.runs import Run
 from services.trainer.cards.known import Known
 from services.trainer.cards.limits import limits
 from services.trainer.evaluation.evaluation import Evaluation, Interval, Segment

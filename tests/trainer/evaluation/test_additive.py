@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import get_scorer
 
-from modelmill.metrics import Metric
+from modelmill.declare.metrics import Metric
 from services.trainer.evaluation.additive import COUNTS, ROW_LOSSES, SUMS, additive
 from services.trainer.evaluation.answers import Output
 from services.trainer.evaluation.metrics import raw_score

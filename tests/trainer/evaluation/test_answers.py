@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from modelmill.errors import InvalidRequest
-from modelmill.package import Input
+from modelmill.packages.package import Input
 from services.trainer.evaluation.answers import Answers, task_of, truths
 from services.trainer.packaging.graph import Graph, GraphClassifier
 from services.trainer.packaging.packing import pack

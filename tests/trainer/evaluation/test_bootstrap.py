@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
+from modelmill.declare.metrics import Metric
 from modelmill.errors import InvalidRequest
-from modelmill.metrics import Metric
 from services.trainer.evaluation.answers import Answers, Output
 from services.trainer.evaluation.bootstrap import MOST_ROWS, interval, paired
 from services.trainer.evaluation.metrics import raw_score, score

@@ -11,7 +11,7 @@ import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 
-from modelmill.metrics import Metric
+from modelmill.declare.metrics import Metric
 from services.trainer.evaluation.answers import Answers
 from services.trainer.evaluation.evaluate import Question, brief, evaluate
 from services.trainer.evaluation.evaluation import Evaluation, Segment

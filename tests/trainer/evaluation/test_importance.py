@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from modelmill.metrics import Metric
+from modelmill.declare.metrics import Metric
 from services.trainer.evaluation.answers import Answers
 from services.trainer.evaluation.importance import MOST, Fitted, importance
 

@@ -10,8 +10,8 @@ import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 from sklearn.metrics import fbeta_score, make_scorer
 
+from modelmill.declare.metrics import Metric
 from modelmill.errors import InvalidRequest
-from modelmill.metrics import Metric
 from services.trainer.evaluation.answers import Answers
 from services.trainer.evaluation.metrics import require_metrics, score, scores
 

@@ -21,10 +21,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 
-from modelmill import package
 from modelmill.errors import InvalidRequest
-from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.packages import package
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.predictor.inference import infer
 from services.predictor.loading import load as load_served

@@ -22,11 +22,11 @@ import pytest
 import redis.connection
 from rq.serializers import JSONSerializer
 
-from modelmill import keys
 from modelmill.errors import Conflict, InvalidRequest
-from modelmill.events import utc_now
-from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.state import keys
+from modelmill.state.events import utc_now
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.trainer import worker as workers
 from services.trainer.jobs import horse

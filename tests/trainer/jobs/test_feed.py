@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from modelmill.errors import InvalidRequest, UnknownName
-from modelmill.registry import Registry
+from modelmill.state.registry import Registry
 from services.trainer.jobs import feed
 from services.trainer.jobs.journal import Journal, log_entries
 from services.trainer.jobs.queue import TrainingQueue

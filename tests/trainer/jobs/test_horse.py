@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from modelmill.connections import Redis
+from modelmill.state.connections import Redis
 from services.trainer.jobs.horse import Horse, from_outside, how
 from services.trainer.jobs.journal import LENGTH, Journal
 from services.trainer.jobs.usage import descendants

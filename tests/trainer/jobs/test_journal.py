@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelmill.connections import Redis
+from modelmill.state.connections import Redis
 from modelmill.storage import Storage
 from services.trainer.jobs import journal
 from services.trainer.jobs.journal import Journal, archive, as_text, log_entries, read_log

@@ -9,9 +9,9 @@ from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from modelmill.events import utc_now
-from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.state.events import utc_now
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from services.trainer.jobs import outcome, recovery
 from services.trainer.jobs.journal import Journal, readable
 from services.trainer.jobs.queue import TrainingQueue

@@ -7,7 +7,7 @@ import os
 import pytest
 import redis.exceptions
 
-from modelmill.connections import Redis
+from modelmill.state.connections import Redis
 from services.trainer.jobs import output
 from services.trainer.jobs.journal import Journal
 from services.trainer.jobs.output import LONGEST_LINE, Output

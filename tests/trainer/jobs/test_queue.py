@@ -9,12 +9,12 @@ import pytest
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from modelmill import keys
-from modelmill.connections import Redis
 from modelmill.errors import Conflict, QueueFull, RunEnded, UnknownName
-from modelmill.events import utc_now
-from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import utc_now
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.trainer.jobs.queue import Requested, TrainingQueue
 from services.trainer.jobs.recovery import recover, requeue_abandoned

@@ -10,9 +10,9 @@ import httpx
 import pytest
 import redis.exceptions
 
-from modelmill.definitions_file import load_code
+from modelmill.declare.definitions_file import load_code
+from modelmill.declare.user_code import UserCode
 from modelmill.errors import DefinitionsError, InvalidRequest, PackageError, RequestFailed, RunEnded, Unavailable
-from modelmill.user_code import UserCode
 from services.trainer.jobs.retry import FIRST_PAUSE, LONGEST_PAUSE, may_pass, pause
 
 

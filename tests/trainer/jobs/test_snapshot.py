@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from modelmill import keys
-from modelmill.connections import Redis
-from modelmill.definitions_file import load
+from modelmill.declare.definitions_file import load
+from modelmill.state import keys
+from modelmill.state.connections import Redis
 from services.trainer.jobs.snapshot import position
 from tests.conftest import USERS_MILL
 

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from modelmill import package
-from modelmill.connections import Redis
-from modelmill.events import utc_now
-from modelmill.package import GRAPH
-from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.packages import package
+from modelmill.packages.package import GRAPH
+from modelmill.state.connections import Redis
+from modelmill.state.events import utc_now
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.trainer.jobs.sweeping import UNFINISHED, sweep
 from tests.trainer.http import manifest

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from modelmill import keys, package
-from modelmill.events import utc_now
-from modelmill.package import GRAPH
-from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.packages import package
+from modelmill.packages.package import GRAPH
+from modelmill.state import keys
+from modelmill.state.events import utc_now
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from tests.trainer.http import Train, manifest, problem
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from modelmill import keys, package
-from modelmill.registry import Registry
-from modelmill.runs import code_file, folder, modules_folder
+from modelmill.packages import package
+from modelmill.state import keys
+from modelmill.state.registry import Registry
+from modelmill.state.runs import code_file, folder, modules_folder
 from modelmill.storage import Storage
 from services.trainer.models.retention import Retention
 from tests.trainer.http import Train

@@ -26,7 +26,7 @@ from sklearn.preprocessing import (
 )
 
 from modelmill.errors import InvalidRequest
-from modelmill.package import Input
+from modelmill.packages.package import Input
 from services.predictor.inference import infer
 from services.predictor.instances import parse
 from services.predictor.live import ServedModel

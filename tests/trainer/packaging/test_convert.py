@@ -27,7 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from modelmill.package import Input, Parity
+from modelmill.packages.package import Input, Parity
 from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging import convert as convert_module
 from services.trainer.packaging.convert import Converted, NoGraph, convert

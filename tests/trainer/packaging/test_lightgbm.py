@@ -12,7 +12,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from modelmill.package import Input
+from modelmill.packages.package import Input
 from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging.convert import convert
 from services.trainer.packaging.lightgbm import opset

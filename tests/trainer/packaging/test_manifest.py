@@ -11,9 +11,9 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from modelmill.definitions_file import load
-from modelmill.package import MOST_VALUES, Input, Manifest, Range, Tensor
-from modelmill.runs import Run
+from modelmill.declare.definitions_file import load
+from modelmill.packages.package import MOST_VALUES, Input, Manifest, Range, Tensor
+from modelmill.state.runs import Run
 from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging.manifest import Inputs, example, manifest, one_row, signature, value_range
 from services.trainer.packaging.packing import pack

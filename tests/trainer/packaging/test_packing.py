@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from modelmill.errors import InvalidRequest
-from modelmill.package import ESTIMATOR, GRAPH, Input
+from modelmill.packages.package import ESTIMATOR, GRAPH, Input
 from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging.packing import Packed, pack
 from services.trainer.packaging.parity import Tolerance

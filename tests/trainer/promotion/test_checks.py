@@ -13,9 +13,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from modelmill import at_least, improves, latency_below, no_segment_worse, parity, size_below
-from modelmill.gates import Gate, Judged
-from modelmill.metrics import Metric
-from modelmill.package import Parity
+from modelmill.declare.gates import Gate, Judged
+from modelmill.declare.metrics import Metric
+from modelmill.packages.package import Parity
 from services.trainer.evaluation.answers import Answers, Output
 from services.trainer.evaluation.segments import parts
 from services.trainer.promotion.checks import Evidence, verdicts

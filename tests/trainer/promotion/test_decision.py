@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelmill.gates import Policy
+from modelmill.declare.gates import Policy
 from services.trainer.promotion.decision import Comparison, Decision, Verdict, decide
 
 FIRST = Comparison("accuracy", 250, 0.86125)

@@ -12,14 +12,16 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 
-from modelmill import at_least, bus, improves, keys, package, size_below
-from modelmill.connections import Redis
-from modelmill.declarations import Entity, Model
+from modelmill import at_least, improves, size_below
+from modelmill.declare.declarations import Entity, Model
 from modelmill.errors import Conflict, RunEnded
-from modelmill.events import ModelPromoted, ModelTrained, utc_now
-from modelmill.package import Input
-from modelmill.registry import Registry, Version
-from modelmill.runs import Run
+from modelmill.packages import package
+from modelmill.packages.package import Input
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import ModelPromoted, ModelTrained, utc_now
+from modelmill.state.registry import Registry, Version
+from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers

@@ -14,13 +14,14 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.serving import make_server
 
-from modelmill import Client, keys
-from modelmill.client import logged_run
-from modelmill.connections import Redis
+from modelmill import Client
+from modelmill.client import runs
 from modelmill.errors import Conflict, InvalidRequest, RequestFailed
-from modelmill.registry import Registry
-from modelmill.runs import Run
 from modelmill.settings import Settings
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.trainer.app import trainer_app
 from services.trainer.jobs.queue import TrainingQueue
@@ -83,7 +84,7 @@ def test_a_metric_is_a_finite_number(client: Client, value: float) -> None:
 def test_a_run_goes_on_while_its_process_lives(
     client: Client, fake_redis: Redis, registry: Registry, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logged_run, "RENEWALS", 3000)
+    monkeypatch.setattr(runs, "RENEWALS", 3000)
     with client.run("m") as run:
         fake_redis.expire(keys.run_lease(run.id), 5)
         eventually(lambda: fake_redis.ttl(keys.run_lease(run.id)) > 20, within=5, saying="the lease is renewed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from modelmill.runs import Run
+from modelmill.state.runs import Run
 from services.trainer.runs.compare import compare
 
 ONE = Run(

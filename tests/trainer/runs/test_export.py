@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import pandas as pd
 import pytest
 
-from modelmill.connections import Redis
-from modelmill.runs import Run, Runs
+from modelmill.state.connections import Redis
+from modelmill.state.runs import Run, Runs
 from services.trainer.runs import export
 from services.trainer.runs.index import RunIndex
 

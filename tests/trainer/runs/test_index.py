@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modelmill import keys
-from modelmill.connections import Redis
 from modelmill.errors import InvalidFilter, InvalidRequest
-from modelmill.records import to_hash
-from modelmill.registry import Registry
-from modelmill.runs import Run, write, write_fields
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.records import to_hash
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run, write, write_fields
 from services.trainer.runs.index import RunIndex
 
 KNOWN: list[dict[str, Any]] = [

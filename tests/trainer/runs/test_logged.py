@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
 from modelmill.errors import Conflict, RunEnded, UnknownName
-from modelmill.events import RunFailed, RunLogged, RunStarted, utc_now
-from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import RunFailed, RunLogged, RunStarted, utc_now
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.trainer.jobs.recovery import close_lost_runs
 from services.trainer.runs.logged import LEASE, LoggedRuns

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from flask.testing import FlaskClient
 
-from modelmill.events import utc_now
-from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.state.events import utc_now
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from tests.trainer.http import problem
 
 

@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 from werkzeug.serving import make_server
 
-from modelmill.registry import Registry
-from modelmill.runs import Run
 from modelmill.settings import Settings
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.feature.app import feature_app
 from services.feature.definitions.catalogue import Catalogue

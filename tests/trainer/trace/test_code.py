@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from modelmill import applied, keys
-from modelmill.definitions_file import load
-from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.declare import applied
+from modelmill.declare.definitions_file import load
+from modelmill.state import keys
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.predictor import loading
 from services.trainer.evaluation import evaluation

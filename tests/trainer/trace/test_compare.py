@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from modelmill.runs import Run
+from modelmill.state.runs import Run
 from services.trainer.trace import compare
 from services.trainer.trace.compare import Forgotten, Outputs
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from modelmill import keys
-from modelmill.runs import Run
+from modelmill.state import keys
+from modelmill.state.runs import Run
 from services.trainer.app import trainer_app
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.models.overview import Overview

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from modelmill import applied, bus
-from modelmill.connections import Redis
-from modelmill.definitions import Definitions
-from modelmill.definitions_file import load
-from modelmill.events import PredictionFailed, PredictionServed
-from modelmill.registry import Registry, Version
-from modelmill.runs import Run
+from modelmill.declare import applied
+from modelmill.declare.definitions import Definitions
+from modelmill.declare.definitions_file import load
+from modelmill.state import bus
+from modelmill.state.connections import Redis
+from modelmill.state.events import PredictionFailed, PredictionServed
+from modelmill.state.registry import Registry, Version
+from modelmill.state.runs import Run
 from services.trainer.trace import lineage
 from tests.conftest import USERS_MILL
 from tests.trainer.http import problem

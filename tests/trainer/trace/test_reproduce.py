@@ -10,9 +10,9 @@ import pytest
 
 from examples import flights
 from examples.flights import data
-from modelmill import keys
 from modelmill.errors import Conflict
-from modelmill.runs import Run, code_file
+from modelmill.state import keys
+from modelmill.state.runs import Run, code_file
 from services.feature.proof.forget import forget
 from services.feature.store.compaction import compact
 from services.feature.store.statistics_files import StatisticsFiles

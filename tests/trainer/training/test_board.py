@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from modelmill import keys
-from modelmill.connections import Redis
 from modelmill.errors import RunEnded
-from modelmill.events import utc_now
-from modelmill.registry import Registry
-from modelmill.runs import Run, new_run_id
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import utc_now
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run, new_run_id
 from services.trainer.training.board import ATTEMPTS, Board
 from tests.conftest import RedisServer
 

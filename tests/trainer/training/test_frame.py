@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from modelmill.columns import Column
+from modelmill.columns.types import Column
 from modelmill.errors import InvalidRequest, RequestFailed, Unavailable
-from modelmill.package import Input
+from modelmill.packages.package import Input
 from services.trainer.training import frame
 from tests.trainer.conftest import parquet, users_table
 

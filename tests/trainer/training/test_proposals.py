@@ -10,8 +10,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
+from modelmill.declare.search import Space
 from modelmill.errors import InvalidRequest
-from modelmill.search import Space
 from services.trainer.training.proposals import Proposals, Tried, proposals, require_parameters, with_params
 
 

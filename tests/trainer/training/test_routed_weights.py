@@ -54,9 +54,9 @@ from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import all_estimators
 
+from modelmill.declare.splits import Weighting
+from modelmill.declare.trusted_types import TRUSTED
 from modelmill.errors import InvalidRequest
-from modelmill.trusted_types import TRUSTED
-from modelmill.weighting import Weighting
 from services.trainer.training.rows import Rows
 
 RANDOM = np.random.default_rng(0)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from flask.testing import FlaskClient
 
-from modelmill.events import utc_now
-from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.state.events import utc_now
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from services.trainer.training.board import Board
 from tests.trainer.http import problem
 

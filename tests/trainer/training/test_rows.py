@@ -13,8 +13,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
+from modelmill.declare.splits import Weighting
 from modelmill.errors import InvalidRequest
-from modelmill.weighting import Weighting
 from services.trainer.training.rows import Rows
 
 RANDOM = np.random.default_rng(0)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelmill.declare.splits import AtRandom, ByGroup, ByTime
 from modelmill.errors import InvalidRequest
-from modelmill.splits import AtRandom, ByGroup, ByTime
 from services.trainer.training.frame import Frame
 from services.trainer.training.split import FEWEST, at_random, by_group, by_time, require_classes, split
 

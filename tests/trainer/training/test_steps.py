@@ -7,9 +7,9 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from modelmill.declarations import Entity, Model
-from modelmill.definitions import Definitions
-from modelmill.splits import by_group
+from modelmill.declare.declarations import Entity, Model
+from modelmill.declare.definitions import Definitions
+from modelmill.declare.splits import by_group
 from services.trainer.training.folds import make_folds
 from services.trainer.training.frame import Frame
 from services.trainer.training.split import Split

@@ -10,14 +10,14 @@ import pytest
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from modelmill import keys
-from modelmill.connections import Redis
-from modelmill.definitions import Definitions
-from modelmill.definitions_file import load
+from modelmill.declare.definitions import Definitions
+from modelmill.declare.definitions_file import load
 from modelmill.errors import Conflict
-from modelmill.events import utc_now
-from modelmill.registry import Registry
-from modelmill.runs import Run
+from modelmill.state import keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import utc_now
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.triggers.backfill import Backfill, Backfills, NoBackfill
 from services.trainer.triggers.points import Point, points, when

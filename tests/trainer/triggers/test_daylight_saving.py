@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from modelmill.connections import Redis
+from modelmill.state.connections import Redis
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.triggers.scheduler import Scheduler
 from tests.conftest import USERS_MILL

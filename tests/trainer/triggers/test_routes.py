@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from modelmill.connections import Redis
+from modelmill.state.connections import Redis
 from services.trainer.jobs.queue import TrainingQueue
 from tests.trainer.http import problem
 from tests.trainer.triggers.test_scheduler import MINUTE, START, scheduling

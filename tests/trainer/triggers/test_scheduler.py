@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from modelmill import bus, keys
-from modelmill.connections import Redis
-from modelmill.events import DriftDetected, Event, QualityDegraded, RowsIngested
-from modelmill.registry import Registry
+from modelmill.state import bus, keys
+from modelmill.state.connections import Redis
+from modelmill.state.events import DriftDetected, Event, QualityDegraded, RowsIngested
+from modelmill.state.registry import Registry
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.recipes import Recipes
 from services.trainer.triggers.backfill import Backfills
