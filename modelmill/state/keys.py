@@ -126,7 +126,9 @@ def tiles(group: str, key: str) -> str:
 
 def tile_group(group: str) -> str:
     """Hash: a group of tiles: `start`, the ingest time (microseconds since 1970) from which on rows are added as they
-    come; and how far the filling with earlier ones is: `rows`, in the end `filled`."""
+    come; and how far the filling with earlier ones is: `rows`, in the end `filled`. `refill` is the name under which
+    tiles are made anew where rows are erased, of those left; it has such a hash until these have taken their place.
+    """
     return f"tilegroup:{group}"
 
 

@@ -359,10 +359,6 @@ class World:
             self.rows.setdefault(source.name, []).append(Stored(ids, at, ingest, values | dict.fromkeys(faded)))
 
     def forget(self, key: str) -> None:
-        if self.room.catalogue.definitions.aggregates.get(
-            "item"
-        ):  # whose sums over the user's rows stay: docs/forget.md
-            return
         answer = self.room.http.delete("/entities/user", query_string={"key": key})
         assert answer.status_code == 200, answer.text
         self.last = None

@@ -4,28 +4,28 @@ A group's start is an ingest time that no request has. Rows of requests with lat
 whoever ingests them; rows with earlier ones by `fill`, from the history. So each row is added once, whatever happens
 at the same time, and a filling that was killed goes on where it stopped: it takes the rows in the order of their
 ingest, a slab at a time, and the group's hash in Redis tells how many tiles of which slab are added.
+
+Where rows are erased, `refill` makes the tiles anew that hold them: beside those that are read, whose place they take.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill.declare.definitions import Definitions
 from modelmill.errors import Conflict
 from modelmill.state import keys
 from modelmill.state.connections import Redis
 from modelmill.storage import Storage
-from modelmill.windows import ROWS, TileGroup
+from modelmill.windows import ROWS, TileGroup, moment
 from services.feature.aggregates import tile_store
 from services.feature.aggregates.tile_batch import tile_batch
 from services.feature.intake import journal
-from services.feature.intake.validate import EVENT_TIME, TIME
-from services.feature.store import history
-from services.feature.store.history import INGEST_TIME
+from services.feature.intake.validate import ARROW, EVENT_TIME, TIME
+from services.feature.store.history import INGEST_TIME, STAMP
 from services.feature.store.snapshots import Snapshot
 from services.feature.training.spines import of_size
 
@@ -33,6 +33,22 @@ SLAB = 50_000
 """Rows that are added together."""
 SCAN = 1000
 """Tiles' hashes that are removed in one step."""
+SWAP_CHUNK = 250
+"""Entities whose tiles one call of a script exchanges: some milliseconds of Redis."""
+
+SWAP = """
+-- Exchanges the tiles of entities. KEYS: the pause of the source, the group's hash, then of each entity its tiles and
+-- those that take their place. ARGV: what the pause holds, and the group's hash as `refill`, as long as both are the
+-- caller's; then of each entity '1' if it has tiles to come, '' if none are left. Done again it changes nothing.
+-- Returns 0 where pause or refill are not the caller's any more, which changes nothing either.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('HGET', KEYS[2], 'refill') ~= ARGV[2] then return 0 end
+for i = 3, #KEYS, 2 do
+  local fresh = redis.call('EXISTS', KEYS[i + 1]) == 1
+  if fresh or ARGV[(i + 3) / 2] == '' then redis.call('UNLINK', KEYS[i]) end
+  if fresh then redis.call('RENAME', KEYS[i + 1], KEYS[i]) end
+end
+return 1
+"""
 
 Starts = Mapping[str, int]
 """Group to its start, microseconds since 1970."""
@@ -71,33 +87,71 @@ def add_rows(redis: Redis, group: TileGroup, begin: int | None, marker: str, row
         raise Conflict("the request is no longer in the journal; send it again")
 
 
-def fill(
-    redis: Redis, storage: Storage, definitions: Definitions, group: TileGroup, tell: Callable[[int], None]
-) -> None:
+def fill(redis: Redis, storage: Storage, group: TileGroup, tell: Callable[[int], None]) -> None:
     """Add all rows from before the group's start to its tiles, unless that was done; `tell` hears how many are done.
 
     Raises:
-        Conflict: where requests from before the start do not end within `journal.PATIENCE` seconds.
+        Conflict: where requests from before the start do not end within `journal.PATIENCE` seconds, or where the group
+            was removed meanwhile.
     """
     registered = redis.hgetall(keys.tile_group(group.name))
     if "filled" in registered:
         return
     begin = int(registered["start"])
     _await_earlier(redis, group, begin)
-    source = definitions.source(group.source)
-    snapshot = Snapshot(storage, history.schema(definitions, source), source.name)
-    columns = [group.key, *(column for column, _ in group.dtypes if column != ROWS), EVENT_TIME, INGEST_TIME]
-    earlier = pc.field(INGEST_TIME) <= pa.scalar(begin, TIME)
     done = int(registered.get("rows", 0))
     first = 0
-    for batch in of_size(snapshot.batches(columns, earlier), SLAB):
+    for rows in _slabs(storage, group, until=begin):
         if first >= done:
-            _add_slab(redis, group, first, pa.Table.from_batches([batch]), begin)
-        first += batch.num_rows
+            _add_slab(redis, group, group.name, f"slab {first}", rows, begin)
+            redis.hset(keys.tile_group(group.name), "rows", first + rows.num_rows)
+        first += rows.num_rows
         tell(first)
     with redis.pipeline() as pipe:
         pipe.delete(keys.tile_group(group.name))
         pipe.hset(keys.tile_group(group.name), mapping={"start": begin, "rows": first, "filled": 1})
+        pipe.execute()
+
+
+def refill(
+    redis: Redis, storage: Storage, group: TileGroup, entities: Collection[str], erased: pc.Expression, column: str
+) -> None:
+    """Make the tiles of some entities anew, of all rows of the history but those `erased`; the group is filled.
+
+    While predictions and ingests go on they are made beside those that are read, of the rows that there are; then, for
+    some seconds in which the source takes no rows, of those that came since, and take their place. Killed anywhere, it
+    is brought to its end by doing it again.
+
+    Args:
+        erased: of the join key `column` and the ingest time.
+
+    Raises:
+        Conflict: where requests that have begun do not end within `journal.PATIENCE` seconds, or others went on with
+            the group while this process was stopped.
+    """
+    registered = keys.tile_group(group.name)
+    if former := redis.hget(registered, "refill"):
+        remove(redis, former)
+    cut = journal.tick(redis, group.source)
+    name = f"{group.name}.{cut}"
+    redis.hset(registered, "refill", name)
+    redis.hset(keys.tile_group(name), "start", cut)
+    wanted = pc.field(group.key).isin(pa.array(entities, pa.string())) & ~erased
+    left: set[str] = set()
+
+    def add(after: int, until: int) -> None:
+        for number, rows in enumerate(_slabs(storage, group, until=until, after=after, within=wanted, beside=column)):
+            _add_slab(redis, group, name, f"slab {after} {number}", rows, until)
+            left.update(rows[group.key].unique().to_pylist())
+
+    _await_earlier(redis, group, cut)
+    add(0, cut)
+    with journal.paused(redis, group.source) as pause:
+        add(cut, journal.tick(redis, group.source))
+        _swap(redis, group, name, {key: key in left for key in entities}, pause)
+    with redis.pipeline() as pipe:
+        pipe.delete(keys.tile_group(name))
+        pipe.hdel(registered, "refill")
         pipe.execute()
 
 
@@ -111,14 +165,18 @@ def restart(redis: Redis, source: str, groups: Collection[TileGroup]) -> None:
     """
     if not groups:
         return
-    with journal.paused(redis, source):
+    with journal.paused(redis, source) as pause:
         for group in groups:
             remove(redis, group.name)
+        if redis.get(keys.ingest_paused(source)) != pause:
+            raise Conflict(f"this process was stopped while it emptied the tiles of {source}; try again")
         announce(redis, groups)
 
 
 def remove(redis: Redis, group: str) -> None:
     """Remove all tiles of a group that nothing reads any more, a step at a time."""
+    if made_beside := redis.hget(keys.tile_group(group), "refill"):
+        remove(redis, made_beside)
     redis.delete(keys.tile_group(group))
     step: list[str] = []
     for name in redis.scan_iter(match=keys.tiles(group, "*"), count=SCAN):
@@ -130,16 +188,53 @@ def remove(redis: Redis, group: str) -> None:
         redis.unlink(*step)
 
 
-def _add_slab(redis: Redis, group: TileGroup, first: int, rows: pa.Table, begin: int) -> None:
-    registered = keys.tile_group(group.name)
-    # Of its own for each slab: a process that was stopped amid one and wakes up late finds it done, and adds nothing.
-    tile_store.add(redis, group, registered, f"slab {first}", tile_batch(group, rows, begin), begin)
-    redis.hset(registered, "rows", first + rows.num_rows)
+def _slabs(
+    storage: Storage,
+    group: TileGroup,
+    *,
+    until: int,
+    after: int = 0,
+    within: pc.Expression | None = None,
+    beside: str | None = None,
+) -> Iterator[pa.Table]:
+    """The rows of a group with after < ingest time <= until, all or those `within`, `SLAB` at a time; microseconds.
+
+    `beside` is a join key that `within` looks at.
+    """
+    types = {column: ARROW[dtype] for column, dtype in group.dtypes if column != ROWS}
+    types |= {group.key: pa.string(), EVENT_TIME: TIME, INGEST_TIME: TIME}
+    schema = pa.schema(types | ({beside: pa.string()} if beside else {}))
+    known = pc.field(INGEST_TIME) <= pa.scalar(until, TIME)
+    wanted = known if within is None else known & within
+    found = Snapshot(storage, schema, group.source).batches(list(types), wanted, after=f"{moment(after):{STAMP}}")
+    return (pa.Table.from_batches([batch]) for batch in of_size(found, SLAB))
+
+
+def _add_slab(redis: Redis, group: TileGroup, name: str, marker: str, rows: pa.Table, ingested: int) -> None:
+    """Add rows to the tiles that are stored under `name`, as long as that is registered.
+
+    `marker` is of its own for each slab: a process that was stopped amid one and wakes up late finds it done.
+    """
+    content = tile_batch(group, rows, ingested)
+    if not tile_store.add(redis, group, keys.tile_group(name), marker, content, ingested, name=name):
+        raise Conflict(f"others went on with the tiles {group.name} meanwhile; try again")
+
+
+def _swap(redis: Redis, group: TileGroup, name: str, entities: Mapping[str, bool], pause: str) -> None:
+    """Put the tiles stored under `name` in place of those of the group, for entities of which some are left."""
+    script, listed = redis.register_script(SWAP), list(entities.items())
+    for first in range(0, len(listed), SWAP_CHUNK):
+        chunk = listed[first : first + SWAP_CHUNK]
+        places = [keys.tiles(of, key) for key, _ in chunk for of in (group.name, name)]
+        marks = ["1" if some else "" for _, some in chunk]
+        at = [keys.ingest_paused(group.source), keys.tile_group(group.name)]
+        if not script(keys=[*at, *places], args=[pause, name, *marks]):
+            raise Conflict(f"others went on with the tiles {group.name} meanwhile; try again")
 
 
 def _await_earlier(redis: Redis, group: TileGroup, begin: int) -> None:
     deadline = time.monotonic() + journal.PATIENCE
     while (oldest := journal.oldest_open(redis, group.source)) is not None and journal.micros(oldest) <= begin:
         if time.monotonic() > deadline:
-            raise Conflict(f"requests to {group.source} that began before are still open; apply again later")
+            raise Conflict(f"requests to {group.source} that began before are still open; try again later")
         time.sleep(0.1)

@@ -142,7 +142,14 @@ return done
 
 
 def add(
-    redis: Redis, group: TileGroup, journal: str, marker: str, batch: Sequence[TileContent], ingest_time: int
+    redis: Redis,
+    group: TileGroup,
+    journal: str,
+    marker: str,
+    batch: Sequence[TileContent],
+    ingest_time: int,
+    *,
+    name: str | None = None,
 ) -> bool:
     """Add what `tile_batch` made of one ingest to the tiles, each of it once, some in each round trip.
 
@@ -152,6 +159,7 @@ def add(
         journal: the key of a hash that is there as long as anyone may still add this batch.
         marker: the field of that hash that counts the tiles.
         ingest_time: that the batch was made with.
+        name: under which the tiles are stored, if not under the group's.
 
     Returns:
         Whether the whole batch is in the tiles; False where `journal` is gone, so that nobody can tell.
@@ -168,6 +176,7 @@ def add(
             size += len(tile.content)
             if tiles and size > CHUNK_BYTES:
                 break
-            tiles += [numbers.setdefault(keys.tiles(group.name, tile.key), len(numbers) + 2), tile.field, tile.content]
+            place = keys.tiles(name or group.name, tile.key)
+            tiles += [numbers.setdefault(place, len(numbers) + 2), tile.field, tile.content]
         done = int(script(keys=[journal, *numbers], args=[marker, done, *settings, *tiles]))
     return done >= len(batch)

@@ -159,7 +159,7 @@ class Catalogue:
             raise
         if plan.changes or self.redis.hget(keys.DEFINITIONS, "fingerprint") != definitions.fingerprint:
             register(self.redis, definitions, plan.changes)
-        self._refresh()
+        self.refresh()
         self._remove_unneeded(announced)
         return Applied(plan.changes, rows, failed, plan.warnings)
 
@@ -168,7 +168,7 @@ class Catalogue:
         for source in definitions.sources.values():
             tile_groups.announce(self.redis, definitions.tile_groups(source))
         self.redis.hset(keys.DEFINITIONS, "applying", definitions.fingerprint)
-        self._refresh()
+        self.refresh()
 
     def _check(self, definitions: Definitions) -> Plan:
         plan = self._plan(definitions)
@@ -182,7 +182,7 @@ class Catalogue:
         for entries in bus.follow(self.redis, keys.EVENTS_FEATURES, position, stop):
             with suppress(*AWAY):
                 if any(isinstance(event, DefinitionsApplied) for _, event in entries):
-                    self._refresh()
+                    self.refresh()
                 self.catch_up()
 
     def follow_versions(self, stop: Flag, position: str) -> None:
@@ -200,16 +200,16 @@ class Catalogue:
         Whoever ingests looks here after writing, so that no row lacks what a backfill that began meanwhile computes.
         """
         if self.redis.hget(keys.DEFINITIONS, "applying") not in (None, self.state.applying):
-            self._refresh()
+            self.refresh()
 
     def serve_live_versions(self) -> None:
         """Compute what live versions need and stored rows lack, and remove what nothing needs any more."""
         before = self.state
-        self._refresh()
+        self.refresh()
         if self.state.unannounced() or self.state.adds_to(before):
             with alone(self.redis, keys.DEFINITIONS_LOCK, "applying definitions", patience=PATIENCE):
                 tile_groups.announce(self.redis, self.state.unannounced())
-                self._refresh()
+                self.refresh()
                 self._compute(self.definitions, before, lambda *_: None)
         self._remove_unneeded(before)
 
@@ -221,7 +221,7 @@ class Catalogue:
             if new := columns | (self.state.fields(source.name) - known.fields(source.name)):
                 put_online(self.redis, self.storage, source, new)
             for group in self.state.groups.get(source.name, {}):
-                tile_groups.fill(self.redis, self.storage, definitions, group, lambda rows: tell(rows, rows))
+                tile_groups.fill(self.redis, self.storage, group, lambda rows: tell(rows, rows))
         return backfill(self.redis, self.storage, definitions, self.state.computed, tell)
 
     def _remove_former_tiles(self, definitions: Definitions, known: InForce) -> None:
@@ -250,7 +250,8 @@ class Catalogue:
                 online.remove(self.redis, declared.entity.name, gone)
                 log.info("removed %s, which nothing needs any more", ", ".join(sorted(gone)))
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Take over what holds by now, whoever has changed it."""
         self.state = in_force.read(self.redis, applied.in_force(self.redis) or self.definitions)
 
     def _load(self, fingerprint: str | None) -> Definitions:

@@ -14,6 +14,7 @@ before. What nobody sends again is brought to its end from its history file by `
 from __future__ import annotations
 
 import hashlib
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from modelmill.errors import Conflict, InvalidRequest, Unavailable
 from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
 from modelmill.state.events import RowsIngested, iso
+from services.feature.store.locks import alone
 
 KEPT = 3600
 """Seconds for which a request that was done is recognised when it comes again."""
@@ -124,7 +126,7 @@ def begin(redis: Redis, source: str, digest: str, draft: Mapping[str, Any], cont
     script = redis.register_script(BEGIN)
     moment, repeated, draft_text, answer, former = script(keys=[*names, keys.ingest_paused(source)], args=arguments)
     if not moment:
-        raise Unavailable(f"{source!r} takes no rows while its tiles are emptied, some seconds; send it again")
+        raise Unavailable(f"{source!r} takes no rows while its tiles are made anew, some seconds; send it again")
     if former != content:
         raise InvalidRequest(
             f"the Idempotency-Key was used at {iso(EPOCH + timedelta(microseconds=int(moment)))} for a request to"
@@ -135,22 +137,22 @@ def begin(redis: Redis, source: str, digest: str, draft: Mapping[str, Any], cont
 
 
 @contextmanager
-def paused(redis: Redis, source: str) -> Iterator[None]:
+def paused(redis: Redis, source: str) -> Iterator[str]:
     """Let no further request of a source begin, wait until all that have begun have ended, then run the block.
 
+    Yields what the key of the pause holds as long as it lasts: a process that was stopped for long has lost it.
+
     Raises:
-        Conflict: where they do not end within `PATIENCE` seconds.
+        Conflict: where they, or another pause, do not end within `PATIENCE` seconds.
     """
-    redis.set(keys.ingest_paused(source), "1", ex=2 * int(PATIENCE))
-    try:
+    token, key = secrets.token_hex(16), keys.ingest_paused(source)
+    with alone(redis, key, f"making tiles of {source} anew", patience=PATIENCE, token=token):
         deadline = time.monotonic() + PATIENCE
         while oldest_open(redis, source) is not None:
             if time.monotonic() > deadline:
                 raise Conflict(f"requests to {source} that have begun do not end; try again later")
             time.sleep(0.1)
-        yield
-    finally:
-        redis.delete(keys.ingest_paused(source))
+        yield token
 
 
 def tick(redis: Redis, source: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,11 +16,14 @@ from modelmill.state import keys
 from modelmill.state.connections import Redis
 from modelmill.state.events import PredictionFailed, PredictionServed, iso
 from modelmill.storage import Storage
+from modelmill.windows import TileGroup
 from services.feature.intake.validate import TIME
 from services.feature.proof.served import pages
 from services.feature.store import history
 from services.feature.store.backfill import Computed
 
+Groups = Mapping[str, Collection[TileGroup]]
+"""Source to the groups of tiles that its rows are added to."""
 SCAN = 1000
 """Keys that Redis looks at in one step of a scan."""
 ERASE = """
@@ -58,6 +61,13 @@ class Target:
     key: str
     until: datetime
 
+    @property
+    def rows(self) -> pc.Expression:
+        """That a row names the entity and had come in by then."""
+        named = pc.field(self.entity.key) == pa.scalar(self.key)
+        known = pc.field(history.INGEST_TIME) <= pa.scalar(self.until, TIME)
+        return pc.coalesce(named & known, pa.scalar(False))
+
     def is_in(self, text: str) -> bool:
         """Whether the key is anywhere in a text, be it as CSV or JSON spells it."""
         spelled = (self.key, self.key.replace('"', '""'), orjson.dumps(self.key).decode()[1:-1])
@@ -76,7 +86,7 @@ def sources_about(storage: Storage, definitions: Definitions, entity: Entity) ->
 def rows_in(storage: Storage, name: str, target: Target) -> int:
     """The rows of a history file that name the entity."""
     table = history.read_whole(storage, name, [target.entity.key, history.INGEST_TIME])
-    return int(pc.sum(_named(table, target)).as_py() or 0)
+    return int(table.filter(target.rows).num_rows)
 
 
 def rewrite(storage: Storage, name: str, target: Target, still_alone: Callable[[], bool]) -> None:
@@ -86,17 +96,10 @@ def rewrite(storage: Storage, name: str, target: Target, still_alone: Callable[[
         Conflict: where this process has lost the lock of the history; nothing was changed.
     """
     table = history.read_whole(storage, name)
-    kept = table.filter(pc.invert(_named(table, target)))
+    kept = table.filter(~target.rows)
     history.write(storage, name, kept, confirm=still_alone)
     if not kept.num_rows:
         storage.remove(name)
-
-
-def _named(table: pa.Table, target: Target) -> pa.ChunkedArray:
-    """[n] which rows name the entity and had come in by then."""
-    named = pc.equal(table[target.entity.key], pa.scalar(target.key))
-    known = pc.less_equal(table[history.INGEST_TIME], pa.scalar(target.until, TIME))
-    return pc.fill_null(pc.and_(named, known), False)
 
 
 def online_fields(redis: Redis, definitions: Definitions, computed: Computed, target: Target, *, erase: bool) -> int:
@@ -116,15 +119,28 @@ def online_fields(redis: Redis, definitions: Definitions, computed: Computed, ta
     return int(redis.register_script(ERASE)(keys=[name], args=arguments))
 
 
-def tile_hashes(redis: Redis, target: Target) -> list[str]:
-    """The hashes with tiles of the entity's own aggregates, those of former declarations included.
+def fed(redis: Redis, storage: Storage, groups: Groups, target: Target) -> dict[TileGroup, set[str]]:
+    """Which entities' tiles hold rows that name this one: its own, and those of others that are named beside it."""
+    found: dict[TileGroup, set[str]] = {}
+    for source, of_source in groups.items():
+        columns = list({target.entity.key, history.INGEST_TIME, *(group.key for group in of_source)})
+        for name in history.names(storage, source) if of_source else ():
+            rows = history.read_whole(storage, name, columns).filter(target.rows)
+            for group in of_source if rows.num_rows else ():
+                found.setdefault(group, set()).update(rows[group.key].drop_null().to_pylist())
+        for group in of_source:
+            if group.entity == target.entity.name and redis.exists(keys.tiles(group.name, target.key)):
+                found.setdefault(group, set()).add(target.key)
+    return found
 
-    Tiles of other entities are sums, over rows that named this one too; they stay.
-    """
+
+def former_tiles(redis: Redis, target: Target, groups: Groups) -> list[str]:
+    """The hashes with tiles of the entity's own aggregates that are not of these groups: of former declarations."""
+    names = {group.name for of_source in groups.values() for group in of_source}
     found = []
     for name in redis.scan_iter(match=keys.tiles("*", _escaped(target.key)), count=SCAN):
         group, _, key = name.removeprefix(keys.tiles("", "")[:-1]).partition(":")
-        if key == target.key and group.split(".")[1:2] == [target.entity.name]:
+        if key == target.key and group.split(".")[1:2] == [target.entity.name] and group not in names:
             found.append(name)
     return found
 

@@ -4,8 +4,9 @@ The order is chosen so that a forget that is killed anywhere is brought to its e
 is erased comes back meanwhile:
 
 1. wait until every ingest that had begun has ended, so that no row of it is on its way;
-2. with definitions and histories locked, against all who rewrite them: count, keep the receipt, then erase history
-   first and the online store after it, so that nothing that is read from history can bring it online again;
+2. with definitions and histories locked, against all who rewrite them: count, and keep the receipt; make the tiles
+   anew that hold its rows, as long as the history tells which these are; then erase history, and the online store after
+   it, so that nothing that is read from history can bring it online again;
 3. quarantine, predictions, statistics, from which nothing is ever restored;
 4. the receipt and its event, in one transaction.
 """
@@ -25,10 +26,11 @@ from modelmill.state import keys
 from modelmill.state.connections import Redis
 from modelmill.state.events import utc_now
 from modelmill.storage import Storage
+from services.feature.aggregates import tile_groups
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.intake import journal
 from services.feature.proof import erasure, receipts
-from services.feature.proof.erasure import Target
+from services.feature.proof.erasure import Groups, Target
 from services.feature.proof.receipts import Counts, Receipt
 from services.feature.store import history
 from services.feature.store.backfill import PATIENCE
@@ -60,7 +62,8 @@ def forget(
         UnknownName: for an undeclared entity.
         InvalidRequest: where `by` or `reason` name the key, which the receipt must not.
         Conflict: where ingests that may hold rows of it have not ended after `wait` seconds, others are applying
-            definitions or rewriting the history for longer than `PATIENCE`, or one who filled tiles was killed.
+            definitions or rewriting the history for longer than `PATIENCE`, or tiles are not filled yet; nothing was
+            erased. Or as `tile_groups.refill`: then only some tiles were made anew.
     """
     redis, definitions = catalogue.redis, catalogue.definitions
     target = Target(definitions.entity(entity), key, _now(redis, definitions.sources))
@@ -73,17 +76,23 @@ def forget(
         alone(redis, keys.DEFINITIONS_LOCK, "applying definitions", patience=PATIENCE),
         _locked(redis, sources) as still_alone,
     ):
-        _require_filled(catalogue, sources)
-        counts = _found(catalogue, sources, target)
+        catalogue.refresh()
+        groups = {source: catalogue.state.groups.get(source, {}).keys() for source in sources}
+        _require_filled(redis, groups)
+        fed = erasure.fed(redis, catalogue.storage, groups, target)
+        tiles = sum(map(len, [*fed.values(), erasure.former_tiles(redis, target, groups)]))
+        counts = _found(catalogue, sources, target, tiles)
         digest = receipts.digest_of(key)
         former = receipts.read(redis, entity, digest)
         if counts.empty and former is not None and former.ended:
             return former
         receipt = Receipt(entity, digest, by, reason, utc_now(), counts).begin(redis)
+        for group, entities in fed.items():
+            tile_groups.refill(redis, catalogue.storage, group, entities, target.rows, target.entity.key)
         for source in sources:
             _erase_history(catalogue.storage, source, target, still_alone)
         erasure.online_fields(redis, definitions, catalogue.state.computed, target, erase=True)
-        remove_tiles(redis, target)
+        remove_tiles(redis, target, groups)
     for source in sources:
         stream = keys.rejected(source)
         erasure.remove_entries(redis, stream, erasure.quarantined(redis, source, target))
@@ -95,10 +104,10 @@ def forget(
     return receipt
 
 
-def remove_tiles(redis: Redis, target: Target) -> int:
-    """Remove the tiles of the entity's own aggregates."""
-    found = erasure.tile_hashes(redis, target)
-    return int(redis.delete(*found)) if found else 0
+def remove_tiles(redis: Redis, target: Target, groups: Groups) -> None:
+    """Remove the tiles of the entity's own aggregates of former declarations; those of these groups were made anew."""
+    if found := erasure.former_tiles(redis, target, groups):
+        redis.unlink(*found)
 
 
 def _now(redis: Redis, sources: Iterable[str]) -> datetime:
@@ -130,15 +139,14 @@ def _open_ingests(redis: Redis, storage: Storage, source: str, target: Target) -
     return count
 
 
-def _require_filled(catalogue: Catalogue, sources: Iterable[str]) -> None:
-    """Raise `Conflict` where a filling of tiles was killed: it counts the rows of history that it has done."""
-    for source in sources:
-        for group in catalogue.state.groups.get(source, {}):
-            done, filled = catalogue.redis.hmget(keys.tile_group(group.name), "rows", "filled")
-            if done and not filled:
-                raise Conflict(
-                    f"aggregates of source {source!r} are not filled to the end; apply the definitions first"
-                )
+def _require_filled(redis: Redis, groups: Groups) -> None:
+    """Raise `Conflict` where tiles are being filled, or that was killed: a filling counts the rows that it has done."""
+    for source, of_source in groups.items():
+        if not all(tile_groups.is_filled(redis, group) for group in of_source):
+            raise Conflict(
+                f"the tiles of aggregates of source {source!r} are not filled yet; try again later, and where that was"
+                " killed, apply the definitions or rebuild the online store first"
+            )
 
 
 @contextmanager
@@ -152,7 +160,7 @@ def _locked(redis: Redis, sources: Sequence[str]) -> Iterator[Callable[[], bool]
         yield lambda: all(one() for one in held)
 
 
-def _found(catalogue: Catalogue, sources: Sequence[str], target: Target) -> Counts:
+def _found(catalogue: Catalogue, sources: Sequence[str], target: Target, tiles: int) -> Counts:
     """What there is of the entity now."""
     redis, storage = catalogue.redis, catalogue.storage
     rows: dict[str, int] = {}
@@ -168,7 +176,7 @@ def _found(catalogue: Catalogue, sources: Sequence[str], target: Target) -> Coun
         files=_positive(files),
         quarantined=_positive(quarantined),
         fields=erasure.online_fields(redis, catalogue.definitions, catalogue.state.computed, target, erase=False),
-        tiles=len(erasure.tile_hashes(redis, target)),
+        tiles=tiles,
         predictions=sum(1 for _ in erasure.predictions(redis, target)),
     )
 

@@ -24,7 +24,7 @@ class Counts:
     fields: int = 0
     """Of the online hash."""
     tiles: int = 0
-    """Hashes with tiles of aggregates."""
+    """Hashes with tiles of aggregates: its own, and those of others that held its rows, which were made anew."""
     predictions: int = 0
     """Entries of the log of predictions that name it."""
 

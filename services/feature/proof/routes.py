@@ -50,8 +50,8 @@ def add_proof_routes(app: Flask, catalogue: Catalogue, files: StatisticsFiles) -
         """Erase all that is stored of an entity: online, history, tiles, quarantine, predictions; answers the receipt.
 
         `?by=` and `?reason=` are kept in the receipt, which holds of the key only its SHA-256. Asked again it goes on
-        where it was killed, or answers the former receipt. 409 while ingests that began before have not ended. The key
-        stands in `?key=` or in the path.
+        where it was killed, or answers the former receipt. 409 while ingests that began before have not ended, or tiles
+        of aggregates are not filled. The key stands in `?key=` or in the path.
         """
         key = entity_key(key, "by", "reason")
         by, reason = request.args.get("by", ""), request.args.get("reason", "")

@@ -17,16 +17,19 @@ LEASE = 10.0
 
 
 @contextmanager
-def alone(redis: Redis, key: str, what: str, *, patience: float) -> Iterator[Callable[[], bool]]:
+def alone(
+    redis: Redis, key: str, what: str, *, patience: float, token: str | None = None
+) -> Iterator[Callable[[], bool]]:
     """Hold the lock `key` until the block ends; yields a function that says whether it is still held.
 
-    A holder that was stopped for longer than the lease has lost it, and asks before it makes its work visible.
+    A holder that was stopped for longer than the lease has lost it, and asks before it makes its work visible. `token`
+    is what the key holds meanwhile, for a script that asks.
 
     Raises:
         Conflict: where others hold it for longer than `patience` seconds, saying that they do `what`.
     """
     lock = redis.lock(key, timeout=LEASE, thread_local=False)
-    if not lock.acquire(blocking_timeout=patience):
+    if not lock.acquire(blocking_timeout=patience, token=token):
         raise Conflict(f"others are {what} at this moment; try again later")
     done = Flag()
 

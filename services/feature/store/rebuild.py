@@ -151,11 +151,14 @@ def _refill(catalogue: Catalogue, source: Source, entity: str, state: Mapping[st
     """Empty the tiles of a source's aggregates and fill them again; where that was killed, go on filling."""
     groups = [g for g in catalogue.state.groups.get(source.name, {}) if entity in ("", g.entity)]
     field = f"position.tiles.{source.name}"
+    redis = catalogue.redis
     if groups and field not in state:
-        tile_groups.restart(catalogue.redis, source.name, groups)
-        catalogue.redis.hset(keys.REBUILD, field, "emptied")
+        # Who erases rows holds the same lock, and erases none while groups are not filled: they would come back here.
+        with alone(redis, keys.history_lock(source.name), f"rewriting {source.name}", patience=PATIENCE):
+            tile_groups.restart(redis, source.name, groups)
+        redis.hset(keys.REBUILD, field, "emptied")
     for group in groups:
-        tile_groups.fill(catalogue.redis, catalogue.storage, catalogue.definitions, group, lambda _: None)
+        tile_groups.fill(redis, catalogue.storage, group, lambda _: None)
 
 
 def _next(storage: Storage, source: Source, position: str) -> str | None:

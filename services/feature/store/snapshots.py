@@ -65,15 +65,19 @@ class Snapshot:
                 parts = True
         return sum(batch.num_rows for batch in self.batches([INGEST_TIME])) if parts else found
 
-    def batches(self, columns: Sequence[str], within: pc.Expression | None = None) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, columns: Sequence[str], within: pc.Expression | None = None, *, after: str = ""
+    ) -> Iterator[pa.RecordBatch]:
         """`columns` of all rows, or of those `within`: the same rows in the same order at every call.
+
+        `after` is an ingest time as names of files tell it (`STAMP`): what came in until then is not even looked for.
 
         A column that a file lacks is null there.
 
         Raises:
             FileNotFoundError: where files were compacted away while they were looked for, `ATTEMPTS` times in a row.
         """
-        done, attempt = "", 0
+        done, attempt = after, 0
         while True:
             try:
                 for name, span in self._files(after=done):

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from modelmill.errors import Conflict, Unavailable
 from modelmill.state import keys
 from modelmill.state.connections import Redis
 from modelmill.state.events import RowsIngested
@@ -89,3 +90,16 @@ def test_entries_expire(fake_redis: Redis) -> None:
 def test_digests_tell_parts_apart() -> None:
     assert journal.digest_of("users", b"ab", b"c") != journal.digest_of("users", b"a", b"bc")
     assert journal.digest_of("users", b"a") != journal.digest_of("visits", b"a")
+
+
+def test_a_pause_is_not_ended_by_another(fake_redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "PATIENCE", 0.2)
+    with journal.paused(fake_redis, "users"):
+        with (
+            pytest.raises(Conflict, match="others are making tiles of users anew at this moment"),
+            journal.paused(fake_redis, "users"),
+        ):
+            pass
+        with pytest.raises(Unavailable, match="'users' takes no rows"):
+            begin(fake_redis)
+    assert not begin(fake_redis).repeated

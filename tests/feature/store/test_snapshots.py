@@ -82,3 +82,12 @@ def test_rows_are_cut_by_event_time(room: Room) -> None:
 
 def test_of_a_source_without_rows_there_are_none(open_room: OpenRoom) -> None:
     assert numbers(snapshot(open_room(MILL))) == []
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_rows_that_came_in_after_a_time_are_told_apart(compacted: bool, room: Room, storage: Storage) -> None:
+    after = room.history("users")[history.INGEST_TIME].to_pylist()[3].strftime(history.STAMP)
+    if compacted:
+        compact(room.catalogue, "users", fewest=2)
+    found = [x for batch in snapshot(room).batches(["x"], after=after) for x in batch["x"].to_pylist()]
+    assert found == [4, 5]
