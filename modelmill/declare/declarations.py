@@ -22,24 +22,30 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from modelmill import times
 from modelmill.columns.constraints import Expect
-from modelmill.columns.types import Column, Scalar
+from modelmill.columns.types import SHOWN, Column, Scalar, to_pandas
 from modelmill.declare import splits, triggers, trusted_types
 from modelmill.declare.gates import Gate, Policy, gates_of, policy_of
 from modelmill.declare.metrics import all_of, columns_of
 from modelmill.declare.search import NOT_GIVEN, Search
 from modelmill.declare.splits import Weighting
 from modelmill.declare.triggers import Trigger
+from modelmill.errors import printable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Batch = Literal["pandas", "arrow"]
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+NO_COLUMNS = (str, bytes, Mapping, Set)
+"""What can be iterated over, and is still no column of values."""
 KEEP = 20
 """How many of its newest versions a model keeps in the storage where it does not say."""
 MAX_FUTURE = "5m"
@@ -165,6 +171,28 @@ class Feature(Declared):
     def field(self) -> str:
         """The name under which its values are stored, in the history and online: `feature_3@4f2e1a9c`."""
         return f"{self.name}@{self.version}"
+
+    def call_batch(self, table: pa.Table) -> list[Any]:
+        """What a batch function returns for a table, as a list.
+
+        Raises:
+            TypeError: for what is no column.
+            ValueError: for another number of values than the table has rows; and whatever the function raises.
+        """
+        found: Any = self.function(to_pandas(table) if self.batch == "pandas" else table)
+        values: list[Any]
+        if hasattr(found, "to_pylist") and not hasattr(found, "columns"):  # an array of Arrow
+            values = found.to_pylist()
+        elif getattr(found, "ndim", None) == 1:  # a Series or an array
+            values = found.tolist()
+        elif isinstance(found, Iterable) and not isinstance(found, NO_COLUMNS) and not hasattr(found, "columns"):
+            values = list(found)
+        else:
+            shown = " ".join(printable(found, SHOWN, repr).split())  # in one line
+            raise TypeError(f"returned {shown}; expected a column of values: a Series, an array or a list")
+        if len(values) != table.num_rows:
+            raise ValueError(f"returned {len(values)} values for {table.num_rows} rows")
+        return values
 
 
 def feature(

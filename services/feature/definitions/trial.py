@@ -16,7 +16,7 @@ from modelmill.columns.types import Column, checked, let_stop
 from modelmill.declare.declarations import Feature, Source
 from modelmill.declare.definitions import ComputedRef
 from modelmill.storage import Storage
-from services.feature.intake.derive import call_batch, derive
+from services.feature.intake.derive import derive
 from services.feature.intake.validate import ARROW
 from services.feature.store import history
 from services.feature.store.backfill import inputs_of
@@ -129,7 +129,7 @@ def _shown(row: Mapping[str, Any]) -> str:
 
 def _wrong_type(feature: Feature, row: pa.Table) -> str | None:
     if feature.batch:
-        return _wrong(feature.column, lambda: call_batch(feature, row)[0])
+        return _wrong(feature.column, lambda: feature.call_batch(row)[0])
     return _wrong(feature.column, lambda: feature.function(row.to_pylist()[0]))
 
 

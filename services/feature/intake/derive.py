@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +11,14 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill.columns.types import ERROR_LENGTH, SHOWN, checked, let_stop, to_pandas
+from modelmill.columns.types import ERROR_LENGTH, checked, let_stop
 from modelmill.declare.declarations import Feature
-from modelmill.errors import printable, sentence
+from modelmill.errors import sentence
 from services.feature.intake.validate import ARROW
 
 FAILED = "_failed"
 """History column: the fields of features that failed on the row with their errors, as JSON, or null."""
 
-NO_COLUMNS = (str, bytes, Mapping, Set)
-"""What can be iterated over, and is still no column of values."""
 Values = list[Any]
 Errors = dict[int, str]
 """Position of a row to why a feature failed on it."""
@@ -90,7 +88,7 @@ def _batch(table: pa.Table, feature: Feature) -> tuple[Values, Errors]:
         rows = waiting.pop()
         whole = len(rows) == table.num_rows
         try:
-            found = call_batch(feature, table if whole else table.take(rows))
+            found = feature.call_batch(table if whole else table.take(rows))
         except BaseException as error:
             let_stop(error)
             if len(rows) == 1:
@@ -140,29 +138,6 @@ def _split(table: pa.Table, rows: np.ndarray) -> list[np.ndarray]:
             if missing.any() and not missing.all():
                 return [rows[missing], rows[~missing]]
     return np.array_split(rows, 2)
-
-
-def call_batch(feature: Feature, table: pa.Table) -> list[Any]:
-    """What a batch function returns for a table, as a list.
-
-    Raises:
-        TypeError: for what is no column.
-        ValueError: for another number of values than the table has rows; and whatever the function raises.
-    """
-    found: Any = feature.function(to_pandas(table) if feature.batch == "pandas" else table)
-    values: list[Any]
-    if isinstance(found, pa.Array | pa.ChunkedArray):
-        values = found.to_pylist()
-    elif getattr(found, "ndim", None) == 1:  # a Series or an array
-        values = found.tolist()
-    elif isinstance(found, Iterable) and not isinstance(found, NO_COLUMNS) and not hasattr(found, "columns"):
-        values = list(found)
-    else:
-        shown = " ".join(printable(found, SHOWN, repr).split())  # in one line
-        raise TypeError(f"returned {shown}; expected a column of values: a Series, an array or a list")
-    if len(values) != table.num_rows:
-        raise ValueError(f"returned {len(values)} values for {table.num_rows} rows")
-    return values
 
 
 def failed(errors: pa.ChunkedArray, field: str) -> pa.ChunkedArray:
