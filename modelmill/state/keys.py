@@ -126,8 +126,9 @@ def tiles(group: str, key: str) -> str:
 
 def tile_group(group: str) -> str:
     """Hash: a group of tiles: `start`, the ingest time (microseconds since 1970) from which on rows are added as they
-    come; and how far the filling with earlier ones is: `rows`, in the end `filled`. `refill` is the name under which
-    tiles are made anew where rows are erased, of those left; it has such a hash until these have taken their place.
+    come; `filled` once earlier ones are in the tiles, with their number as `rows`. `refill` is the name under which
+    tiles are made anew where rows are erased. As long as either goes on, a hash of `{group}.{ingest time}` tells how
+    many tiles of which slab of rows are added.
     """
     return f"tilegroup:{group}"
 

@@ -3,7 +3,8 @@
 A group's start is an ingest time that no request has. Rows of requests with later ones are added as they come, by
 whoever ingests them; rows with earlier ones by `fill`, from the history. So each row is added once, whatever happens
 at the same time, and a filling that was killed goes on where it stopped: it takes the rows in the order of their
-ingest, a slab at a time, and the group's hash in Redis tells how many tiles of which slab are added.
+ingest, a slab at a time, and a hash in Redis tells how many tiles of which slab are added. It is there as long as there
+are any to add: who was stopped amid that, and wakes up when others went on, adds nothing.
 
 Where rows are erased, `refill` makes the tiles anew that hold them: beside those that are read, whose place they take.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import count
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,6 +33,8 @@ from services.feature.training.spines import of_size
 
 SLAB = 50_000
 """Rows that are added together."""
+SLAB_FIELD = "slab "
+"""Before the number of a slab: field of the hash of a filling, how many of its tiles are added."""
 SCAN = 1000
 """Tiles' hashes that are removed in one step."""
 SWAP_CHUNK = 250
@@ -50,6 +54,11 @@ end
 return 1
 """
 
+FINISH = """
+-- KEYS: a group's hash, that of its filling. ARGV: rows. Ends the filling, unless others have ended or stopped it.
+if redis.call('DEL', KEYS[2]) == 1 then redis.call('HSET', KEYS[1], 'rows', ARGV[1], 'filled', '1') end
+"""
+
 Starts = Mapping[str, int]
 """Group to its start, microseconds since 1970."""
 
@@ -59,7 +68,11 @@ def announce(redis: Redis, groups: Iterable[TileGroup]) -> None:
     for group in groups:
         if not redis.hexists(keys.tile_group(group.name), "start"):
             remove(redis, group.name)  # what a process left that had not heard that nothing reads it any more
-            redis.hsetnx(keys.tile_group(group.name), "start", journal.tick(redis, group.source))
+            begin = journal.tick(redis, group.source)
+            with redis.pipeline() as pipe:
+                pipe.hset(_progress(group, begin), "start", begin)
+                pipe.hsetnx(keys.tile_group(group.name), "start", begin)
+                pipe.execute()
 
 
 def start(redis: Redis, group: TileGroup) -> int | None:
@@ -91,26 +104,28 @@ def fill(redis: Redis, storage: Storage, group: TileGroup, tell: Callable[[int],
     """Add all rows from before the group's start to its tiles, unless that was done; `tell` hears how many are done.
 
     Raises:
-        Conflict: where requests from before the start do not end within `journal.PATIENCE` seconds, or where the group
-            was removed meanwhile.
+        Conflict: where requests from before the start do not end within `journal.PATIENCE` seconds, or others went on
+            with the group while this process was stopped.
     """
     registered = redis.hgetall(keys.tile_group(group.name))
     if "filled" in registered:
         return
     begin = int(registered["start"])
+    progress = _progress(group, begin)
     _await_earlier(redis, group, begin)
-    done = int(registered.get("rows", 0))
+    begun = [int(field.removeprefix(SLAB_FIELD)) for field in redis.hkeys(progress) if field.startswith(SLAB_FIELD)]
     first = 0
     for rows in _slabs(storage, group, until=begin):
-        if first >= done:
-            _add_slab(redis, group, group.name, f"slab {first}", rows, begin)
-            redis.hset(keys.tile_group(group.name), "rows", first + rows.num_rows)
+        if first >= max(begun, default=0):  # before one that was begun all are done
+            try:
+                _add_slab(redis, group, progress, first, rows, begin)
+            except Conflict:
+                if is_filled(redis, group):  # by others
+                    return
+                raise
         first += rows.num_rows
         tell(first)
-    with redis.pipeline() as pipe:
-        pipe.delete(keys.tile_group(group.name))
-        pipe.hset(keys.tile_group(group.name), mapping={"start": begin, "rows": first, "filled": 1})
-        pipe.execute()
+    redis.register_script(FINISH)(keys=[keys.tile_group(group.name), progress], args=[first])
 
 
 def refill(
@@ -133,15 +148,16 @@ def refill(
     if former := redis.hget(registered, "refill"):
         remove(redis, former)
     cut = journal.tick(redis, group.source)
-    name = f"{group.name}.{cut}"
+    name, progress = f"{group.name}.{cut}", _progress(group, cut)
     redis.hset(registered, "refill", name)
-    redis.hset(keys.tile_group(name), "start", cut)
+    redis.hset(progress, "start", cut)
     wanted = pc.field(group.key).isin(pa.array(entities, pa.string())) & ~erased
     left: set[str] = set()
+    numbers = count()
 
     def add(after: int, until: int) -> None:
-        for number, rows in enumerate(_slabs(storage, group, until=until, after=after, within=wanted, beside=column)):
-            _add_slab(redis, group, name, f"slab {after} {number}", rows, until)
+        for rows in _slabs(storage, group, until=until, after=after, within=wanted, beside=column):
+            _add_slab(redis, group, progress, next(numbers), rows, until, name)
             left.update(rows[group.key].unique().to_pylist())
 
     _await_earlier(redis, group, cut)
@@ -150,7 +166,7 @@ def refill(
         add(cut, journal.tick(redis, group.source))
         _swap(redis, group, name, {key: key in left for key in entities}, pause)
     with redis.pipeline() as pipe:
-        pipe.delete(keys.tile_group(name))
+        pipe.delete(progress)
         pipe.hdel(registered, "refill")
         pipe.execute()
 
@@ -175,9 +191,10 @@ def restart(redis: Redis, source: str, groups: Collection[TileGroup]) -> None:
 
 def remove(redis: Redis, group: str) -> None:
     """Remove all tiles of a group that nothing reads any more, a step at a time."""
-    if made_beside := redis.hget(keys.tile_group(group), "refill"):
+    begin, made_beside = redis.hmget(keys.tile_group(group), "start", "refill")
+    if made_beside:
         remove(redis, made_beside)
-    redis.delete(keys.tile_group(group))
+    redis.delete(keys.tile_group(group), keys.tile_group(f"{group}.{begin}"))
     step: list[str] = []
     for name in redis.scan_iter(match=keys.tiles(group, "*"), count=SCAN):
         step.append(name)
@@ -210,13 +227,26 @@ def _slabs(
     return (pa.Table.from_batches([batch]) for batch in of_size(found, SLAB))
 
 
-def _add_slab(redis: Redis, group: TileGroup, name: str, marker: str, rows: pa.Table, ingested: int) -> None:
-    """Add rows to the tiles that are stored under `name`, as long as that is registered.
+def _progress(group: TileGroup, begin: int) -> str:
+    """The key of the hash that tells how far the filling that began at this ingest time is."""
+    return keys.tile_group(f"{group.name}.{begin}")
 
-    `marker` is of its own for each slab: a process that was stopped amid one and wakes up late finds it done.
+
+def _add_slab(
+    redis: Redis,
+    group: TileGroup,
+    progress: str,
+    number: int,
+    rows: pa.Table,
+    ingested: int,
+    name: str | None = None,
+) -> None:
+    """Add rows to the tiles of a group, or those stored under `name`, as long as the filling goes on.
+
+    `number` is of its own for each slab: a process that was stopped amid one and wakes up late finds it done.
     """
     content = tile_batch(group, rows, ingested)
-    if not tile_store.add(redis, group, keys.tile_group(name), marker, content, ingested, name=name):
+    if not tile_store.add(redis, group, progress, f"{SLAB_FIELD}{number}", content, ingested, name=name):
         raise Conflict(f"others went on with the tiles {group.name} meanwhile; try again")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -227,6 +228,40 @@ def test_a_filling_that_was_killed_goes_on_where_it_stopped(
         compact(room.catalogue, "flights", fewest=2)
     room.redis.delete("definitions:lock")
     room.catalogue.apply()
+    at = datetime.now(UTC)
+    [row] = frame(room, [at]).to_pylist()
+    assert repr({name: row[name] for name in NAMES}) == repr({name: served(room, at)[name] for name in NAMES})
+
+
+@pytest.mark.parametrize("others", ["filled it", "emptied it", "emptied and filled it"])
+def test_who_was_stopped_amid_a_filling_adds_nothing_to_that_of_others(
+    others: str, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tile_groups, "SLAB", 3)
+    ingest(room)
+    group = next(g for g in room.catalogue.definitions.tile_groups(room.source("flights")) if g.hop == 3600)
+
+    def fill() -> None:
+        tile_groups.fill(room.redis, room.catalogue.storage, group, lambda _: None)
+
+    add_slab, added = tile_groups._add_slab, 0
+
+    def stopped_before_the_second(*arguments: Any) -> Any:
+        nonlocal added
+        added += 1
+        if added == 2:
+            if others != "filled it":
+                tile_groups.restart(room.redis, "flights", [group])
+            if others != "emptied it":
+                fill()
+        return add_slab(*arguments)
+
+    tile_groups.restart(room.redis, "flights", [group])
+    with monkeypatch.context() as patched:
+        patched.setattr(tile_groups, "_add_slab", stopped_before_the_second)
+        with pytest.raises(Conflict, match="others went on") if others == "emptied it" else nullcontext():
+            fill()
+    fill()
     at = datetime.now(UTC)
     [row] = frame(room, [at]).to_pylist()
     assert repr({name: row[name] for name in NAMES}) == repr({name: served(room, at)[name] for name in NAMES})
