@@ -28,9 +28,7 @@ from modelmill.storage import Storage
 from services.trainer.cards.cards import Cards
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers, task_of
-from services.trainer.evaluation.evaluate import Question, brief, evaluate
-from services.trainer.evaluation.evaluation import Evaluation
-from services.trainer.evaluation.illustration import illustrated
+from services.trainer.evaluation.evaluation import Evaluation, Question, evaluate, illustrated, segment_extremes
 from services.trainer.evaluation.importance import Fitted
 from services.trainer.jobs import snapshot
 from services.trainer.jobs.attempts import earlier_attempt
@@ -186,7 +184,7 @@ def _evaluate(
         metric=recipe.metric,
         metrics=found.metrics,
         intervals={name: str(interval) for name, interval in found.intervals.items()},
-        segments=brief(found.segments, recipe.metric),
+        segments=segment_extremes(found.segments, recipe.metric),
     )
     return answers, found
 

@@ -14,7 +14,8 @@ from services.trainer.cards.drawing import Axis, spark, whisker
 from services.trainer.cards.known import Known
 from services.trainer.cards.limits import limits
 from services.trainer.cards.pictures import Picture, importances, pictures
-from services.trainer.evaluation.evaluation import Interval, Segment
+from services.trainer.evaluation.evaluation import Segment
+from services.trainer.evaluation.metrics import Interval
 
 Facts = list[tuple[str, str]]
 """Names and what is said of each, empty ones left out."""
@@ -114,7 +115,7 @@ def card(known: Known) -> Card:
         decision=run.decision,
         gates=[_gate(verdict) for verdict in found.decision.get("verdicts", ())] if found else [],
         metrics=scores,
-        how=next((interval.how for interval in found.intervals.values()), "") if found else "",
+        how=next((interval.method for interval in found.intervals.values()), "") if found else "",
         outputs=[
             (label, [words.number(of_label.get(name)) for name in found.metrics])
             for label, of_label in found.outputs.items()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from modelmill.packages.package import required_words
 from services.trainer.cards import words
 from services.trainer.cards.known import Known
-from services.trainer.evaluation.evaluate import FEWEST
+from services.trainer.evaluation.evaluation import MIN_SEGMENT_ROWS
 
 MUCH_MISSING = 0.2
 """Share of missing values from which an input is mentioned."""
@@ -84,10 +84,12 @@ def _metrics(known: Known) -> Iterator[str]:
 def _segments(known: Known) -> Iterator[str]:
     found = known.evaluation
     for column, of_column in found.segments.items() if found else ():
-        small = [name for name, one in of_column.items() if one.rows < FEWEST]
+        small = [name for name, one in of_column.items() if one.rows < MIN_SEGMENT_ROWS]
         if small:
-            yield f"Fewer than {FEWEST} held-out rows, so no metrics, where {column} is {', '.join(small)}."
-        without = [n for n, one in of_column.items() if one.rows >= FEWEST and known.metric not in one.metrics]
+            yield f"Fewer than {MIN_SEGMENT_ROWS} held-out rows, so no metrics, where {column} is {', '.join(small)}."
+        without = [
+            n for n, one in of_column.items() if one.rows >= MIN_SEGMENT_ROWS and known.metric not in one.metrics
+        ]
         if without:
             yield f"{known.metric} has no value where {column} is {', '.join(without)}."
         whole = found.metrics.get(known.metric) if found else None

@@ -15,7 +15,7 @@ from modelmill.errors import InvalidRequest
 from modelmill.packages.estimator_serving import of_each_label
 
 Task = Literal["classification", "regression"]
-ARGMAX = frozenset(
+ARGMAX_CLASSIFIERS = frozenset(
     (
         "DecisionTreeClassifier", "ExtraTreeClassifier", "ExtraTreesClassifier", "GradientBoostingClassifier",
         "HistGradientBoostingClassifier", "LGBMClassifier", "LogisticRegression", "RandomForestClassifier",
@@ -23,9 +23,9 @@ ARGMAX = frozenset(
     )
 )  # fmt: skip
 """Classifiers whose labels are those of the greatest probability: they need not be asked twice."""
-PROBED = 50
+PROBED_ROWS = 50
 """Rows whose labels are asked for nevertheless, to see that this is so."""
-NEARLY_EQUAL = 1e-6
+UNSURE_GAP = 1e-6
 """Labels are asked for wherever the two greatest probabilities are nearer to each other than this."""
 
 
@@ -182,7 +182,7 @@ def _labels(estimator: Any, rows: pd.DataFrame) -> tuple[np.ndarray, list[np.nda
 def _by_probability(estimator: Any, rows: pd.DataFrame, probabilities: Any) -> np.ndarray | None:
     """[n] labels from [n, classes] probabilities, where the estimator is known to make them so."""
     last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
-    if type(last).__name__ not in ARGMAX or isinstance(probabilities, list) or probabilities.shape[1] < 2:
+    if type(last).__name__ not in ARGMAX_CLASSIFIERS or isinstance(probabilities, list) or probabilities.shape[1] < 2:
         return None
     labels: np.ndarray = np.asarray(estimator.classes_)[probabilities.argmax(axis=1)]
     if probabilities.shape[1] == 2:
@@ -190,9 +190,9 @@ def _by_probability(estimator: Any, rows: pd.DataFrame, probabilities: Any) -> n
     else:
         greatest = np.partition(probabilities, -2, axis=1)
         gap = greatest[:, -1] - greatest[:, -2]
-    unsure = ~(gap > NEARLY_EQUAL)  # NaN is unsure
+    unsure = ~(gap > UNSURE_GAP)  # NaN is unsure
     asked = unsure.copy()
-    asked[:PROBED] = True
+    asked[:PROBED_ROWS] = True
     told = estimator.predict(rows[asked])
     if (told != labels[asked])[~unsure[asked]].any():
         return None

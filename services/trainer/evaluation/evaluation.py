@@ -1,31 +1,38 @@
-"""What is known of how good a run's model is, as it is kept beside the run: `runs/{model}/{run}/evaluation.json`."""
+"""How good a run's model is on the held-out rows: metrics, intervals and baseline, on all of them and in segments.
+
+It is kept beside the run, `runs/{model}/{run}/evaluation.json`, with the figures of the model's card.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import orjson
+import pandas as pd
+from pydantic import TypeAdapter
 
-from modelmill.errors import NotFound
+from modelmill.declare.declarations import Model
+from modelmill.declare.metrics import Metric
+from modelmill.errors import InvalidRequest, NotFound, sentence
 from modelmill.state.runs import folder
 from modelmill.storage import Storage
+from services.trainer.evaluation.answers import Answers, Output, truths
+from services.trainer.evaluation.figures import feature_statistics, figures
+from services.trainer.evaluation.importance import Fitted, importance
+from services.trainer.evaluation.metrics import Interval, interval, score, scores
 
 FILE = "evaluation.json"
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Where the value of a metric lies with a confidence of 95 %, as far as the choice of held-out rows goes."""
-
-    lo: float
-    hi: float
-    how: str
-    """Such as `1000 resamples of 500 blocks of 150 rows`."""
-
-    def __str__(self) -> str:
-        return f"{self.lo:.6g} {self.hi:.6g}"
+MIN_SEGMENT_ROWS = 20
+"""Rows below which a segment has no metrics."""
+MAX_VALUES = 12
+"""Values that are segments of their own; rows of rarer ones are together in `other`."""
+RANGES = 4
+"""Ranges of a number with more than `MAX_VALUES` different values, each with as many rows."""
+OTHER, MISSING = "other", "missing"
 
 
 @dataclass(frozen=True)
@@ -69,17 +76,15 @@ class Evaluation:
 
     def to_json(self) -> bytes:
         """The evaluation as it is stored."""
-        return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
+        return orjson.dumps(self, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
 
     @classmethod
     def from_json(cls, text: bytes) -> Evaluation:
         """The evaluation in `text`."""
-        raw = orjson.loads(text)
-        segments = {
-            column: {value: Segment(**{**one, "intervals": _intervals(one["intervals"])}) for value, one in of.items()}
-            for column, of in raw["segments"].items()
-        }
-        return cls(**{**raw, "intervals": _intervals(raw["intervals"]), "segments": segments})
+        return STORED.validate_json(text)
+
+
+STORED = TypeAdapter(Evaluation)
 
 
 def write(storage: Storage, model: str, run: str, evaluation: Evaluation) -> None:
@@ -99,5 +104,200 @@ def read(storage: Storage, model: str, run: str) -> Evaluation:
         raise NotFound(f"run {run!r} of model {model!r} has no evaluation", run=run) from None
 
 
-def _intervals(raw: Mapping[str, Any]) -> dict[str, Interval]:
-    return {name: Interval(**one) for name, one in raw.items()}
+@dataclass(frozen=True)
+class Parts:
+    """n rows parted by one column."""
+
+    codes: np.ndarray
+    """[n] the number of each row's segment."""
+    names: tuple[str, ...]
+    """Values, or ranges such as `[2, 7)`."""
+    note: str
+    """What is to be known of them, or nothing."""
+
+    def masks(self) -> dict[str, np.ndarray]:
+        """Segment to which rows are in it; what has one name is one segment, such as a value `other` and the rest."""
+        found: dict[str, np.ndarray] = {}
+        for code, name in enumerate(self.names):
+            found[name] = found.get(name, False) | (self.codes == code)
+        return found
+
+
+def parts(values: pd.Series) -> Parts:
+    """Part rows by their values; a number with many values is parted at its quantiles.
+
+    Args:
+        values: [n]; None, NaN and the empty text are missing values.
+    """
+    absent = (values.isna() | (values == "")).to_numpy(np.bool_)
+    present = values[~absent]
+    numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+    if numeric and present.nunique() > MAX_VALUES:
+        inside, names, note = _ranges(present.to_numpy(np.float64))
+    else:
+        inside, names, note = _values(present)
+    codes = np.full(len(values), len(names))
+    codes[~absent] = inside
+    return Parts(codes, (*names, MISSING) if absent.any() else tuple(names), note)
+
+
+def _ranges(numbers: np.ndarray) -> tuple[np.ndarray, list[str], str]:
+    edges = np.unique(np.quantile(numbers, np.linspace(0, 1, RANGES + 1)))
+    codes = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(edges) - 2)
+    names = [f"[{lo:.6g}, {hi:.6g}{']' if hi == edges[-1] else ')'}" for lo, hi in pairwise(edges)]
+    return codes, names, f"{len(names)} ranges by quantiles of the held-out rows"
+
+
+def _values(values: pd.Series) -> tuple[np.ndarray, list[str], str]:
+    counts = values.value_counts(sort=True)
+    if len(counts) <= MAX_VALUES:
+        kept = counts.index.sort_values()
+        return kept.get_indexer(pd.Index(values)), [_name(value) for value in kept], ""
+    kept = counts.index[:MAX_VALUES]
+    codes = kept.get_indexer(pd.Index(values))
+    note = f"the {MAX_VALUES} most frequent of {len(counts)} values; the others are together in {OTHER!r}"
+    return np.where(codes < 0, MAX_VALUES, codes), [*(_name(value) for value in kept), OTHER], note
+
+
+def _name(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about the answers of a model to n held-out rows."""
+
+    metrics: tuple[Metric, ...]
+    """The deciding one first."""
+    truth: np.ndarray
+    """[n] or [n, outputs]"""
+    labels: tuple[str, ...]
+    """The name of each output."""
+    segments: Mapping[str, Parts]
+    """Column to how it parts the rows."""
+    split: str
+    seed: int = 0
+
+
+def evaluate(question: Question, answers: Answers, trained_on: np.ndarray) -> Evaluation:
+    """All that can be said about `answers`, those of one model.
+
+    Args:
+        trained_on: [m] or [m, outputs] the labels that the model was trained on, for the baseline.
+
+    Raises:
+        InvalidRequest: where one of the metrics cannot be computed.
+    """
+    found = scores(question.metrics, answers, question.truth)
+    metrics = {name: _metric(question, name) for name in found}
+    intervals = {name: interval(one, answers, question.truth, seed=question.seed) for name, one in metrics.items()}
+    return Evaluation(
+        rows=len(answers),
+        split=question.split,
+        metrics=found,
+        intervals={name: one for name, one in intervals.items() if one},
+        baseline=_where_defined(list(metrics.values()), baseline(answers, trained_on), question.truth),
+        outputs=_outputs(question, list(metrics.values()), answers),
+        segments={
+            column: {
+                name: _segment(question, list(metrics.values()), answers, mask) for name, mask in parts.masks().items()
+            }
+            for column, parts in question.segments.items()
+        },
+        notes={column: parts.note for column, parts in question.segments.items() if parts.note},
+    )
+
+
+def illustrated(
+    evaluation: Evaluation, recipe: Model, question: Question, fitted: Fitted, trained_on: pd.DataFrame
+) -> Evaluation:
+    """`evaluation` with all that is drawn or told on the card.
+
+    Args:
+        fitted: what the evaluation was made of.
+        trained_on: [m, inputs] the rows that the estimator was fitted on.
+    """
+    return replace(
+        evaluation,
+        figures=figures(question.labels, fitted.answers, question.truth),
+        importance=importance(question.metrics[0], fitted, question.truth, question.seed),
+        features=feature_statistics(trained_on),
+        purpose=asdict(recipe.about) | {"limits": recipe.limits},
+    )
+
+
+def baseline(answers: Answers, trained_on: np.ndarray) -> Answers:
+    """What a model says of as many rows that knows only the labels it was trained on.
+
+    It answers the most frequent label with the shares of all of them, or the mean.
+    """
+    count = len(answers)
+    outputs = []
+    for label in truths(trained_on):
+        if answers.task == "regression":
+            outputs.append(Output(np.full(count, label.mean()), np.empty(0)))
+        else:
+            classes, times = np.unique(label, return_counts=True)
+            shares = np.tile(times / len(label), (count, 1))
+            outputs.append(Output(np.full(count, classes[times.argmax()]), classes, shares))
+    return Answers(answers.task, tuple(outputs))
+
+
+def segment_extremes(segments: Mapping[str, Mapping[str, Segment]], metric: str) -> dict[str, str]:
+    """Column to where `metric` is lowest and highest, for the run's record."""
+    found = {}
+    for column, of_column in segments.items():
+        values = [(one.metrics[metric], name, one.rows) for name, one in of_column.items() if metric in one.metrics]
+        if values:
+            (lo, where_lo, rows_lo), (hi, where_hi, rows_hi) = min(values), max(values)
+            found[column] = (
+                f"{metric} from {lo:.6g} ({where_lo}, {rows_lo} rows) to {hi:.6g} ({where_hi}, {rows_hi} rows)"
+            )
+        else:
+            found[column] = f"no value of {metric} in any of {len(of_column)} segments"
+    return found
+
+
+def _metric(question: Question, name: str) -> Metric:
+    return next((metric for metric in question.metrics if metric.name == name), Metric(name))
+
+
+def _outputs(question: Question, metrics: Sequence[Metric], answers: Answers) -> dict[str, dict[str, float]]:
+    """Each label's own metrics, where there are several labels."""
+    if len(answers.outputs) == 1:
+        return {}
+    return {
+        label: _where_defined(metrics, Answers(answers.task, (output,)), truth)
+        for label, output, truth in zip(question.labels, answers.outputs, truths(question.truth), strict=True)
+    }
+
+
+def _where_defined(metrics: Sequence[Metric], answers: Answers, truth: np.ndarray) -> dict[str, float]:
+    found = {}
+    for metric in metrics:
+        try:
+            found[metric.name] = score(metric, answers, truth)
+        except Exception:  # the function may be the user's, and expect answers that vary
+            continue
+    return found
+
+
+def _segment(question: Question, metrics: Sequence[Metric], answers: Answers, mask: np.ndarray) -> Segment:
+    rows, own, truth = int(mask.sum()), answers.rows(mask), question.truth[mask]
+    if rows < MIN_SEGMENT_ROWS:
+        return Segment(
+            rows, {}, missing={m.name: f"{rows} rows; expected at least {MIN_SEGMENT_ROWS}" for m in metrics}
+        )
+    found, intervals, missing = {}, {}, {}
+    for metric in metrics:
+        try:
+            found[metric.name] = score(metric, own, truth)
+        except InvalidRequest as error:
+            missing[metric.name] = error.detail
+            continue
+        except Exception as error:  # the user's function, which did well on all rows
+            missing[metric.name] = sentence(error)
+            continue
+        if known := interval(metric, own, truth, seed=question.seed):
+            intervals[metric.name] = known
+    return Segment(rows, found, intervals, missing)

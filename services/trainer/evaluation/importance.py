@@ -12,20 +12,19 @@ import pandas as pd
 
 from modelmill.declare.metrics import Metric
 from modelmill.errors import sentence
-from services.trainer.evaluation.additive import additive
 from services.trainer.evaluation.answers import Answers, truths
-from services.trainer.evaluation.curves import rounded
-from services.trainer.evaluation.metrics import score
+from services.trainer.evaluation.figures import rounded
+from services.trainer.evaluation.metrics import row_sums, score
 
-ROWS = (2000, 1000, 500, 250)
-"""Held-out rows that are shuffled: the first of these with which `LEAST` repetitions keep within the budget."""
-LEAST, MOST = 2, 5
+SAMPLE_ROWS = (2000, 1000, 500, 250)
+"""Held-out rows that are shuffled: the first of these with which `MIN_REPEATS` repetitions keep within the budget."""
+MIN_REPEATS, MAX_REPEATS = 2, 5
 """Repetitions; more than the least are made as long as the budget lasts."""
-LEAST_SECONDS, SHARE = 0.06, 0.03
+MIN_BUDGET_SECONDS, BUDGET_SHARE_OF_FIT = 0.06, 0.03
 """What it may take, or that share of the time that the fit took, if that is more."""
-PATIENCE = 5
+MAX_TIMES_BUDGET = 5
 """Nothing is measured where that would take more than so many times the budget."""
-BATCH = 40_000
+BATCH_ROWS = 40_000
 """Rows that the estimator is asked about at a time."""
 
 
@@ -62,28 +61,30 @@ def importance(metric: Metric, fitted: Fitted, truth: np.ndarray, seed: int = 0)
     random = np.random.default_rng(seed)
     order = random.permutation(len(truth))
     try:
-        return _measured(metric, fitted, truth, order, random)
+        return _permuted(metric, fitted, truth, order, random)
     except Exception as error:  # the metric may be the user's, the estimator anybody's; the model itself is good
         return {"metric": metric.name, "missing": sentence(error)}
 
 
-def _measured(
+def _permuted(
     metric: Metric, fitted: Fitted, truth: np.ndarray, order: np.ndarray, random: np.random.Generator
 ) -> dict[str, Any]:
-    budget = max(LEAST_SECONDS, SHARE * fitted.fit_seconds)
-    row_seconds = _row_seconds(fitted, order, PATIENCE * budget)
-    costs = [(LEAST * len(fitted.rows.columns) * min(rows, len(order)) * row_seconds, rows) for rows in ROWS]
+    budget = max(MIN_BUDGET_SECONDS, BUDGET_SHARE_OF_FIT * fitted.fit_seconds)
+    row_seconds = _row_seconds(fitted, order, MAX_TIMES_BUDGET * budget)
+    costs = [
+        (MIN_REPEATS * len(fitted.rows.columns) * min(rows, len(order)) * row_seconds, rows) for rows in SAMPLE_ROWS
+    ]
     cost, rows = next((effort for effort in costs if effort[0] <= budget), costs[-1])
-    if cost > PATIENCE * budget:
+    if cost > MAX_TIMES_BUDGET * budget:
         return {"metric": metric.name, "missing": f"it would take {cost:.1f} s"}
     chosen = np.sort(order[:rows])
     sample, own = fitted.rows.iloc[chosen], truth[chosen]
     whole = _value(metric, fitted.answers.rows(chosen), own)
     begun = time.perf_counter()
     shuffled: list[np.ndarray] = []
-    for repeats in range(MOST):
+    for repeats in range(MAX_REPEATS):
         spent = time.perf_counter() - begun
-        if repeats and spent * (repeats + 1) / repeats > budget * (PATIENCE if repeats < LEAST else 1):
+        if repeats and spent * (repeats + 1) / repeats > budget * (MAX_TIMES_BUDGET if repeats < MIN_REPEATS else 1):
             break
         shuffled.append(_shuffled(metric, fitted.estimator, sample, own, random))
     falls = whole - np.array(shuffled)
@@ -102,7 +103,7 @@ def _measured(
 
 def _row_seconds(fitted: Fitted, order: np.ndarray, budget: float) -> float:
     """What the answer to a row takes in a large call; of a small one, most is the call itself."""
-    probed = int(min(ROWS[0], budget / fitted.row_seconds))
+    probed = int(min(SAMPLE_ROWS[0], budget / fitted.row_seconds))
     if probed <= len(order):
         return fitted.row_seconds
     begun = time.perf_counter()
@@ -115,7 +116,7 @@ def _shuffled(
 ) -> np.ndarray:
     """[inputs] values of the metric, each with one input shuffled; the estimator is asked in large batches."""
     count, inputs = sample.shape
-    together = max(1, BATCH // count)
+    together = max(1, BATCH_ROWS // count)
     values = []
     for first in range(0, inputs, together):
         batch = range(first, min(first + together, inputs))
@@ -136,9 +137,9 @@ def _value(metric: Metric, answers: Answers, truth: np.ndarray) -> float:
     """The metric's value, by its sums where it has them: a scorer takes ten times as long for so few rows."""
     found = []
     for output, own in zip(answers.outputs, truths(truth), strict=True):
-        sums = additive(metric, output, own)
+        sums = row_sums(metric, output, own)
         if sums is None:
             return score(metric, answers, truth)
-        found.append(sums.value(np.array([[column.sum() for column in sums.columns]]))[0])
+        found.append(sums.value(np.array([[statistic.sum() for statistic in sums.statistics]]))[0])
     value = float(np.mean(found))
     return value if math.isfinite(value) else score(metric, answers, truth)

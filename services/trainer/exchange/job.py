@@ -26,8 +26,7 @@ from modelmill.state.runs import Run, new_run_id
 from modelmill.storage import Storage
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers, Task, task_of
-from services.trainer.evaluation.evaluate import Question, brief, evaluate
-from services.trainer.evaluation.evaluation import Evaluation
+from services.trainer.evaluation.evaluation import Evaluation, Question, evaluate, segment_extremes
 from services.trainer.evaluation.metrics import require_metrics
 from services.trainer.exchange import judging
 from services.trainer.exchange.agreement import require_task, require_types
@@ -213,7 +212,7 @@ def _evaluate(task: Registration, court: judging.Court, answers: Answers) -> Eva
         metric=recipe.metric,
         metrics=found.metrics,
         intervals={name: str(interval) for name, interval in found.intervals.items()},
-        segments=brief(found.segments, recipe.metric),
+        segments=segment_extremes(found.segments, recipe.metric),
     )
     return found
 

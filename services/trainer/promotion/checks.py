@@ -14,9 +14,8 @@ import numpy as np
 from modelmill.declare.gates import AtLeast, Gate, Improves, Judged, LatencyBelow, NoSegmentWorse, Parity, SizeBelow
 from modelmill.errors import InvalidRequest, printable, sentence
 from modelmill.packages import package
-from services.trainer.evaluation.bootstrap import paired
-from services.trainer.evaluation.evaluate import FEWEST
-from services.trainer.evaluation.metrics import score
+from services.trainer.evaluation.evaluation import MIN_SEGMENT_ROWS
+from services.trainer.evaluation.metrics import paired, score
 from services.trainer.promotion.contender import Contender, Obstacle
 from services.trainer.promotion.decision import Verdict
 from services.trainer.promotion.latency import measure
@@ -86,7 +85,7 @@ def _(gate: Improves, evidence: Evidence) -> Finding:
     margin = f"more than {gate.by:g}" if gate.by else "any margin"
     said = (
         f"{'better' if gap > 0 else 'worse' if gap < 0 else 'equal'}{f' by {abs(gap):.4g}' if gap else ''},"
-        f" and better by {margin} in {share:.1%} of {found.how}; asked for {100 * gate.confidence:.4g}%"
+        f" and better by {margin} in {share:.1%} of {found.method}; asked for {100 * gate.confidence:.4g}%"
     )
     figures = {"estimate": gap, "lo": found.lo, "hi": found.hi, "share": share, "by": gate.by}
     return share >= gate.confidence, said, _finite(figures)
@@ -107,7 +106,7 @@ def _(gate: NoSegmentWorse, evidence: Evidence) -> Finding:
     small = without = 0
     for column, parts in candidate.held_out.segments.items():
         for value, mask in parts.masks().items():
-            if mask.sum() < FEWEST:
+            if mask.sum() < MIN_SEGMENT_ROWS:
                 small += 1
                 continue
             try:
@@ -116,7 +115,9 @@ def _(gate: NoSegmentWorse, evidence: Evidence) -> Finding:
                 without += 1
                 continue
             gaps.append((own - other, f"{column}={value} ({mask.sum()} rows: {own:.6g}, champion {other:.6g})"))
-    left_out = [f"{small} of less than {FEWEST} rows"] * bool(small) + [f"{without} without a value"] * bool(without)
+    left_out = [f"{small} of less than {MIN_SEGMENT_ROWS} rows"] * bool(small) + [f"{without} without a value"] * bool(
+        without
+    )
     beside = f", left out {' and '.join(left_out)}" if left_out else ""
     if not gaps:
         return False, f"no segment can be compared{beside}", {}

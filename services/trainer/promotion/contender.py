@@ -13,9 +13,8 @@ import pandas as pd
 from modelmill.declare.metrics import Metric
 from modelmill.errors import InvalidRequest
 from services.trainer.evaluation.answers import Answers
-from services.trainer.evaluation.evaluate import FEWEST
+from services.trainer.evaluation.evaluation import MIN_SEGMENT_ROWS, Parts
 from services.trainer.evaluation.metrics import score, scores
-from services.trainer.evaluation.segments import Parts
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Contender:
             column: {
                 value: scores(self._given, self.answers.rows(mask), self.label[mask])
                 for value, mask in parts.masks().items()
-                if mask.sum() >= FEWEST
+                if mask.sum() >= MIN_SEGMENT_ROWS
             }
             for column, parts in self.held_out.segments.items()
         }

@@ -21,7 +21,7 @@ from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.trainer.evaluation.answers import Answers, task_of
-from services.trainer.evaluation.evaluate import Question, evaluate
+from services.trainer.evaluation.evaluation import Question, evaluate
 from services.trainer.jobs.run_record import RunRecord, git_commit
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.graph import packaged

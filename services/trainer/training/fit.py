@@ -18,11 +18,11 @@ from services.trainer.jobs.run_record import RunRecord, parameters
 from services.trainer.training import sharing
 from services.trainer.training.board import Board, TrialState
 from services.trainer.training.crew import Crew
-from services.trainer.training.folds import Folds, Kinds, make_folds
 from services.trainer.training.proposals import Params
 from services.trainer.training.rows import Rows
 from services.trainer.training.search import Worker, best, shown
 from services.trainer.training.seeds import seed_process
+from services.trainer.training.split import Folds, Kinds, make_folds
 from services.trainer.training.study import Study
 
 TABLE = "trials.json"

@@ -22,9 +22,9 @@ from modelmill.storage import Storage
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.training import sharing
 from services.trainer.training.board import Board
-from services.trainer.training.folds import Folds
 from services.trainer.training.rows import Rows
 from services.trainer.training.search import Worker
+from services.trainer.training.split import Folds
 from services.trainer.training.study import Study
 
 log = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from modelmill.state.events import utc_now
 from modelmill.state.runs import Run, new_run_id
 from services.trainer.jobs.run_record import parameters
 from services.trainer.training.board import Board, TrialState
-from services.trainer.training.folds import Folds
 from services.trainer.training.proposals import Params, Tried
 from services.trainer.training.rows import Rows
+from services.trainer.training.split import Folds
 from services.trainer.training.study import Study
 
 log = logging.getLogger(__name__)

@@ -18,18 +18,17 @@ from modelmill.declare.gates import Parity, metrics_of
 from modelmill.declare.splits import AtRandom, ByGroup, ByTime, SplitRule
 from modelmill.errors import InvalidRequest
 from services.trainer.evaluation.answers import Answers
+from services.trainer.evaluation.evaluation import parts
 from services.trainer.evaluation.metrics import require_metrics, score
-from services.trainer.evaluation.segments import parts
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.parity import Tolerance
 from services.trainer.promotion.contender import HeldOut
 from services.trainer.settings import TrainerSettings
 from services.trainer.training import frame as frames
-from services.trainer.training.folds import Kinds
 from services.trainer.training.frame import Frame
 from services.trainer.training.rows import Rows
 from services.trainer.training.seeds import seeded
-from services.trainer.training.split import Split, require_classes, split
+from services.trainer.training.split import Kinds, Split, require_classes, split
 from services.trainer.training.study import Study, make_study
 
 TLS = httpx.create_ssl_context()

@@ -14,7 +14,6 @@ from modelmill.declare.declarations import Model
 from modelmill.declare.search import Candidate
 from modelmill.errors import InvalidRequest
 from services.trainer.evaluation.answers import task_of
-from services.trainer.training.folds import Folds
 from services.trainer.training.proposals import (
     Params,
     Proposals,
@@ -24,6 +23,7 @@ from services.trainer.training.proposals import (
     with_params,
 )
 from services.trainer.training.rows import Rows
+from services.trainer.training.split import Folds
 
 MOST_TRIALS = 10_000
 """Trials of one search; a grid of more is almost always a mistake."""

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from modelmill import cli
 from modelmill.cli import system
 
-INTERVAL = {"lo": 0.81, "hi": 0.86, "how": "1000 resamples of 400 rows"}
+INTERVAL = {"lo": 0.81, "hi": 0.86, "method": "1000 resamples of 400 rows"}
 
 
 class Evaluated:
@@ -57,4 +57,4 @@ def test_metrics_come_with_their_intervals_and_segments_with_theirs() -> None:
 
 def test_a_script_gets_all_of_it() -> None:
     done = CliRunner().invoke(cli.main, ["evaluation", "r1", "--json"])
-    assert '"how": "1000 resamples of 400 rows"' in done.stdout
+    assert '"method": "1000 resamples of 400 rows"' in done.stdout

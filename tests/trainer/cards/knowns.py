@@ -20,10 +20,8 @@ from modelmill.packages.package import Input, Manifest, Parity
 from modelmill.state.runs import Run
 from services.trainer.cards.known import Known
 from services.trainer.evaluation.answers import Answers
-from services.trainer.evaluation.evaluate import Question, evaluate
-from services.trainer.evaluation.illustration import illustrated
+from services.trainer.evaluation.evaluation import Question, evaluate, illustrated, parts
 from services.trainer.evaluation.importance import Fitted
-from services.trainer.evaluation.segments import parts
 
 
 def wine() -> Known:

@@ -11,7 +11,8 @@ from modelmill.packages.package import Parity
 from modelmill.state.runs import Run
 from services.trainer.cards.known import Known
 from services.trainer.cards.limits import limits
-from services.trainer.evaluation.evaluation import Evaluation, Interval, Segment
+from services.trainer.evaluation.evaluation import Evaluation, Segment
+from services.trainer.evaluation.metrics import Interval
 from tests.trainer.cards import knowns
 
 wine = cache(knowns.wine)

@@ -17,7 +17,7 @@ from modelmill.declare.gates import Gate, Judged
 from modelmill.declare.metrics import Metric
 from modelmill.packages.package import Parity
 from services.trainer.evaluation.answers import Answers, Output
-from services.trainer.evaluation.segments import parts
+from services.trainer.evaluation.evaluation import parts
 from services.trainer.promotion.checks import Evidence, verdicts
 from services.trainer.promotion.contender import Contender, HeldOut, Obstacle
 from services.trainer.promotion.decision import Verdict

@@ -10,9 +10,8 @@ import pandas as pd
 from modelmill.declare.declarations import Entity, Model
 from modelmill.declare.definitions import Definitions
 from modelmill.declare.splits import by_group
-from services.trainer.training.folds import make_folds
 from services.trainer.training.frame import Frame
-from services.trainer.training.split import Split
+from services.trainer.training.split import Split, make_folds
 from services.trainer.training.steps import kinds_of
 
 UNUSED = cast(Definitions, None)

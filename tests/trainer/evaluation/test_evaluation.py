@@ -8,14 +8,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from flask.testing import FlaskClient
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 
 from modelmill.declare.metrics import Metric
+from modelmill.state.events import utc_now
+from modelmill.state.registry import Registry
+from modelmill.state.runs import Run
+from modelmill.storage import Storage
+from services.trainer.evaluation import evaluation
 from services.trainer.evaluation.answers import Answers
-from services.trainer.evaluation.evaluate import Question, brief, evaluate
-from services.trainer.evaluation.evaluation import Evaluation, Segment
-from services.trainer.evaluation.segments import parts
+from services.trainer.evaluation.evaluation import (
+    MAX_VALUES,
+    RANGES,
+    Evaluation,
+    Question,
+    Segment,
+    evaluate,
+    parts,
+    segment_extremes,
+)
+from services.trainer.evaluation.metrics import Interval
 
 RANDOM = np.random.default_rng(0)
 ROWS = pd.DataFrame(RANDOM.normal(size=(400, 2)), columns=["a", "b"])
@@ -100,5 +116,81 @@ def test_it_is_read_as_it_was_written(found: Evaluation) -> None:
 
 def test_in_brief_it_names_the_best_and_the_worst_segment() -> None:
     segments = {"shop": {"n": Segment(200, {"r2": 0.9}), "s": Segment(190, {"r2": 0.5}), "t": Segment(3, {})}}
-    assert brief(segments, "r2") == {"shop": "r2 from 0.5 (s, 190 rows) to 0.9 (n, 200 rows)"}
-    assert brief({"shop": {"t": Segment(3, {})}}, "r2") == {"shop": "no value of r2 in any of 1 segments"}
+    assert segment_extremes(segments, "r2") == {"shop": "r2 from 0.5 (s, 190 rows) to 0.9 (n, 200 rows)"}
+    assert segment_extremes({"shop": {"t": Segment(3, {})}}, "r2") == {"shop": "no value of r2 in any of 1 segments"}
+
+
+def sizes(values: pd.Series) -> dict[str, int]:
+    return {name: int(mask.sum()) for name, mask in parts(values).masks().items()}
+
+
+def test_few_values_are_a_segment_each_in_order() -> None:
+    assert sizes(pd.Series(["JFK", "EWR", "LGA", "EWR"], dtype=object)) == {"EWR": 2, "JFK": 1, "LGA": 1}
+    assert sizes(pd.Series([3.0, 1.0, 1.0])) == {"1": 2, "3": 1}
+    assert sizes(pd.Series([True, False, True])) == {"False": 1, "True": 2}
+
+
+def test_missing_values_are_a_segment() -> None:
+    assert sizes(pd.Series(["a", None, "", "a"], dtype=object)) == {"a": 2, "missing": 2}
+    assert sizes(pd.Series([1.0, np.nan])) == {"1": 1, "missing": 1}
+    assert sizes(pd.Series([None, None], dtype=object)) == {"missing": 2}
+
+
+def test_of_many_values_the_rare_ones_are_together_and_it_says_so() -> None:
+    values = pd.Series(
+        [f"v{number:02}" for number in range(MAX_VALUES + 5) for _ in range(MAX_VALUES + 5 - number)], dtype=object
+    )
+    found = sizes(values)
+    assert len(found) == MAX_VALUES + 1
+    assert (found["v00"], found["other"]) == (MAX_VALUES + 5, 1 + 2 + 3 + 4 + 5)
+    assert parts(values).note == "the 12 most frequent of 17 values; the others are together in 'other'"
+
+
+def test_a_value_of_the_name_of_the_rest_is_in_the_rest() -> None:
+    values = pd.Series(["other"] * 9 + [f"v{number}" for number in range(MAX_VALUES + 5)], dtype=object)
+    assert sum(sizes(values).values()) == len(values)
+
+
+def test_a_number_with_many_values_is_parted_at_its_quantiles() -> None:
+    found = sizes(pd.Series(np.arange(100.0)))
+    assert found == {"[0, 24.75)": 25, "[24.75, 49.5)": 25, "[49.5, 74.25)": 25, "[74.25, 99]": 25}
+    assert parts(pd.Series(np.arange(100))).note == "4 ranges by quantiles of the held-out rows"
+
+
+def test_a_number_that_is_mostly_one_value_has_fewer_ranges() -> None:
+    found = sizes(pd.Series([0.0] * 80 + list(range(1, 21))))
+    assert 1 <= len(found) < RANGES
+    assert sum(found.values()) == 100
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(allow_infinity=False, width=32)), min_size=1, max_size=60))
+def test_every_row_is_in_one_segment(values: list[float | None]) -> None:
+    masks = parts(pd.Series(values, dtype="float64")).masks().values()
+    assert (np.sum(list(masks), axis=0) == 1).all()
+
+
+FOUND = Evaluation(
+    rows=40,
+    split="at random",
+    metrics={"accuracy": 0.9},
+    intervals={"accuracy": Interval(0.8, 0.95, "1000 resamples of 40 rows")},
+    segments={"shop": {"north": Segment(30, {"accuracy": 0.95})}},
+)
+
+
+def test_a_run_answers_with_its_evaluation(http: FlaskClient, registry: Registry, storage: Storage) -> None:
+    registry.runs.start(Run(id="r1", model="user_target", started=utc_now()))
+    evaluation.write(storage, "user_target", "r1", FOUND)
+    answer = http.get("/runs/r1/evaluation")
+    assert answer.status_code == 200
+    assert Evaluation.from_json(answer.data) == FOUND
+    assert answer.json["segments"]["shop"]["north"] == {
+        "rows": 30, "metrics": {"accuracy": 0.95}, "intervals": {}, "missing": {},
+    }  # fmt: skip
+
+
+def test_a_run_without_one_is_not_found(http: FlaskClient, registry: Registry) -> None:
+    registry.runs.start(Run(id="r1", model="user_target", started=utc_now()))
+    answer = http.get("/runs/r1/evaluation")
+    assert (answer.status_code, answer.json["detail"]) == (404, "run 'r1' of model 'user_target' has no evaluation")
+    assert http.get("/runs/r2/evaluation").status_code == 404
