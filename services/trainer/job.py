@@ -28,7 +28,7 @@ from modelmill.storage import Storage
 from services.trainer.cards.cards import Cards
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers, task_of
-from services.trainer.evaluation.evaluation import Evaluation, Question, evaluate, illustrated, segment_extremes
+from services.trainer.evaluation.evaluation import Evaluation, Question, evaluate, segment_extremes, with_card_data
 from services.trainer.evaluation.importance import Fitted
 from services.trainer.jobs import snapshot
 from services.trainer.jobs.attempts import earlier_attempt
@@ -50,9 +50,9 @@ from services.trainer.training.helper import help_search
 from services.trainer.training.rows import Rows
 from services.trainer.training.seeds import seed_process
 from services.trainer.training.steps import (
+    fold_constraints,
     frame_file,
     hold_out,
-    kinds_of,
     read_frame,
     rows_of,
     split_frame,
@@ -144,16 +144,16 @@ def _train(
             data_end=frame.span[1],
             history=frame.origin.history,
             source_rows=frame.origin.rows,
-            split=parted.how,
+            split=parted.description,
         )
     with record.stage("fit"):
         seed_process(recipe.seed)
         rows = rows_of(recipe, frame).take(parted.train)
-        kinds = kinds_of(definitions, recipe, frame, parted, classes=task == "classification")
-        estimator = fit(Fitting(record, storage, recipe, crew), study, rows, parted.train, kinds, recipe.seed)
+        constraints = fold_constraints(definitions, recipe, frame, parted, classes=task == "classification")
+        estimator = fit(Fitting(record, storage, recipe, crew), study, rows, parted.train, constraints, recipe.seed)
     with record.stage("evaluate"):
         held_out = hold_out(recipe, frame, parted)
-        answers, found = _evaluate(record, storage, recipe, estimator, held_out, rows, parted.how)
+        answers, found = _evaluate(record, storage, recipe, estimator, held_out, rows, parted.description)
     with record.stage("package"):
         packed = pack(
             estimator, inputs.fed, held_out.rows, answers, trusted=recipe.trusted, tolerance=tolerance_of(recipe)
@@ -171,14 +171,14 @@ def _train(
 
 
 def _evaluate(
-    record: RunRecord, storage: Storage, recipe: Model, estimator: Any, held_out: HeldOut, rows: Rows, how: str
+    record: RunRecord, storage: Storage, recipe: Model, estimator: Any, held_out: HeldOut, rows: Rows, split: str
 ) -> tuple[Answers, Evaluation]:
     """What the estimator, fitted on `rows`, says of the held-out ones, and how good that is, which is recorded."""
     begun = time.perf_counter()
     answers = Answers.of(estimator, held_out.rows)
     fitted = Fitted(estimator, held_out.rows, answers, record.run.seconds["fit"], time.perf_counter() - begun)
-    question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, how, recipe.seed)
-    found = illustrated(evaluate(question, answers, rows.label), recipe, question, fitted, rows.inputs)
+    question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, split, recipe.seed)
+    found = with_card_data(evaluate(question, answers, rows.label), recipe, question, fitted, rows.inputs)
     evaluations.write(storage, recipe.name, record.run.id, found)
     record.note(
         metric=recipe.metric,

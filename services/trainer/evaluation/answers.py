@@ -115,7 +115,7 @@ class Answers:
         return cls(task, tuple(Output(column, np.asarray(classes), own) for column, classes, own in outputs))
 
 
-def truths(label: np.ndarray) -> list[np.ndarray]:
+def label_columns(label: np.ndarray) -> list[np.ndarray]:
     """The columns of [n] or [n, outputs] true labels, in the order of `Answers.outputs`."""
     return [label] if label.ndim == 1 else list(label.T)
 

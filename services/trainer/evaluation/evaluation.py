@@ -20,7 +20,7 @@ from modelmill.declare.metrics import Metric
 from modelmill.errors import InvalidRequest, NotFound, sentence
 from modelmill.state.runs import folder
 from modelmill.storage import Storage
-from services.trainer.evaluation.answers import Answers, Output, truths
+from services.trainer.evaluation.answers import Answers, Output, label_columns
 from services.trainer.evaluation.figures import feature_statistics, figures
 from services.trainer.evaluation.importance import Fitted, importance
 from services.trainer.evaluation.metrics import Interval, interval, score, scores
@@ -105,7 +105,7 @@ def read(storage: Storage, model: str, run: str) -> Evaluation:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Segmentation:
     """n rows parted by one column."""
 
     codes: np.ndarray
@@ -123,7 +123,7 @@ class Parts:
         return found
 
 
-def parts(values: pd.Series) -> Parts:
+def segmentation(values: pd.Series) -> Segmentation:
     """Part rows by their values; a number with many values is parted at its quantiles.
 
     Args:
@@ -138,7 +138,7 @@ def parts(values: pd.Series) -> Parts:
         inside, names, note = _values(present)
     codes = np.full(len(values), len(names))
     codes[~absent] = inside
-    return Parts(codes, (*names, MISSING) if absent.any() else tuple(names), note)
+    return Segmentation(codes, (*names, MISSING) if absent.any() else tuple(names), note)
 
 
 def _ranges(numbers: np.ndarray) -> tuple[np.ndarray, list[str], str]:
@@ -173,7 +173,7 @@ class Question:
     """[n] or [n, outputs]"""
     labels: tuple[str, ...]
     """The name of each output."""
-    segments: Mapping[str, Parts]
+    segments: Mapping[str, Segmentation]
     """Column to how it parts the rows."""
     split: str
     seed: int = 0
@@ -208,7 +208,7 @@ def evaluate(question: Question, answers: Answers, trained_on: np.ndarray) -> Ev
     )
 
 
-def illustrated(
+def with_card_data(
     evaluation: Evaluation, recipe: Model, question: Question, fitted: Fitted, trained_on: pd.DataFrame
 ) -> Evaluation:
     """`evaluation` with all that is drawn or told on the card.
@@ -233,7 +233,7 @@ def baseline(answers: Answers, trained_on: np.ndarray) -> Answers:
     """
     count = len(answers)
     outputs = []
-    for label in truths(trained_on):
+    for label in label_columns(trained_on):
         if answers.task == "regression":
             outputs.append(Output(np.full(count, label.mean()), np.empty(0)))
         else:
@@ -268,7 +268,7 @@ def _outputs(question: Question, metrics: Sequence[Metric], answers: Answers) ->
         return {}
     return {
         label: _where_defined(metrics, Answers(answers.task, (output,)), truth)
-        for label, output, truth in zip(question.labels, answers.outputs, truths(question.truth), strict=True)
+        for label, output, truth in zip(question.labels, answers.outputs, label_columns(question.truth), strict=True)
     }
 
 

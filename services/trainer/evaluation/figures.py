@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import auc, roc_curve
 
-from services.trainer.evaluation.answers import Answers, Output, truths
+from services.trainer.evaluation.answers import Answers, Output, label_columns
 
 MAX_CONFUSED_CLASSES = 12
 """Classes in a confusion matrix; rarer ones are together in `other`."""
@@ -45,7 +45,8 @@ def figures(labels: Sequence[str], answers: Answers, truth: np.ndarray) -> dict[
     """
     of_output = _residuals if answers.task == "regression" else _classes
     return {
-        label: of_output(output, own) for label, output, own in zip(labels, answers.outputs, truths(truth), strict=True)
+        label: of_output(output, own)
+        for label, output, own in zip(labels, answers.outputs, label_columns(truth), strict=True)
     }
 
 

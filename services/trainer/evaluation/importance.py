@@ -12,7 +12,7 @@ import pandas as pd
 
 from modelmill.declare.metrics import Metric
 from modelmill.errors import sentence
-from services.trainer.evaluation.answers import Answers, truths
+from services.trainer.evaluation.answers import Answers, label_columns
 from services.trainer.evaluation.figures import rounded
 from services.trainer.evaluation.metrics import row_sums, score
 
@@ -136,7 +136,7 @@ def _shuffled(
 def _value(metric: Metric, answers: Answers, truth: np.ndarray) -> float:
     """The metric's value, by its sums where it has them: a scorer takes ten times as long for so few rows."""
     found = []
-    for output, own in zip(answers.outputs, truths(truth), strict=True):
+    for output, own in zip(answers.outputs, label_columns(truth), strict=True):
         sums = row_sums(metric, output, own)
         if sums is None:
             return score(metric, answers, truth)

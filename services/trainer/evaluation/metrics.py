@@ -23,7 +23,7 @@ from sklearn.metrics import get_scorer, get_scorer_names
 
 from modelmill.declare.metrics import Metric
 from modelmill.errors import InvalidRequest, did_you_mean, printable
-from services.trainer.evaluation.answers import Answers, Output, Task, truths
+from services.trainer.evaluation.answers import Answers, Output, Task, label_columns
 
 TASK_METRICS: dict[Task, tuple[str, ...]] = {
     "classification": ("accuracy", "roc_auc", "neg_log_loss"),
@@ -77,7 +77,7 @@ def score(metric: Metric, answers: Answers, truth: np.ndarray) -> float:
     Raises:
         InvalidRequest: where it cannot be computed for these answers.
     """
-    return float(np.mean([_score(metric, *pair) for pair in zip(answers.outputs, truths(truth), strict=True)]))
+    return float(np.mean([_score(metric, *pair) for pair in zip(answers.outputs, label_columns(truth), strict=True)]))
 
 
 def _score(metric: Metric, output: Output, truth: np.ndarray) -> float:
@@ -200,7 +200,7 @@ def _resampled(metric: Metric, models: Sequence[Answers], truth: np.ndarray, see
 
     Resamples on which it has no value are left out, and all of them where that is half of them or more.
     """
-    pairs = [list(zip(answers.outputs, truths(truth), strict=True)) for answers in models]
+    pairs = [list(zip(answers.outputs, label_columns(truth), strict=True)) for answers in models]
     sums = [[row_sums(metric, *pair) for pair in of_model] for of_model in pairs]
     if all(one is not None for of_model in sums for one in of_model):
         blocks, weights = _blocks(len(truth), seed), _weights(min(len(truth), BLOCKS), seed)

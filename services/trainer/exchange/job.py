@@ -154,7 +154,7 @@ def _register(task: Registration, upload: str) -> tuple[int, bool]:
                 data_fingerprint=court.frame.fingerprint,
                 data_start=court.frame.span[0],
                 data_end=court.frame.span[1],
-                split=court.parted.how,
+                split=court.parted.description,
             )
     with record.stage("evaluate"):
         found = candidate(offered, task.offer, recipe.name, inputs.fed, label, labels)
@@ -205,7 +205,9 @@ def _checked(task: Registration, content: bytes) -> tuple[ForeignGraph | Any, Ta
 def _evaluate(task: Registration, court: judging.Court, answers: Answers) -> Evaluation:
     """How good it is on the held-out rows, recorded."""
     record, recipe, held_out = task.record, task.recipe, court.held_out
-    question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, court.parted.how, recipe.seed)
+    question = Question(
+        recipe.metrics, held_out.label, recipe.labels, held_out.segments, court.parted.description, recipe.seed
+    )
     found = evaluate(question, answers, court.frame.label[court.parted.train])
     evaluations.write(task.storage, recipe.name, record.run.id, found)
     record.note(

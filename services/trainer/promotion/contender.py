@@ -13,7 +13,7 @@ import pandas as pd
 from modelmill.declare.metrics import Metric
 from modelmill.errors import InvalidRequest
 from services.trainer.evaluation.answers import Answers
-from services.trainer.evaluation.evaluation import MIN_SEGMENT_ROWS, Parts
+from services.trainer.evaluation.evaluation import MIN_SEGMENT_ROWS, Segmentation
 from services.trainer.evaluation.metrics import score, scores
 
 
@@ -26,7 +26,7 @@ class HeldOut:
     rows: pd.DataFrame
     label: np.ndarray
     """[n] or [n, outputs]"""
-    segments: Mapping[str, Parts] = field(default_factory=dict)
+    segments: Mapping[str, Segmentation] = field(default_factory=dict)
     """Column to how it parts the rows."""
 
 

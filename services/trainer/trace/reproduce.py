@@ -127,7 +127,7 @@ def _repeat(
             rows_dropped=frame.dropped,
             data_fingerprint=frame.fingerprint,
             source_rows=frame.origin.rows,
-            split=parted.how,
+            split=parted.description,
         )
     with record.stage("fit"):
         rows = rows_of(recipe, frame).take(parted.train)
@@ -135,7 +135,9 @@ def _repeat(
     held_out = hold_out(recipe, frame, parted)
     with record.stage("evaluate"):
         answers = Answers.of(estimator, held_out.rows)
-        question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, parted.how, recipe.seed)
+        question = Question(
+            recipe.metrics, held_out.label, recipe.labels, held_out.segments, parted.description, recipe.seed
+        )
         record.note(metrics=dict(evaluate(question, answers, frame.label[parted.train]).metrics))
     with record.stage("package"):
         inputs = packaging.signature(definitions, recipe).fed

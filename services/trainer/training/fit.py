@@ -22,7 +22,7 @@ from services.trainer.training.proposals import Params
 from services.trainer.training.rows import Rows
 from services.trainer.training.search import Worker, best, shown
 from services.trainer.training.seeds import seed_process
-from services.trainer.training.split import Folds, Kinds, make_folds
+from services.trainer.training.split import FoldConstraints, Folds, make_folds
 from services.trainer.training.study import Study
 
 TABLE = "trials.json"
@@ -41,7 +41,7 @@ class Fitting:
     """None where nobody can help, such as outside a worker."""
 
 
-def fit(fitting: Fitting, study: Study, rows: Rows, train: np.ndarray, kinds: Kinds, seed: int) -> Any:
+def fit(fitting: Fitting, study: Study, rows: Rows, train: np.ndarray, constraints: FoldConstraints, seed: int) -> Any:
     """The fitted estimator of a model; the run records which, its parameters, and the trials that led to it.
 
     Args:
@@ -54,7 +54,7 @@ def fit(fitting: Fitting, study: Study, rows: Rows, train: np.ndarray, kinds: Ki
     record, estimator = fitting.record, study.estimator
     chosen: dict[str, str] = {}
     if study.tries:
-        folds = make_folds(fitting.recipe.search.cv, rows.inputs, rows.label, kinds, seed)
+        folds = make_folds(fitting.recipe.search.cv, rows.inputs, rows.label, constraints, seed)
         estimator, chosen = _search(fitting, study, rows, train, folds)
     record.note(estimator=shown(estimator), params=record.run.params | parameters(estimator) | chosen)
     seed_process(seed)  # trials have drawn, as many as this process happened to carry out
@@ -106,7 +106,7 @@ def _search(fitting: Fitting, study: Study, rows: Rows, train: np.ndarray, folds
         error.add_note(record.registry.runs.get(states[1].run).traceback)
         raise
     arm, _ = study.numbers[number]
-    said = {"candidate": arm.name, "trial": str(number), "cv": folds.how}
+    said = {"candidate": arm.name, "trial": str(number), "cv": folds.description}
     return study.make(number, worker.params(number)), said
 
 
@@ -152,5 +152,5 @@ def _keep_table(fitting: Fitting, study: Study, folds: Folds, states: dict[int, 
                 "error": state.error,
             }
         )
-    content = {"metric": study.metric, "cv": folds.how, "trials": table}
+    content = {"metric": study.metric, "cv": folds.description, "trials": table}
     fitting.storage.write(f"{folder(run.model, run.id)}/{TABLE}", orjson.dumps(content, option=orjson.OPT_INDENT_2))

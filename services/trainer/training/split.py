@@ -40,7 +40,7 @@ class Split:
 
     train: np.ndarray
     held_out: np.ndarray
-    how: str
+    description: str
     """In words, for the run's record."""
 
 
@@ -133,8 +133,8 @@ def at_random(label: np.ndarray, share: float, seed: int, *, classes: bool) -> S
     ]
     chosen = np.zeros(len(label), np.bool_)
     chosen[np.concatenate(held_out)] = True
-    how = f"at random, seed {seed}{', stratified' if stratified else ''}"
-    return _checked(chosen, f"{how}: {chosen.sum()} of {len(label)} rows held out")
+    description = f"at random, seed {seed}{', stratified' if stratified else ''}"
+    return _checked(chosen, f"{description}: {chosen.sum()} of {len(label)} rows held out")
 
 
 def by_function(function: Callable[[pd.DataFrame], Any], frame: pd.DataFrame) -> Split:
@@ -166,12 +166,12 @@ def require_classes(label: np.ndarray, split: Split) -> None:
         classes = np.unique(column[split.train])
         if len(classes) < 2:
             raise InvalidRequest(
-                f"all {len(split.train)} rows to train on have the label {classes.tolist()[0]!r} (split {split.how}); a"
-                " classifier needs at least two classes"
+                f"all {len(split.train)} rows to train on have the label {classes.tolist()[0]!r} (split"
+                f" {split.description}); a classifier needs at least two classes"
             )
 
 
-def _checked(held_out: np.ndarray, how: str) -> Split:
+def _checked(held_out: np.ndarray, description: str) -> Split:
     train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     if min(len(train), len(test)) < MIN_ROWS_A_SIDE:
         raise InvalidRequest(
@@ -180,7 +180,7 @@ def _checked(held_out: np.ndarray, how: str) -> Split:
             rows_train=len(train),
             rows_test=len(test),
         )
-    return Split(train, test, how)
+    return Split(train, test, description)
 
 
 @dataclass(frozen=True)
@@ -189,13 +189,13 @@ class Folds:
 
     pairs: tuple[tuple[np.ndarray, np.ndarray], ...]
     """Row numbers."""
-    how: str
+    description: str
     """In words, for the run's record."""
 
 
 @dataclass(frozen=True)
-class Kinds:
-    """What is known of the rows that folds are made of."""
+class FoldConstraints:
+    """What the folds of some rows have to keep to."""
 
     ordered: bool
     """Whether they are in the order of event times that mean something: then what is scored is newer than what was
@@ -206,7 +206,7 @@ class Kinds:
     """[n] group of each row, where all rows of a group are to be in one fold."""
 
 
-def make_folds(cv: Any, rows: pd.DataFrame, label: np.ndarray, kinds: Kinds, seed: int) -> Folds:
+def make_folds(cv: Any, rows: pd.DataFrame, label: np.ndarray, constraints: FoldConstraints, seed: int) -> Folds:
     """The folds that a model's `cv` makes of its training rows.
 
     Args:
@@ -218,41 +218,41 @@ def make_folds(cv: Any, rows: pd.DataFrame, label: np.ndarray, kinds: Kinds, see
         InvalidRequest: for what is no such thing, or cannot part these rows.
     """
     if label.ndim > 1:  # of several labels none can be in every fold as the others are
-        kinds = replace(kinds, classes=False)
+        constraints = replace(constraints, classes=False)
     if isinstance(cv, type) or (callable(cv) and not hasattr(cv, "get_n_splits")):
         cv = cv()
-    if isinstance(cv, float) and kinds.groups is None and kinds.ordered:
+    if isinstance(cv, float) and constraints.groups is None and constraints.ordered:
         cut = len(rows) - max(1, round(len(rows) * cv))
         numbers = np.arange(len(rows))
-        pairs, how = [(numbers[:cut], numbers[cut:])], f"the newest {len(rows) - cut} of {len(rows)} rows"
+        pairs, description = [(numbers[:cut], numbers[cut:])], f"the newest {len(rows) - cut} of {len(rows)} rows"
     else:
-        splitter = _splitter(cv, kinds, seed)
-        how = " ".join(str(splitter).split())
+        splitter = _splitter(cv, constraints, seed)
+        description = " ".join(str(splitter).split())
         try:
-            parts = splitter.split(rows, label, kinds.groups)
+            parts = splitter.split(rows, label, constraints.groups)
             pairs = [(np.asarray(fit), np.asarray(score)) for fit, score in parts]
         except (ValueError, TypeError) as error:
-            raise InvalidRequest(f"cv={how} cannot part {len(rows)} rows: {error}") from error
+            raise InvalidRequest(f"cv={description} cannot part {len(rows)} rows: {error}") from error
     if not pairs or not all(len(fit) and len(score) for fit, score in pairs):
-        raise InvalidRequest(f"cv={how} leaves no rows to fit on, or none to score, of {len(rows)}")
-    return Folds(tuple(pairs), how)
+        raise InvalidRequest(f"cv={description} leaves no rows to fit on, or none to score, of {len(rows)}")
+    return Folds(tuple(pairs), description)
 
 
-def _splitter(cv: Any, kinds: Kinds, seed: int) -> Any:
+def _splitter(cv: Any, constraints: FoldConstraints, seed: int) -> Any:
     if hasattr(cv, "get_n_splits"):
         return _seeded(cv, seed)
     if isinstance(cv, float):
-        if kinds.groups is not None:
+        if constraints.groups is not None:
             return GroupShuffleSplit(1, test_size=cv, random_state=seed)
-        return (StratifiedShuffleSplit if kinds.classes else ShuffleSplit)(1, test_size=cv, random_state=seed)
+        return (StratifiedShuffleSplit if constraints.classes else ShuffleSplit)(1, test_size=cv, random_state=seed)
     if cv is not None and (isinstance(cv, bool) or not isinstance(cv, int)):
         raise InvalidRequest(f"cv is {cv!r}; expected a number of folds, a share, or a splitter of scikit-learn")
     count = DEFAULT_FOLDS if cv is None else cv
-    if kinds.groups is not None:
-        return (StratifiedGroupKFold if kinds.classes else GroupKFold)(count, shuffle=True, random_state=seed)
-    if kinds.ordered:
+    if constraints.groups is not None:
+        return (StratifiedGroupKFold if constraints.classes else GroupKFold)(count, shuffle=True, random_state=seed)
+    if constraints.ordered:
         return TimeSeriesSplit(count)
-    return (StratifiedKFold if kinds.classes else KFold)(count, shuffle=True, random_state=seed)
+    return (StratifiedKFold if constraints.classes else KFold)(count, shuffle=True, random_state=seed)
 
 
 def _seeded(splitter: Any, seed: int) -> Any:

@@ -18,7 +18,7 @@ from modelmill.declare.gates import Parity, metrics_of
 from modelmill.declare.splits import AtRandom, ByGroup, ByTime, SplitRule
 from modelmill.errors import InvalidRequest
 from services.trainer.evaluation.answers import Answers
-from services.trainer.evaluation.evaluation import parts
+from services.trainer.evaluation.evaluation import segmentation
 from services.trainer.evaluation.metrics import require_metrics, score
 from services.trainer.packaging import manifest as packaging
 from services.trainer.packaging.parity import Tolerance
@@ -28,7 +28,7 @@ from services.trainer.training import frame as frames
 from services.trainer.training.frame import Frame
 from services.trainer.training.rows import Rows
 from services.trainer.training.seeds import seeded
-from services.trainer.training.split import Kinds, Split, require_classes, split
+from services.trainer.training.split import FoldConstraints, Split, require_classes, split
 from services.trainer.training.study import Study, make_study
 
 TLS = httpx.create_ssl_context()
@@ -85,14 +85,16 @@ def rule_of(definitions: Definitions, recipe: Model) -> SplitRule:
     return recipe.split or (ByTime() if definitions.label_source(recipe).event_time else AtRandom())
 
 
-def kinds_of(definitions: Definitions, recipe: Model, frame: Frame, parted: Split, *, classes: bool) -> Kinds:
+def fold_constraints(
+    definitions: Definitions, recipe: Model, frame: Frame, parted: Split, *, classes: bool
+) -> FoldConstraints:
     """What the folds of a search have to keep to: what the split keeps to."""
     rule = rule_of(definitions, recipe)
     if isinstance(rule, ByGroup):
         groups = frame.column(rule.column).iloc[parted.train]
-        return Kinds(False, classes, pd.factorize(groups, use_na_sentinel=False)[0])
+        return FoldConstraints(False, classes, pd.factorize(groups, use_na_sentinel=False)[0])
     timed = not isinstance(rule, AtRandom) and bool(definitions.label_source(recipe).event_time)
-    return Kinds(timed or isinstance(rule, ByTime), classes)
+    return FoldConstraints(timed or isinstance(rule, ByTime), classes)
 
 
 def make_estimator(recipe: Model, made: Any) -> Any:
@@ -134,5 +136,5 @@ def split_frame(definitions: Definitions, recipe: Model, frame: Frame, *, classe
 def hold_out(recipe: Model, frame: Frame, parted: Split) -> HeldOut:
     """The rows that the model is evaluated on."""
     rows = parted.held_out
-    segments = {column: parts(frame.column(column).iloc[rows]) for column in recipe.segments}
+    segments = {column: segmentation(frame.column(column).iloc[rows]) for column in recipe.segments}
     return HeldOut(recipe.metrics, frame.inputs.iloc[rows], frame.label[rows], segments)

@@ -20,7 +20,7 @@ from modelmill.packages.package import Input, Manifest, Parity
 from modelmill.state.runs import Run
 from services.trainer.cards.known import Known
 from services.trainer.evaluation.answers import Answers
-from services.trainer.evaluation.evaluation import Question, evaluate, illustrated, parts
+from services.trainer.evaluation.evaluation import Question, evaluate, segmentation, with_card_data
 from services.trainer.evaluation.importance import Fitted
 
 
@@ -52,7 +52,7 @@ def _known(
     held_out, train = np.sort(order[: len(rows) // 3]), np.sort(order[len(rows) // 3 :])
     estimator.fit(rows.iloc[train], truth[train])
     answers = Answers.of(estimator, rows.iloc[held_out])
-    segments = {segment: parts(pd.Series(rows[segment].iloc[held_out]))}
+    segments = {segment: segmentation(pd.Series(rows[segment].iloc[held_out]))}
     how = f"at random, seed 0: {len(held_out)} of {len(rows)} rows held out"
     question = Question((Metric(metric),), truth[held_out], tuple(labels), segments, how)
     recipe = Model(
@@ -67,7 +67,7 @@ def _known(
         limits="Only what <b>grew</b> in one valley.",
     )
     fitted = Fitted(estimator, rows.iloc[held_out], answers, 1.0, 1e-4)
-    found = illustrated(evaluate(question, answers, truth[train]), recipe, question, fitted, rows.iloc[train])
+    found = with_card_data(evaluate(question, answers, truth[train]), recipe, question, fitted, rows.iloc[train])
     run = Run(
         id="20260101T000000-abcdef",
         model=name,

@@ -18,7 +18,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from modelmill.errors import InvalidRequest
 from modelmill.packages.package import Input
-from services.trainer.evaluation.answers import Answers, task_of, truths
+from services.trainer.evaluation.answers import Answers, label_columns, task_of
 from services.trainer.packaging.graph import Graph, GraphClassifier
 from services.trainer.packaging.packing import pack
 
@@ -69,7 +69,7 @@ def test_several_labels_are_several_outputs() -> None:
         (200, 2), (200, 3),
     ]  # fmt: skip
     assert answers.predicted.shape == (200, 2)
-    assert [column.tolist() for column in truths(both)] == [both[:, 0].tolist(), both[:, 1].tolist()]
+    assert [column.tolist() for column in label_columns(both)] == [both[:, 0].tolist(), both[:, 1].tolist()]
 
 
 def test_several_numbers_are_several_outputs() -> None:

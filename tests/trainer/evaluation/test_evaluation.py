@@ -28,8 +28,8 @@ from services.trainer.evaluation.evaluation import (
     Question,
     Segment,
     evaluate,
-    parts,
     segment_extremes,
+    segmentation,
 )
 from services.trainer.evaluation.metrics import Interval
 
@@ -41,7 +41,7 @@ LABEL = (ROWS["a"] + NOISE > 0).to_numpy().astype(int)
 
 
 def question(label: np.ndarray = LABEL, **changes: Any) -> Question:
-    base = Question((Metric("roc_auc"),), label, ("y",), {"shop": parts(SHOP)}, "at random")
+    base = Question((Metric("roc_auc"),), label, ("y",), {"shop": segmentation(SHOP)}, "at random")
     return replace(base, **changes)
 
 
@@ -121,7 +121,7 @@ def test_in_brief_it_names_the_best_and_the_worst_segment() -> None:
 
 
 def sizes(values: pd.Series) -> dict[str, int]:
-    return {name: int(mask.sum()) for name, mask in parts(values).masks().items()}
+    return {name: int(mask.sum()) for name, mask in segmentation(values).masks().items()}
 
 
 def test_few_values_are_a_segment_each_in_order() -> None:
@@ -143,7 +143,7 @@ def test_of_many_values_the_rare_ones_are_together_and_it_says_so() -> None:
     found = sizes(values)
     assert len(found) == MAX_VALUES + 1
     assert (found["v00"], found["other"]) == (MAX_VALUES + 5, 1 + 2 + 3 + 4 + 5)
-    assert parts(values).note == "the 12 most frequent of 17 values; the others are together in 'other'"
+    assert segmentation(values).note == "the 12 most frequent of 17 values; the others are together in 'other'"
 
 
 def test_a_value_of_the_name_of_the_rest_is_in_the_rest() -> None:
@@ -154,7 +154,7 @@ def test_a_value_of_the_name_of_the_rest_is_in_the_rest() -> None:
 def test_a_number_with_many_values_is_parted_at_its_quantiles() -> None:
     found = sizes(pd.Series(np.arange(100.0)))
     assert found == {"[0, 24.75)": 25, "[24.75, 49.5)": 25, "[49.5, 74.25)": 25, "[74.25, 99]": 25}
-    assert parts(pd.Series(np.arange(100))).note == "4 ranges by quantiles of the held-out rows"
+    assert segmentation(pd.Series(np.arange(100))).note == "4 ranges by quantiles of the held-out rows"
 
 
 def test_a_number_that_is_mostly_one_value_has_fewer_ranges() -> None:
@@ -165,7 +165,7 @@ def test_a_number_that_is_mostly_one_value_has_fewer_ranges() -> None:
 
 @given(st.lists(st.one_of(st.none(), st.floats(allow_infinity=False, width=32)), min_size=1, max_size=60))
 def test_every_row_is_in_one_segment(values: list[float | None]) -> None:
-    masks = parts(pd.Series(values, dtype="float64")).masks().values()
+    masks = segmentation(pd.Series(values, dtype="float64")).masks().values()
     assert (np.sum(list(masks), axis=0) == 1).all()
 
 

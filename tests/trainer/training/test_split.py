@@ -16,8 +16,8 @@ from modelmill.errors import InvalidRequest
 from services.trainer.training.frame import Frame
 from services.trainer.training.split import (
     MIN_ROWS_A_SIDE,
+    FoldConstraints,
     Folds,
-    Kinds,
     at_random,
     by_group,
     by_time,
@@ -97,7 +97,7 @@ def test_by_group_no_group_is_on_both_sides() -> None:
     split = by_group(groups, 0.25, 0)
     assert not {*groups[split.train]} & {*groups[split.held_out]}
     assert 200 <= len(split.held_out) <= 300
-    assert split.how.startswith(f"by group of user_id, seed 0: {len(split.held_out)} of 1000 rows held out, ")
+    assert split.description.startswith(f"by group of user_id, seed 0: {len(split.held_out)} of 1000 rows held out, ")
 
 
 def test_by_group_rows_without_a_value_are_one_group() -> None:
@@ -135,7 +135,7 @@ def test_by_group_every_row_is_on_the_side_of_its_group(groups: list[int], share
 
 def test_several_labels_are_split_without_regard_to_their_classes() -> None:
     label = np.random.default_rng(0).integers(0, 2, (100, 2))
-    assert at_random(label, 0.25, 7, classes=True).how == "at random, seed 7: 25 of 100 rows held out"
+    assert at_random(label, 0.25, 7, classes=True).description == "at random, seed 7: 25 of 100 rows held out"
 
 
 def test_a_function_says_which_rows_are_held_out() -> None:
@@ -145,7 +145,7 @@ def test_a_function_says_which_rows_are_held_out() -> None:
 
     split_up = split(north, whole(), ["y"], classes=False)
     assert split_up.held_out.tolist() == list(range(10))
-    assert split_up.how == "by function north: 10 of 20 rows held out"
+    assert split_up.description == "by function north: 10 of 20 rows held out"
 
 
 @pytest.mark.parametrize("answer", [None, [True] * 3, np.ones(20), pd.Series([True] * 19 + [None])])
@@ -158,9 +158,9 @@ def test_a_function_that_returns_anything_else_is_refused(answer: object) -> Non
 
 
 def test_a_rule_finds_its_column_among_inputs_and_what_is_carried() -> None:
-    assert split(ByGroup("region", 0.5), whole(), ["y"], classes=False).how.endswith("1 of 2 groups")
+    assert split(ByGroup("region", 0.5), whole(), ["y"], classes=False).description.endswith("1 of 2 groups")
     assert split(ByTime(0.25), whole(), ["y"], classes=False).held_out.tolist() == [15, 16, 17, 18, 19]
-    assert split(AtRandom(0.25, 4), whole(), ["y"], classes=False).how.startswith("at random, seed 4: 5 of 20")
+    assert split(AtRandom(0.25, 4), whole(), ["y"], classes=False).description.startswith("at random, seed 4: 5 of 20")
 
 
 def whole() -> Frame:
@@ -174,7 +174,7 @@ LABEL = np.arange(N) % 3 == 0
 
 def folds(cv: Any = None, *, ordered: bool = False, classes: bool = True, groups: np.ndarray | None = None) -> Folds:
     rows = pd.DataFrame({"a": np.zeros(N)})
-    return make_folds(cv, rows, LABEL, Kinds(ordered, classes, groups), seed=0)
+    return make_folds(cv, rows, LABEL, FoldConstraints(ordered, classes, groups), seed=0)
 
 
 def equal(one: Folds, other: Folds) -> bool:
@@ -193,17 +193,17 @@ def test_other_rows_are_parted_at_random_with_every_class_in_each_fold() -> None
     assert len(made.pairs) == 5
     assert all(LABEL[score].mean() == pytest.approx(1 / 3) for _, score in made.pairs)
     assert np.array_equal(np.sort(np.concatenate([score for _, score in made.pairs])), np.arange(N))
-    assert made.how == "StratifiedKFold(n_splits=5, random_state=0, shuffle=True)"
+    assert made.description == "StratifiedKFold(n_splits=5, random_state=0, shuffle=True)"
 
 
 def test_numbers_to_predict_are_not_stratified() -> None:
-    assert folds(4, classes=False).how == "KFold(n_splits=4, random_state=0, shuffle=True)"
+    assert folds(4, classes=False).description == "KFold(n_splits=4, random_state=0, shuffle=True)"
 
 
 def test_several_labels_are_not_stratified() -> None:
     rows, labels = pd.DataFrame({"a": np.zeros(N)}), np.column_stack([LABEL, ~LABEL])
-    made = make_folds(3, rows, labels, Kinds(ordered=False, classes=True), seed=0)
-    assert made.how == "KFold(n_splits=3, random_state=0, shuffle=True)"
+    made = make_folds(3, rows, labels, FoldConstraints(ordered=False, classes=True), seed=0)
+    assert made.description == "KFold(n_splits=3, random_state=0, shuffle=True)"
 
 
 def test_a_share_is_one_split() -> None:
@@ -226,7 +226,9 @@ def test_the_same_rows_are_parted_the_same_way_each_time(cv: Any) -> None:
 
 
 def test_a_splitter_keeps_its_own_seed() -> None:
-    assert folds(KFold(3, shuffle=True, random_state=7)).how == "KFold(n_splits=3, random_state=7, shuffle=True)"
+    assert (
+        folds(KFold(3, shuffle=True, random_state=7)).description == "KFold(n_splits=3, random_state=7, shuffle=True)"
+    )
 
 
 @pytest.mark.parametrize(
