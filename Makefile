@@ -19,7 +19,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 up: $(RUNTIME) ## run the whole system here, until Ctrl-C
-	@exec $(BIN)/modelmill up --example users
+	@exec $(BIN)/modelmill up examples/users/mill.py
 
 down: ## stop what `make up` started
 	@if [ -x $(BIN)/modelmill ]; then exec $(BIN)/modelmill down; fi

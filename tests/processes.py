@@ -6,15 +6,28 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
-from modelmill.local import free_port
+from modelmill.client import Client
+from modelmill.local import Local, free_port
 from tests.conftest import ROOT
 from tests.eventually import eventually
+
+
+@contextmanager
+def system(mill: Path, home: Path) -> Iterator[Client]:
+    """The whole system with the definitions `mill`, on free ports and with its state in `home`, as processes."""
+    local = Local.at(home, mill, free_ports=True)
+    try:
+        with Client(local.start()) as client:
+            yield client
+    finally:
+        local.stop()
 
 
 @dataclass

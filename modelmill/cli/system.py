@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,16 @@ import click
 
 from modelmill.cli import show
 from modelmill.client import Client
-from modelmill.errors import ModelmillError, RequestFailed, Unavailable
+from modelmill.errors import Conflict, ModelmillError, RequestFailed, Unavailable
 from modelmill.local import Local
 from modelmill.settings import Settings
 
-ROOT = Path(__file__).parents[2]
-"""Where `examples` lies."""
+PROJECT = Path(__file__).with_name("project")
+"""What `modelmill init` writes."""
+LOADER = "load.py"
+"""Beside the definitions: a program that fills the system with first rows and a first model."""
 LOAD_SECONDS = 1800
-"""How long an example may take to be loaded and trained, as on a busy machine."""
+"""How long it may take, as on a busy machine."""
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,13 +35,37 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def init(folder: Path) -> None:
+    """Write a small project into FOLDER, a new one: definitions, made-up data, tests, checks for git and CI.
+
+    It is complete: `modelmill up` in it ends with a first prediction.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise Conflict(f"{folder} exists and is not empty; name a new folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    words = {"@NAME@": folder.absolute().name, "@VERSION@": version("modelmill")}
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        whole = Path(scratch, "project")
+        shutil.copytree(PROJECT, whole, ignore=shutil.ignore_patterns("__pycache__"))
+        for file in (whole / "README.md", whole / "requirements.txt"):
+            text = file.read_text()
+            for word, meaning in words.items():
+                text = text.replace(word, meaning)
+            file.write_text(text)
+        whole.replace(folder)
+    show.console.print(f"Written. Next: cd {folder} && modelmill up", highlight=False, markup=False, soft_wrap=True)
+
+
+@click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--example", type=click.Choice(["users"]), help="Run this example and load its data.")
 @click.option("--detach", is_flag=True, help="Return when everything runs; stop it with `modelmill down`.")
-def up(file: Path | None, example: str | None, detach: bool) -> None:
-    """Start Redis, the four services and a worker, with the definitions FILE (default: mill.py)."""
-    path = file or (ROOT / "examples" / example / "mill.py" if example else Settings.read().definitions)
-    local = Local.at(home(), path)
+def up(file: Path | None, detach: bool) -> None:
+    """Start Redis, the four services and a worker, with the definitions FILE (default: mill.py).
+
+    Then run `load.py`, if there is one beside FILE, which may put first rows in and train a first model.
+    """
+    local = Local.at(home(), file or Settings.read().definitions)
     if local.running():
         show.console.print("It runs already; see [bold]modelmill status[/], stop it with [bold]modelmill down[/].")
         return
@@ -44,8 +73,8 @@ def up(file: Path | None, example: str | None, detach: bool) -> None:
     with show.console.status("starting"):
         settings = local.start()
     try:
-        if example:
-            _load_example(settings, example)
+        if (script := settings.definitions.parent / LOADER).is_file():
+            _load(settings, script)
         _say_where(local, settings)
         if not detach:
             show.console.print("\nWhat happens from now on (Ctrl-C stops everything):", style="bold")
@@ -61,29 +90,26 @@ def up(file: Path | None, example: str | None, detach: bool) -> None:
                 local.stop()
 
 
-def _load_example(settings: Settings, example: str) -> None:
-    """Run the example's loader and show the request and the answer that it ends with."""
+def _load(settings: Settings, script: Path) -> None:
+    """Run the loader beside the definitions and show what it prints: a request, and the answer to it."""
     environment = {f"MODELMILL_{n.upper()}": str(v) for n, v in settings.model_dump().items() if v is not None}
     try:
-        with show.console.status(f"loading examples/{example} and training its first model"):
+        with show.console.status(f"running {script}"):
             done = subprocess.run(
-                [sys.executable, "-m", f"examples.{example}.load"],
-                cwd=ROOT,
+                [sys.executable, str(script)],
+                cwd=script.parent,
                 env={**os.environ, **environment},
                 capture_output=True,
                 text=True,
                 timeout=LOAD_SECONDS,
             )
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"examples/{example} was not loaded within {LOAD_SECONDS} s") from None
+        raise Unavailable(f"{script} did not end within {LOAD_SECONDS} s") from None
     if done.returncode:
-        raise ModelmillError(f"examples/{example} could not be loaded: {done.stderr.strip().splitlines()[-1]}")
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise ModelmillError(f"{script} failed: {reason[0]}")
     show.console.print("\nIt runs. Try:\n", style="bold")
-    from examples.users.data import EXAMPLE_USER
-
-    url = f"{settings.predictor_url}/models/user_target/predict"
-    show.console.print(f'  curl -s {url} -d \'{{"user_id": "{EXAMPLE_USER}"}}\'\n', highlight=False, soft_wrap=True)
-    show.console.print_json(done.stdout)
+    show.console.print(done.stdout.rstrip(), highlight=False, markup=False, soft_wrap=True)
 
 
 def _say_where(local: Local, settings: Settings) -> None:
@@ -163,4 +189,4 @@ def user() -> str:
     return os.environ.get("USER", "cli")
 
 
-COMMANDS = (up, down, status)
+COMMANDS = (init, up, down, status)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -13,8 +14,10 @@ from modelmill.errors import InvalidRequest, RequestFailed, Unavailable
 from modelmill.settings import Settings
 
 LONG = 600.0
-"""Seconds that a bulk call (ingest, apply, training frame) may take."""
+"""Seconds that a bulk call (ingest, apply, training frame) may take, and a service to become ready."""
+POLL_SECONDS = 0.1
 
+T = TypeVar("T")
 Json = dict[str, Any]
 Progress = Callable[[int, int], None]
 """Called with how much is done so far, and in all: bytes of an upload, rows of a backfill."""
@@ -36,6 +39,22 @@ class Transport:
 
     def __exit__(self, *_: object) -> None:
         self.http.close()
+
+    def when_ready(self, call: Callable[[], T], *, seconds: float = LONG) -> T:
+        """The result of `call`, a call of this client, once the service behind it answers and is ready (not 503).
+
+        Raises:
+            Unavailable, RequestFailed: what `call` raises at the end of `seconds`, and any other error at once.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return call()
+            except (Unavailable, RequestFailed) as error:
+                passing = isinstance(error, Unavailable) or error.http_status == 503
+                if not passing or time.monotonic() > deadline:
+                    raise
+            time.sleep(POLL_SECONDS)
 
     def _call(self, method: str, url: str, **request: Any) -> Json:
         response = self._send(method, url, **request)

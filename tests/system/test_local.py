@@ -22,6 +22,7 @@ from modelmill.settings import Settings
 from modelmill.state import bus
 from modelmill.state.connections import connect
 from modelmill.state.events import DriftDetected
+from tests import processes
 from tests.conftest import ROOT, USERS_MILL
 from tests.eventually import eventually
 from tests.system import journey
@@ -35,12 +36,8 @@ def running(folder: Path, *, train: str) -> Iterator[Client]:
     """A system on free ports with its state in `folder`: the example's definitions with other triggers."""
     mill = folder / "mill.py"
     mill.write_text("from modelmill import after, on\n" + USERS_MILL.read_text().replace("every(seconds=60)", train))
-    local = Local.at(folder / "home", mill, free_ports=True)
-    try:
-        with Client(local.start()) as client:
-            yield client
-    finally:
-        local.stop()
+    with processes.system(mill, folder / "home") as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +100,7 @@ def test_what_was_trained_is_served_again_after_a_stop_and_a_start(tmp_path: Pat
 def test_up_ends_with_a_real_prediction_and_is_ended_with_everything(how: str, tmp_path: Path) -> None:
     environment = {**os.environ, "MODELMILL_HOME": str(tmp_path / "home"), **_free_addresses()}
     up = subprocess.Popen(
-        [sys.executable, "-m", "modelmill.cli", "up", "--example", "users"],
+        [sys.executable, "-m", "modelmill.cli", "up", str(USERS_MILL)],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
