@@ -4,12 +4,14 @@
     params.clf__C in (0.1, 1) and started > 7d ago and finished is not missing
     features contains feature_3 and estimator like "%Logistic%"
 
-`parse` turns a text into a tree of the dataclasses below; `services.trainer.runs.matching` says which runs it matches.
+`parse` turns a text into a tree of the dataclasses below; `services.trainer.runs.index` says which runs it matches.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Literal
@@ -18,10 +20,20 @@ from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedToken
 from lark.exceptions import VisitError
 
 from modelmill import times
-from modelmill.errors import InvalidFilter
+from modelmill.errors import InvalidFilter, did_you_mean
+from modelmill.state.runs import Run
 
-LONGEST = 2000
-"""Characters of a filter."""
+Kind = Literal["number", "time", "list", "text"]
+"""Of a field of a run; a text may be a number as it prints, as parameters often are."""
+FIELD_TYPES = {item.name: str(item.type) for item in fields(Run)}
+GROUPS = {name for name, type_ in FIELD_TYPES.items() if type_.startswith("dict")}
+"""Fields that hold others: `params`, `metrics`, ..."""
+SINGLE_FIELDS = FIELD_TYPES.keys() - GROUPS
+TIME_FIELDS = {"started", "finished", "data_start", "data_end"}
+UNSEARCHED_FIELDS = {"traceback", "lease", "notes"}
+"""Fields, and groups of them, that nobody looks for: too long, of use to the machinery alone, or named by a time."""
+
+MAX_FILTER_CHARACTERS = 2000
 
 GRAMMAR = r"""
 ?disjunction: conjunction (_OR conjunction)*
@@ -81,6 +93,8 @@ WORDS = {"true": "True", "false": "False", "none": "None", "null": "None"}
 """Words that mean a Python value, as parameters are recorded."""
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "like", "ilike", "contains"]
+LIKE = {"like", "ilike", "contains"}
+"""Operators of texts and of lists alone."""
 
 
 @dataclass(frozen=True)
@@ -148,17 +162,20 @@ class Or:
 Condition = Comparison | OneOf | Missing | Not | And | Or
 
 
-def parse(text: str, now: datetime | None = None) -> Condition:
-    """The condition that a filter states; `now` is what `ago` counts from (default: the time now).
+def parse(text: str, known: Collection[str] | None = None, now: datetime | None = None) -> Condition:
+    """The condition that a filter states on runs with the fields `known` (default: any).
+
+    `now` is what `ago` counts from (default: the time now).
 
     Raises:
-        InvalidFilter: pointing at the place that cannot be read.
+        InvalidFilter: pointing at the place that cannot be read, at a field that no run has, or at a value that is
+            not of its field's kind.
     """
-    if len(text) > LONGEST:
-        raise InvalidFilter(text, LONGEST, f"a filter has at most {LONGEST} characters")
+    if len(text) > MAX_FILTER_CHARACTERS:
+        raise InvalidFilter(text, MAX_FILTER_CHARACTERS, f"a filter has at most {MAX_FILTER_CHARACTERS} characters")
     try:
         tree = _parser().parse(text)
-        condition: Condition = _Conditions(text, now or datetime.now(UTC)).transform(tree)
+        condition: Condition = _Conditions(text, known, now or datetime.now(UTC)).transform(tree)
     except UnexpectedToken as error:
         at = len(text) if error.token.type == "$END" else error.token.start_pos or 0
         found = "the end" if error.token.type == "$END" else repr(str(error.token))
@@ -180,6 +197,31 @@ def names(condition: Condition) -> set[str]:
             return names(inner)
         case Comparison(field) | OneOf(field) | Missing(field):
             return {field.name}
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of a field such as `metrics.roc_auc`."""
+    if name in TIME_FIELDS:
+        return "time"
+    type_ = FIELD_TYPES.get(name.partition(".")[0], "str")
+    if "int" in type_ or "float" in type_:
+        return "number"
+    return "list" if type_.startswith("list") else "text"
+
+
+def field_problem(name: str, known: Collection[str]) -> str | None:
+    """Why `name` is no field that runs, which have the fields `known`, can be asked for; None where it is one."""
+    listed = {*known, *SINGLE_FIELDS} - UNSEARCHED_FIELDS
+    if name in listed:
+        return None
+    group, _, rest = name.partition(".")
+    siblings = {field for field in listed if field.startswith(f"{group}.")}
+    if group in GROUPS and rest and not siblings:
+        return None  # no run has any of these yet, so none can be called wrong
+    same_end = sorted(field for field in listed if field.rpartition(".")[2] == name)[:3]
+    if same_end:
+        return f"no run has a field {name!r}; did you mean {' or '.join(map(repr, same_end))}?"
+    return f"no run has a field {name!r}{did_you_mean(name, siblings if rest and siblings else listed)}"
 
 
 @lru_cache(maxsize=1)
@@ -206,9 +248,10 @@ def _unread(text: str, at: int) -> str:
 class _Conditions(Transformer[Token, Any]):
     """From lark's tree to conditions."""
 
-    def __init__(self, text: str, now: datetime) -> None:
+    def __init__(self, text: str, known: Collection[str] | None, now: datetime) -> None:
         super().__init__()
         self.text = text
+        self.known = known
         self.now = now
 
     def disjunction(self, *conditions: Condition) -> Condition:
@@ -221,16 +264,17 @@ class _Conditions(Transformer[Token, Any]):
         return condition.condition if isinstance(condition, Not) else Not(condition)
 
     def comparison(self, field: Field, operator: Token, value: Value) -> Condition:
-        return Comparison(field, operator.lower(), value)  # type: ignore[arg-type]  # the grammar knows no other
+        symbol: Operator = operator.lower()  # type: ignore[assignment]  # the grammar knows no other
+        return Comparison(field, symbol, self._typed(field, symbol, value))
 
     def unlike(self, field: Field, operator: Token, value: Value) -> Condition:
         return Not(self.comparison(field, operator, value))
 
     def one_of(self, field: Field, *values: Value) -> Condition:
-        return OneOf(field, values)
+        return OneOf(field, tuple(self._typed(field, "=", value) for value in values))
 
     def none_of(self, field: Field, *values: Value) -> Condition:
-        return Not(OneOf(field, values))
+        return Not(self.one_of(field, *values))
 
     def missing(self, field: Field) -> Condition:
         return Missing(field)
@@ -239,7 +283,31 @@ class _Conditions(Transformer[Token, Any]):
         return Not(Missing(field))
 
     def field(self, token: Token) -> Field:
-        return Field(token.replace("`", ""), token.start_pos or 0)
+        field = Field(token.replace("`", ""), token.start_pos or 0)
+        if self.known is not None and (problem := field_problem(field.name, self.known)):
+            raise InvalidFilter(self.text, field.at, problem)
+        return field
+
+    def _typed(self, field: Field, operator: Operator, value: Value) -> Value:
+        """`value` as the kind of `field` is compared with it."""
+        name, kind = field.name, kind_of(field.name)
+        if self.known is None:
+            return value
+        if kind == "list" and operator not in LIKE:
+            raise InvalidFilter(self.text, field.at, f"{name} is a list; expected {name} contains ...")
+        if kind in ("number", "time") and operator in LIKE:
+            raise InvalidFilter(self.text, field.at, f"{name} is a {kind}; {operator} is for texts")
+        if kind == "number" and value.kind != "number":
+            raise InvalidFilter(self.text, value.at, f"{name} is a number; expected one such as 0.7")
+        if kind == "time" and value.kind == "text":
+            with suppress(ValueError):
+                return Value("time", times.read(value.value).timestamp(), value.at)
+        if kind == "time" and value.kind != "time":
+            expected = "expected one such as 2026-11-25T14:00Z or 7d ago"
+            raise InvalidFilter(self.text, value.at, f"{name} is a time; {expected}")
+        if kind == "text" and value.kind == "time":
+            raise InvalidFilter(self.text, value.at, f"{name} is no time; put a text in quotes")
+        return value
 
     def number(self, token: Token) -> Value:
         return Value("number", float(token), token.start_pos or 0)
@@ -252,19 +320,10 @@ class _Conditions(Transformer[Token, Any]):
 
     def time(self, token: Token) -> Value:
         try:
-            return Value("time", seconds(token), token.start_pos or 0)
+            return Value("time", times.read(str(token)).timestamp(), token.start_pos or 0)
         except ValueError as error:
             raise InvalidFilter(self.text, token.start_pos or 0, f"{str(token)!r} is no time: {error}") from None
 
     def ago(self, token: Token) -> Value:
         length = timedelta(seconds=times.seconds(token.split()[0].lower()))
         return Value("time", (self.now - length).timestamp(), token.start_pos or 0)
-
-
-def seconds(text: str) -> float:
-    """A time, as `modelmill.times` reads it, in seconds since 1970.
-
-    Raises:
-        ValueError: where it is none.
-    """
-    return times.read(text).timestamp()

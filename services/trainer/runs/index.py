@@ -1,38 +1,80 @@
-"""All runs in this process's memory, so that they can be looked through in milliseconds.
+"""All runs in this process's memory as Arrow tables, so that they can be looked through in milliseconds.
 
 Redis stays the truth: before each answer the runs that changed since the last one are read from it, and a process that
-starts reads them all. Only what filters and orders look at is kept (`columns`): about 1 KB a run, so 10 MB for 10,000.
+starts reads them all. Only what filters and orders look at is kept: about 1 KB a run, so 10 MB for 10,000.
+
+A run without a field is matched by no comparison of it, only by `is missing` and by `not`. Text recorded with quotes,
+as Python prints it, is compared without them; a text that is a number is compared with a number as one.
+
+An order such as `-metrics.roc_auc,started` is by score from the highest, then by start from the earliest. Runs without
+the field come last in either direction, numbers come before texts, and what is equal comes newest first.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from threading import Event as Flag
 from threading import Lock
+from typing import Any, Literal
 
-import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from modelmill import times
 from modelmill.errors import InvalidRequest
 from modelmill.state.connections import AWAY
 from modelmill.state.runs import BATCH, Runs
-from services.trainer.runs import order as orders
-from services.trainer.runs.columns import Block, absent
-from services.trainer.runs.filter import Condition, names, parse
-from services.trainer.runs.matching import check, matches, missing, require_field
-from services.trainer.runs.order import Direction, Key
+from services.trainer.runs.filter import (
+    UNSEARCHED_FIELDS,
+    And,
+    Comparison,
+    Condition,
+    Kind,
+    Missing,
+    Not,
+    OneOf,
+    Or,
+    Value,
+    field_problem,
+    kind_of,
+    names,
+    parse,
+)
 
 log = logging.getLogger(__name__)
 
-PAUSE = 2.0
-"""Seconds between two looks at what changed while nobody asks."""
-PARENT = "parent"
-"""The field of a trial with the run of its search."""
-TRIAL_FIELDS = {PARENT, "trial"}
-"""A filter on one of these is about trials."""
-TIES = [Direction("started", True), Direction("id", True)]
+REFRESH_SECONDS = 2.0
+"""Between two looks at what changed while nobody asks."""
+MAX_TEXT_CHARACTERS = 1000
+"""Of a text that are looked at; what comes after them is not."""
+MAX_ORDER_FIELDS = 5
+NEWEST_FIRST = "-started"
+Direction = Literal["ascending", "descending"]
+TIES: list[tuple[str, Direction]] = [("started", "descending"), ("id", "descending")]
 """How runs are ordered that are equal in all fields asked for."""
+TRIAL_FIELDS = {"parent", "trial"}
+"""A filter on one of these is about trials; they are listed by no other."""
+
+NUMBER_PATTERN = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+QUOTED_PATTERN = r"(?s)^(?:'(.*)'|\"(.*)\")$"
+TEXT = pa.dictionary(pa.int32(), pa.string())
+"""Many runs have the same text: it is held once a model."""
+LIST = pa.list_(pa.string())
+COMPARISONS = {
+    "=": pc.equal,
+    "!=": pc.not_equal,
+    "<": pc.less,
+    "<=": pc.less_equal,
+    ">": pc.greater,
+    ">=": pc.greater_equal,
+}
 
 
 @dataclass(frozen=True)
@@ -47,93 +89,42 @@ class Page:
 
 
 class RunIndex:
-    """The runs of a registry as columns; any number of threads may ask."""
+    """The runs of a registry in memory; any number of threads may ask."""
 
     def __init__(self, runs: Runs) -> None:
         self.runs = runs
         self._lock = Lock()
-        self._forget_all()
-
-    def _forget_all(self) -> None:
-        self._blocks: dict[str, Block] = {}
+        self._position = 0.0
         self._models: dict[str, str] = {}
         """Run to its model."""
-        self._position = 0.0
-        self._order: np.ndarray | None = None
-        """The rows of all blocks one after the other, newest first."""
-        self._ranked: dict[str, np.ndarray] = {}
-        """Field to its values as ranks, of those that lists were ordered by since the last change."""
-
-    # --- what is in Redis
+        self._tables: dict[str, pa.Table] = {}
+        """Model to its runs; a field that none of them has takes nothing."""
+        self._columns: dict[str, Column] = {}
+        """Field to its values of all runs, of those asked for since the last change."""
 
     def follow(self, stop: Flag) -> None:
-        """Read what changed every `PAUSE` seconds until `stop` is set, so that no question waits for much of it."""
+        """Read what changed every few seconds until `stop` is set, so that no question waits for much of it."""
         while True:
             try:
                 with self._lock:
                     self._refresh()
             except AWAY as error:
                 log.warning("cannot read the runs that changed: %s", error)
-            if stop.wait(PAUSE):
+            if stop.wait(REFRESH_SECONDS):
                 return
-
-    def _refresh(self) -> None:
-        if not self._position:
-            self.runs.mark_all()
-        changed, count = self.runs.changes(self._position)
-        for start in range(0, len(changed), BATCH):
-            batch = changed[start : start + BATCH]
-            for (run_id, position), found in zip(batch, self.runs.hashes([one for one, _ in batch]), strict=True):
-                self._take(run_id, found)
-                self._position = position
-        if changed:
-            self._forget_order()
-        if len(self._models) != count:
-            self._reconcile()
-
-    def _take(self, run_id: str, found: dict[str, str]) -> None:
-        model = found.get("model")
-        if not model:
-            self._forget(run_id)
-            return
-        self._blocks.setdefault(model, Block()).put(run_id, found)
-        self._models[run_id] = model
-
-    def _forget(self, run_id: str) -> None:
-        if model := self._models.pop(run_id, None):
-            self._blocks[model].remove(run_id)
-
-    def _reconcile(self) -> None:
-        """Forget runs that Redis no longer has; read those that are missing here, as after a restored backup."""
-        there = self.runs.ids()
-        for run_id in self._models.keys() - there:
-            self._forget(run_id)
-        missing = sorted(there - self._models.keys())
-        for run_id, found in zip(missing, self.runs.hashes(missing), strict=True):
-            self._take(run_id, found)
-        self._forget_order()
-
-    def _forget_order(self) -> None:
-        self._order = None
-        self._ranked.clear()
-
-    # --- questions
 
     def fields_of(self, ids: Sequence[str]) -> set[str]:
         """The names of all fields that the models of these runs have."""
         with self._lock:
             models = {self._models[run_id] for run_id in ids if run_id in self._models}
-            return {name for model in models for name in self._blocks[model].columns}
-
-    def _fields(self) -> set[str]:
-        return {name for block in self._blocks.values() for name in block.columns}
+            return {name for model in models for name in self._tables[model].column_names}
 
     def search(
         self,
         filter_text: str = "",
         *,
         model: str | None = None,
-        order: str = orders.NEWEST,
+        order: str = NEWEST_FIRST,
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Page:
@@ -143,81 +134,235 @@ class RunIndex:
             InvalidFilter: for a filter that cannot be read or names a field that no run has.
             InvalidRequest: for an order or a cursor that makes no sense.
         """
-        condition = parse(filter_text) if filter_text.strip() else None
-        by = orders.directions(order)
+        by = _directions(order)
         with self._lock:
             self._refresh()
-            known = self._fields()
-            if condition is not None:
-                condition = check(filter_text, condition, known)
-            for direction in by:
-                if problem := require_field(direction.field, known):
+            known = set[str]().union(*(table.column_names for table in self._tables.values()))
+            condition = parse(filter_text, known) if filter_text.strip() else None
+            for field, _ in by:
+                if problem := field_problem(field, known):
                     raise InvalidRequest(f"order={order!r}: {problem}", field="order")
-            rows = orders.sorted_rows(self._matching(condition, model), by, [self._ranks(d.field) for d in by])
-            start = self._start(rows, by, order, cursor) if cursor else 0
-            page = rows[start:] if limit is None else rows[start : start + limit]
-            more = start + len(page) < len(rows)
-            ids = self._all("id")
-            return Page(
-                ids=[str(ids[row]) for row in page],
-                total=len(rows),
-                next=orders.to_cursor(order, self._keys(int(page[-1]), [*by, *TIES])) if more and len(page) else None,
-            )
+            keys = [
+                (direction, values)
+                for field, direction in [*by, *TIES]
+                for values in self._column(field).sort_keys(direction)
+            ]
+            columns = {"id": self._column("id").texts} | {str(place): values for place, (_, values) in enumerate(keys)}
+            found = pa.table(columns).filter(self._selected(condition, model))
+        sorting = [(str(place), direction) for place, (direction, _) in enumerate(keys)]
+        left = found.filter(_after(found, sorting, _from_cursor(cursor, order, found))) if cursor else found
+        shown = len(left) if limit is None else min(limit, len(left))
+        page = left.take(pc.select_k_unstable(left, shown, sorting)) if shown else left[:0]
+        last = page[-1:].drop_columns("id").to_pylist() if shown < len(left) else []
+        return Page(page["id"].to_pylist(), len(found), _to_cursor(order, [*last[0].values()]) if last else None)
 
-    def _matching(self, condition: Condition | None, model: str | None) -> np.ndarray:
-        """The rows of the runs that match, newest first."""
-        newest = self._newest_first()
-        trials = condition is not None and not TRIAL_FIELDS.isdisjoint(names(condition))
-        masks = [
-            _mask(block, condition, trials=trials) if model in (None, name) else np.zeros(len(block), dtype=bool)
-            for name, block in self._blocks.items()
-        ]
-        return newest[np.concatenate(masks)[newest]] if masks else newest
+    def _refresh(self) -> None:
+        if not self._position:
+            self.runs.mark_all()
+        changed, count = self.runs.changes(self._position)
+        for start in range(0, len(changed), BATCH):
+            batch = changed[start : start + BATCH]
+            self._read([run_id for run_id, _ in batch])
+            self._position = batch[-1][1]
+        if len(self._models) != count:  # some are gone from Redis, or missing here, as after a restored backup
+            there = self.runs.ids()
+            self._forget(self._models.keys() - there)
+            missing = sorted(there - self._models.keys())
+            for start in range(0, len(missing), BATCH):
+                self._read(missing[start : start + BATCH])
 
-    def _newest_first(self) -> np.ndarray:
-        if self._order is None:
-            ids = self._all("id")
-            rows = np.array(sorted(range(len(ids)), key=ids.__getitem__, reverse=True), dtype=np.intp)
-            self._order = rows[np.argsort(-self._all("started")[rows], kind="stable")]
-        return self._order
+    def _read(self, ids: Sequence[str]) -> None:
+        """Take runs in as they lie in Redis, in the place of what was known of them."""
+        of_models: dict[str, list[Mapping[str, str]]] = {}
+        for run_id, found in zip(ids, self.runs.hashes(ids), strict=True):
+            if model := found.get("model"):
+                of_models.setdefault(model, []).append({**found, "id": run_id})
+        self._forget(ids)
+        for model, hashes in of_models.items():
+            self._models.update((found["id"], model) for found in hashes)
+            tables = [self._tables[model]] if model in self._tables else []
+            self._tables[model] = _without_stale(pa.concat_tables([*tables, _table(hashes)], promote_options="default"))
 
-    def _ranks(self, name: str) -> np.ndarray:
-        if name not in self._ranked:
-            self._ranked[name] = orders.ranks(self._all(name))
-        return self._ranked[name]
+    def _forget(self, ids: Collection[str]) -> None:
+        gone = pa.array(ids, pa.string())
+        for model in {self._models.pop(run_id) for run_id in ids if run_id in self._models}:
+            table = self._tables[model]
+            self._tables[model] = table.filter(pc.invert(pc.is_in(table["id"].cast(pa.string()), value_set=gone)))
+        self._columns.clear()
 
-    def _all(self, name: str) -> np.ndarray:
-        """The values of a field of all runs, block after block."""
-        parts = []
-        for block in self._blocks.values():
-            column = block.column(name)
-            if column is None:
-                value = absent(name)
-                column = np.full(len(block), value, dtype=object if value is None else float)
-            parts.append(column)
-        return np.concatenate(parts) if parts else np.array([], dtype=float if absent(name) is not None else object)
+    def _column(self, name: str) -> Column:
+        if name not in self._columns:
+            type_ = _type_of(kind_of(name))
+            parts = [
+                table[name].chunks if name in table.column_names else [pa.nulls(len(table), type_)]
+                for table in self._tables.values()
+            ]
+            values = pa.chunked_array([chunk for chunks in parts for chunk in chunks], type_).combine_chunks()
+            self._columns[name] = _text_column(name, values) if type_ == TEXT else Column(name, values)
+        return self._columns[name]
 
-    def _keys(self, row: int, by: list[Direction]) -> list[Key]:
-        return [orders.key(self._all(direction.field)[row]) for direction in by]
+    def _selected(self, condition: Condition | None, model: str | None) -> pa.BooleanArray:
+        """Which runs match, trials of a search only where they are asked for."""
+        masks = [] if condition is None else [self._matches(condition)]
+        if model is not None:
+            masks.append(self._column("model").compare("=", Value("text", model, 0)))
+        if condition is None or TRIAL_FIELDS.isdisjoint(names(condition)):
+            masks.append(self._column("parent").missing())
+        return reduce(pc.and_, masks)
 
-    def _start(self, rows: np.ndarray, by: list[Direction], order: str, cursor: str) -> int:
-        """The first place in `rows` that comes after the cursor's run, whether or not that is still there."""
-        all_by = [*by, *TIES]
-        ended = orders.from_cursor(cursor, order, len(all_by))
-        columns = [self._all(direction.field) for direction in all_by]
-        low, high = 0, len(rows)
-        while low < high:
-            middle = (low + high) // 2
-            keys = [orders.key(column[rows[middle]]) for column in columns]
-            if orders.comes_after(keys, ended, all_by):
-                high = middle
-            else:
-                low = middle + 1
-        return low
+    def _matches(self, condition: Condition) -> pa.BooleanArray:
+        match condition:
+            case And(conditions):
+                return reduce(pc.and_, map(self._matches, conditions))
+            case Or(conditions):
+                return reduce(pc.or_, map(self._matches, conditions))
+            case Not(inner):
+                return pc.invert(self._matches(inner))
+            case Missing(field):
+                return self._column(field.name).missing()
+            case OneOf(field, values):
+                column = self._column(field.name)
+                return reduce(pc.or_, [column.compare("=", value) for value in values])
+            case Comparison(field, operator, value):
+                return self._column(field.name).compare(operator, value)
 
 
-def _mask(block: Block, condition: Condition | None, *, trials: bool) -> np.ndarray:
-    """Which runs of a block match; trials of a search only where they are asked for."""
-    mask = np.ones(len(block), dtype=bool) if condition is None else matches(condition, block)
-    parents = block.column(PARENT)
-    return mask if trials or parents is None else mask & missing(parents)
+@dataclass(frozen=True)
+class Column:
+    """A field of all runs, null where a run lacks it."""
+
+    name: str
+    numbers: pa.Array
+    """Its numbers; of a time the seconds since 1970, of a text those that are numbers."""
+    texts: pa.Array | None = None
+    """Its texts, without the quotes that Python prints around them; of a list its JSON."""
+
+    def missing(self) -> pa.BooleanArray:
+        """True of the runs that lack the field."""
+        return (self.numbers if self.texts is None else self.texts).is_null()
+
+    def compare(self, operator: str, value: Value) -> pa.BooleanArray:
+        """True of the runs whose value compares so, false of all others."""
+        if operator in COMPARISONS:
+            found = COMPARISONS[operator](self.texts if value.kind == "text" else self.numbers, value.value)
+        elif kind_of(self.name) == "list":
+            found = _has_like(self.texts, operator, str(value.value))
+        else:
+            found = _like(self.texts, operator, str(value.value))
+        return pc.and_not(found.fill_null(operator == "!="), self.missing())  # a text is unlike any number
+
+    def sort_keys(self, direction: Direction) -> list[pa.Array]:
+        """What is sorted by in turn, nulls last: of a text its numbers, and then those that are none."""
+        if self.texts is None:
+            return [self.numbers]
+        keys = [self.numbers, pc.if_else(self.numbers.is_null(), self.texts, None)]
+        return keys if direction == "ascending" else keys[::-1]
+
+
+def _text_column(name: str, values: pa.DictionaryArray) -> Column:
+    texts = values.cast(pa.string())
+    numbers = pc.if_else(pc.match_substring_regex(texts, NUMBER_PATTERN), texts, None).cast(pa.float64())
+    finite = pc.if_else(pc.is_finite(numbers), numbers, None)
+    return Column(name, finite, pc.replace_substring_regex(texts, QUOTED_PATTERN, r"\1\2"))
+
+
+def _type_of(kind: Kind) -> pa.DataType:
+    return pa.float64() if kind in ("number", "time") else TEXT
+
+
+def _table(hashes: Sequence[Mapping[str, str]]) -> pa.Table:
+    """Runs as they lie in Redis as a table of what is looked at."""
+    found = {name for of in hashes for name, text in of.items() if text}
+    fields = sorted(name for name in found if name.partition(".")[0] not in UNSEARCHED_FIELDS)
+    return pa.table(
+        {
+            name: pa.array([_value(kind, of.get(name)) for of in hashes], _type_of(kind))
+            for name, kind in zip(fields, map(kind_of, fields), strict=True)
+        }
+    )
+
+
+def _value(kind: Kind, text: str | None) -> float | str | None:
+    """A field's text as its column holds it; what is no value of its kind is missing."""
+    if not text:
+        return None
+    try:
+        if kind == "number":
+            number = float(text)
+            return number if math.isfinite(number) else None
+        if kind == "time":
+            return times.read(text).timestamp()
+    except ValueError:
+        return None
+    return text[:MAX_TEXT_CHARACTERS] if kind == "text" else text
+
+
+def _without_stale(table: pa.Table) -> pa.Table:
+    """A table in one piece, without the texts that none of its runs has any more once they are the most."""
+    table = table.combine_chunks()
+    for place, column in enumerate(table.columns):
+        if column.type == TEXT and len(column.chunk(0).dictionary) > 2 * len(column):
+            table = table.set_column(place, table.field(place), column.cast(pa.string()).dictionary_encode())
+    return table
+
+
+def _like(texts: pa.Array, operator: str, pattern: str) -> pa.BooleanArray:
+    """Arrow matches in a time that grows with the text's length alone, however the pattern is made."""
+    if operator == "contains":
+        return pc.match_substring(texts, pattern)
+    return pc.match_like(texts, pattern.replace("\\", r"\\"), ignore_case=operator == "ilike")
+
+
+def _has_like(texts: pa.Array, operator: str, pattern: str) -> pa.BooleanArray:
+    """Which lists, given as JSON, have an entry that is like the pattern."""
+    distinct = texts.dictionary_encode()
+    lists = pa.array([list(map(str, orjson.loads(text))) for text in distinct.dictionary.to_pylist()], LIST)
+    found = pc.list_parent_indices(lists).filter(_like(pc.list_flatten(lists), operator, pattern))
+    return pc.is_in(distinct.indices, value_set=found.cast(pa.int32()))
+
+
+def _directions(order: str) -> list[tuple[str, Direction]]:
+    """The fields of an order such as `-metrics.roc_auc,started`."""
+    fields = [name.strip() for name in order.split(",")]
+    if len(fields) > MAX_ORDER_FIELDS or not all(name.lstrip("+-") for name in fields):
+        raise InvalidRequest(
+            f"order={order!r}; expected 1 to {MAX_ORDER_FIELDS} fields with commas between, such as"
+            " -metrics.roc_auc,started, where - is from the highest",
+            field="order",
+        )
+    return [(name.lstrip("+-"), "descending" if name.startswith("-") else "ascending") for name in fields]
+
+
+def _after(found: pa.Table, sorting: Sequence[tuple[str, Direction]], ended: Sequence[Any]) -> pa.BooleanArray:
+    """Which runs come after one with the values `ended`, whether or not that is still there."""
+    after, equal = pa.scalar(False), pa.scalar(True)
+    for (name, direction), value in zip(sorting, ended, strict=True):
+        column = found[name]
+        if value is None:  # nulls are last, so none is later
+            equal = pc.and_(equal, column.is_null())
+        else:
+            later = (pc.greater if direction == "ascending" else pc.less)(column, value).fill_null(True)
+            after = pc.or_(after, pc.and_(equal, later))
+            equal = pc.and_(equal, pc.equal(column, value).fill_null(False))
+    return after
+
+
+def _to_cursor(order: str, ended: Sequence[Any]) -> str:
+    """Where a page ended, as text that callers hand back."""
+    return base64.urlsafe_b64encode(orjson.dumps([order, *ended])).decode().rstrip("=")
+
+
+def _from_cursor(cursor: str, order: str, found: pa.Table) -> list[Any]:
+    ended: list[Any]
+    try:
+        made_for, *ended = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, TypeError, binascii.Error):
+        raise InvalidRequest(f"cursor={cursor[:80]!r}; expected the `next` of an earlier page") from None
+    types = [str if type_ == pa.string() else float for type_ in found.schema.types[1:]]
+    if (
+        made_for != order
+        or len(ended) != len(types)
+        or not all(value is None or type(value) is type_ for value, type_ in zip(ended, types, strict=True))
+    ):
+        raise InvalidRequest(f"the cursor is of a list in the order {made_for!r}, not {order!r}; ask with that one")
+    return ended

@@ -15,11 +15,9 @@ from services.trainer import requests
 from services.trainer.models.overview import Overview
 from services.trainer.recipes import Recipes
 from services.trainer.runs import logged
-from services.trainer.runs.compare import MOST, compare
-from services.trainer.runs.export import CSV, PARQUET, as_csv, as_parquet
-from services.trainer.runs.index import RunIndex
+from services.trainer.runs.index import NEWEST_FIRST, RunIndex
 from services.trainer.runs.logged import LoggedRuns
-from services.trainer.runs.order import NEWEST
+from services.trainer.runs.tables import CSV_TYPE, MAX_COMPARED_RUNS, PARQUET_TYPE, as_csv, as_parquet, compare
 
 LONGEST_TRACEBACK = 100_000
 """Characters of a traceback."""
@@ -48,7 +46,7 @@ def _add_search(app: Flask, index: RunIndex, overview: Overview, recipes: Recipe
         page = index.search(
             request.args.get("filter", ""),
             model=model,
-            order=request.args.get("order", NEWEST),
+            order=request.args.get("order", NEWEST_FIRST),
             limit=limit,
             cursor=request.args.get("cursor"),
         )
@@ -68,8 +66,9 @@ def _add_search(app: Flask, index: RunIndex, overview: Overview, recipes: Recipe
         first run's each is.
         """
         ids = request.args.getlist("run")
-        if not 2 <= len(ids) <= MOST:
-            raise InvalidRequest(f"run= is given {len(ids)} times; expected 2 to {MOST} runs to compare", field="run")
+        if not 2 <= len(ids) <= MAX_COMPARED_RUNS:
+            expected = f"expected 2 to {MAX_COMPARED_RUNS} runs to compare"
+            raise InvalidRequest(f"run= is given {len(ids)} times; {expected}", field="run")
         found = index.runs.read(ids)
         if missing := [one for one in ids if one not in {run.id for run in found}]:
             raise UnknownName("run", missing[0], index.search(limit=200).ids)
@@ -86,12 +85,12 @@ def _add_export(app: Flask, index: RunIndex) -> None:
         form = request.args.get("format", "csv")
         if form not in ("csv", "parquet"):
             raise InvalidRequest(f"format={form!r}; expected csv or parquet", field="format")
-        page = index.search(request.args.get("filter", ""), order=request.args.get("order", NEWEST))
+        page = index.search(request.args.get("filter", ""), order=request.args.get("order", NEWEST_FIRST))
         name = {"Content-Disposition": f'attachment; filename="runs.{form}"'}
         if form == "csv":
-            return whole(as_csv(index.runs, page.ids), CSV, name)
+            return whole(as_csv(index.runs, page.ids), CSV_TYPE, name)
         fields = index.fields_of(page.ids)
-        return whole(as_parquet(index.runs, page.ids, fields), PARQUET, name)
+        return whole(as_parquet(index.runs, page.ids, fields), PARQUET_TYPE, name)
 
 
 def _add_logging(app: Flask, runs: LoggedRuns, recipes: Recipes) -> None:

@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelmill.errors import InvalidFilter
-from services.trainer.runs.filter import LONGEST, And, Comparison, Condition, Missing, Not, OneOf, Or, Value, parse
+from services.trainer.runs.filter import (
+    MAX_FILTER_CHARACTERS,
+    And,
+    Comparison,
+    Condition,
+    Missing,
+    Not,
+    OneOf,
+    Or,
+    Value,
+    parse,
+)
 
 
 def shown(condition: Condition) -> str:
@@ -102,10 +113,10 @@ def test_a_mistake_is_pointed_at(text: str, place: int, reason: str) -> None:
 
 
 def test_a_filter_has_a_longest_length_that_bounds_its_depth() -> None:
-    depth = LONGEST // 12
+    depth = MAX_FILTER_CHARACTERS // 12
     assert parse("not(a=1 or " * depth + "a=1" + ")" * depth)
-    with pytest.raises(InvalidFilter, match=f"at most {LONGEST} characters"):
-        parse("a" * (LONGEST + 1))
+    with pytest.raises(InvalidFilter, match=f"at most {MAX_FILTER_CHARACTERS} characters"):
+        parse("a" * (MAX_FILTER_CHARACTERS + 1))
 
 
 @given(st.text(st.sampled_from("ab1 .()'\"=<>!-`and or not in is like missing,2026-11-25T10:00Z"), max_size=60))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import replace
+from operator import eq, ge, gt, le, lt, ne
 from typing import Any
 
 import pytest
@@ -67,6 +70,8 @@ def index(registry: Registry) -> RunIndex:
         ("error contains '100 %'", "r4"),
         ("features contains age", "r3"),
         ("features like '%squared'", "r3"),
+        ("features contains squared and not features contains height", "r3"),
+        (r"error like 'no rows\%'", ""),
         ("status = failed or metrics.auc = 0.6", "r4 r1"),
     ],
 )
@@ -250,3 +255,72 @@ def test_a_copy_that_followed_every_change_answers_as_one_made_afresh(
     fresh = RunIndex(registry.runs)
     assert follower.search(text, order=order) == fresh.search(text, order=order)
     assert [one for page in pages(follower, order) for one in page] == fresh.search(order=order).ids
+
+
+RECORDED = ["", "1", "1.0", "-2e1", "'1'", "a", "'A%b'", "a\\b", '"a"', "''", "nan", "1e999", "a\nb", "ä", "+.5"]
+OPERATORS = {"=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
+
+
+def number(recorded: str) -> float | None:
+    value = math.nan if recorded.strip("+-.e0123456789") else float(recorded)
+    return value if math.isfinite(value) else None
+
+
+def text(recorded: str) -> str:
+    return recorded[1:-1] if recorded[0] in "'\"" else recorded
+
+
+def is_matched(recorded: str, operator: str, value: float | str) -> bool:
+    """What docs/runs.md says of one run."""
+    if not recorded:
+        return False
+    if operator in ("like", "ilike"):
+        wanted = "".join({"%": ".*", "_": "."}.get(letter, re.escape(letter)) for letter in str(value))
+        flags = re.DOTALL | (re.IGNORECASE if operator == "ilike" else 0)
+        return re.fullmatch(wanted, text(recorded), flags) is not None
+    if operator == "contains":
+        return str(value) in text(recorded)
+    mine = text(recorded) if isinstance(value, str) else number(recorded)
+    return operator == "!=" if mine is None else bool(OPERATORS[operator](mine, value))
+
+
+def place(recorded: str) -> tuple[bool, float, str]:
+    """Numbers before texts."""
+    value = number(recorded)
+    return (True, 0.0, text(recorded)) if value is None else (False, value, "")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(
+    st.lists(st.sampled_from(RECORDED), max_size=12),
+    st.one_of(
+        st.tuples(
+            st.sampled_from(sorted(OPERATORS)),
+            st.sampled_from([1.0, 0.5, -20.0]) | st.sampled_from(["a", "", "1", "ä"]),
+        ),
+        st.tuples(
+            st.sampled_from(["like", "ilike", "contains"]),
+            st.sampled_from(["a%", "_%b", "a\\b", "%", "_", "Ä", "a%\\%"]),
+        ),
+    ),
+    st.booleans(),
+)
+def test_each_run_is_matched_and_placed_by_its_own_value_alone(
+    fake_redis: Redis, recorded: list[str], asked: tuple[str, float | str], descending: bool
+) -> None:
+    fake_redis.flushall()
+    runs = {f"r{n:02}": value for n, value in enumerate(recorded)}
+    with fake_redis.pipeline() as pipe:
+        for run_id, value in runs.items():
+            write(pipe, Run(id=run_id, model=f"m{len(value) % 2}", started="2026-11-25T00:00:00Z", params={"p": value}))
+        pipe.execute()
+    operator, value = asked
+    shown = f"'{value}'" if isinstance(value, str) else str(value)
+    matched = [run_id for run_id in sorted(runs, reverse=True) if is_matched(runs[run_id], operator, value)]
+    index = RunIndex(Registry(fake_redis).runs)
+    assert index.search(f"params.p {operator} {shown}").ids == matched
+    order = "-params.p" if descending else "params.p"
+    newest = sorted(runs, reverse=True)
+    known = sorted(filter(runs.get, newest), key=lambda run_id: place(runs[run_id]), reverse=descending)
+    expected = known + [run_id for run_id in newest if not runs[run_id]]
+    assert [run_id for page in pages(index, order) for run_id in page] == expected
