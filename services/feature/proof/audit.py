@@ -27,7 +27,7 @@ from modelmill.storage import Storage
 from services.feature.proof.disputes import Dispute, explained
 from services.feature.proof.in_flight import Ingests, ingests
 from services.feature.proof.known import Group, Known, Values, together
-from services.feature.proof.receipts import was_forgotten
+from services.feature.proof.receipts import last_erasure, was_forgotten
 from services.feature.proof.served import AT, ID, ROW, SINCE, UNTIL, Log, Table, column_of, text_of
 from services.feature.training.spines import Spine
 
@@ -187,6 +187,7 @@ class _Comparison:
         """Sort out the rows at these positions, whose values of one group are not all as expected."""
         disputes = [self._dispute(group, rows, position) for position in positions]
         excused = explained(self._storage, self._definitions, group, disputes, going_on, self._defaults)
+        erased = last_erasure(self._redis, group.source) if group.windowed else ""
         for position, dispute, is_explained in zip(positions, disputes, excused, strict=True):
             wrong = {n: texts[n][position] for n, served in dispute.served.items() if served != texts[n][position]}
             if is_explained:
@@ -195,6 +196,8 @@ class _Comparison:
                 self._found.pass_by("values: events of the ingests of that time are no longer kept", len(wrong))
             elif was_forgotten(self._redis, group.entity, dispute.key, since=dispute.at):
                 self._found.pass_by("values: the entity was forgotten since", len(wrong))
+            elif dispute.at <= erased:
+                self._found.pass_by(f"values: rows of source {group.source!r} were forgotten since", len(wrong))
             else:
                 self._differ(rows, position, dispute, wrong, expected.times(group, position))
 

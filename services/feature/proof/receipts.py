@@ -120,6 +120,16 @@ def was_forgotten(redis: Redis, entity: str, key: str, *, since: str) -> bool:
     return receipt is not None and (not receipt.ended or receipt.ended >= since)
 
 
+def last_erasure(redis: Redis, source: str) -> str:
+    """When rows of a source were erased last, as an ISO time; "" where never, "~" where they are being erased."""
+    last = ""
+    for name in redis.scan_iter(match=keys.forgotten("*", "*"), count=1000):
+        rows, ended = redis.hmget(name, f"rows.{source}", "ended")
+        if rows:
+            last = max(last, ended or "~")
+    return last
+
+
 def _greater(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
     return {source: max(one.get(source, 0), other.get(source, 0)) for source in sorted(one.keys() | other.keys())}
 

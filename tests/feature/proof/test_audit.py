@@ -19,6 +19,7 @@ from services.feature.proof.audit import Audit, audit
 from services.feature.proof.forget import forget
 from services.feature.store.statistics_files import StatisticsFiles
 from tests.conftest import RedisServer
+from tests.eventually import eventually
 from tests.feature.conftest import OpenRoom, Room
 from tests.feature.serving import Serving, publish
 
@@ -237,6 +238,26 @@ def test_aggregates_are_compared_too(open_room: OpenRoom) -> None:
     found = audited(room)
     assert {d.feature for d in found.first} == {"sold_mean_2h", "sales_count_1h"}
     assert (found.equal, found.differences) == (34, 2)
+
+
+def test_an_aggregate_of_another_entity_whose_rows_were_forgotten_since_is_no_difference(open_room: OpenRoom) -> None:
+    with_users = WINDOWED.replace("entities=[item], event", "entities=[Entity('user', key='user_id'), item], event")
+    room = open_room(with_users)
+    publish(room)
+    serving = Serving(room)
+    serving.predict({"item_id": "nobody"})  # the first takes longer
+    room.ingest("sales", [sale(5, 1.0) | {"user_id": "u"}, sale(6, 3.0) | {"user_id": "v"}])
+    online = datetime.now(UTC)
+    eventually(lambda: datetime.now(UTC) - online > timedelta(seconds=1), within=9, saying="rows are in flight no more")
+    serving.predict({"item_id": "i"})
+    forget(room.catalogue, StatisticsFiles(room.catalogue.storage), "user", "u")
+    serving.predict({"item_id": "i"})
+    found = audited(room)
+    assert outcome(found) == {"equal": 7, "in_flight": 0, "differences": 0}
+    assert found.not_auditable == {"values: rows of source 'sales' were forgotten since": 2}
+    room.redis.delete(*room.redis.scan_iter(match="tiles:*:i"))
+    serving.predict({"item_id": "i"})
+    assert audited(room).differences == 2, "what is damaged later is told"
 
 
 def test_an_aggregate_may_have_seen_a_row_that_was_coming_or_not(
