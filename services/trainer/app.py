@@ -8,7 +8,6 @@ from modelmill.http.web import create_app, redis_answers
 from modelmill.settings import Settings
 from modelmill.state.registry import Registry
 from services.trainer.cards.routes import add_card_routes
-from services.trainer.evaluation.routes import add_evaluation_routes
 from services.trainer.exchange.routes import add_exchange_routes
 from services.trainer.exchange.uploads import Uploads
 from services.trainer.jobs.queue import TrainingQueue
@@ -43,7 +42,6 @@ def trainer_app(
     add_model_routes(app, overview, Retention(registry, overview.storage), recipes)
     add_alias_routes(app, overview, Moves(registry, overview.storage), recipes)
     add_remark_routes(app, registry)
-    add_evaluation_routes(app, overview)
     add_card_routes(app, overview, recipes)
     add_search_routes(app, registry)
     add_exchange_routes(app, Uploads(queue, overview.storage), registry, recipes)

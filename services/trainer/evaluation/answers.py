@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier, is_regressor
+from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 
 from modelmill.errors import InvalidRequest
@@ -64,10 +65,6 @@ class Output:
             decisions=None if self.decisions is None else self.decisions[chosen],
         )
 
-    def estimator(self) -> StoredClassifier | StoredRegressor:
-        """An estimator that gives these answers for row numbers, as scikit-learn's scorers want one."""
-        return StoredClassifier(self) if len(self.classes) else StoredRegressor(self)
-
 
 @dataclass(frozen=True)
 class Answers:
@@ -120,15 +117,20 @@ def label_columns(label: np.ndarray) -> list[np.ndarray]:
     return [label] if label.ndim == 1 else list(label.T)
 
 
-class StoredClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A classifier whose rows are numbers of rows that were answered before."""
+class StoredAnswers(BaseEstimator):  # type: ignore[misc]
+    """An estimator whose rows are numbers of rows that were answered before."""
 
     def __init__(self, output: Output) -> None:
         self.output = output
         self.classes_ = output.classes
 
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        tags.estimator_type = "classifier" if len(self.classes_) else "regressor"
+        return tags
+
     def predict(self, rows: np.ndarray) -> np.ndarray:
-        """[n] labels."""
+        """[n] labels, or numbers of a regression."""
         found: np.ndarray = self.output.predicted[rows]
         return found
 
@@ -144,18 +146,6 @@ class StoredClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """[n] or [n, classes] decision values."""
         assert self.output.decisions is not None
         found: np.ndarray = self.output.decisions[rows]
-        return found
-
-
-class StoredRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """A regressor whose rows are numbers of rows that were answered before."""
-
-    def __init__(self, output: Output) -> None:
-        self.output = output
-
-    def predict(self, rows: np.ndarray) -> np.ndarray:
-        """[n] numbers."""
-        found: np.ndarray = self.output.predicted[rows]
         return found
 
 

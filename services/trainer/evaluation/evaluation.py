@@ -21,7 +21,7 @@ from modelmill.errors import InvalidRequest, NotFound, sentence
 from modelmill.state.runs import folder
 from modelmill.storage import Storage
 from services.trainer.evaluation.answers import Answers, Output, label_columns
-from services.trainer.evaluation.figures import feature_statistics, figures
+from services.trainer.evaluation.figures import OTHER, feature_statistics, figures, shown
 from services.trainer.evaluation.importance import Fitted, importance
 from services.trainer.evaluation.metrics import Interval, interval, score, scores
 
@@ -32,7 +32,7 @@ MAX_VALUES = 12
 """Values that are segments of their own; rows of rarer ones are together in `other`."""
 RANGES = 4
 """Ranges of a number with more than `MAX_VALUES` different values, each with as many rows."""
-OTHER, MISSING = "other", "missing"
+MISSING = "missing"
 
 
 @dataclass(frozen=True)
@@ -152,15 +152,11 @@ def _values(values: pd.Series) -> tuple[np.ndarray, list[str], str]:
     counts = values.value_counts(sort=True)
     if len(counts) <= MAX_VALUES:
         kept = counts.index.sort_values()
-        return kept.get_indexer(pd.Index(values)), [_name(value) for value in kept], ""
+        return kept.get_indexer(pd.Index(values)), [shown(value) for value in kept], ""
     kept = counts.index[:MAX_VALUES]
     codes = kept.get_indexer(pd.Index(values))
     note = f"the {MAX_VALUES} most frequent of {len(counts)} values; the others are together in {OTHER!r}"
-    return np.where(codes < 0, MAX_VALUES, codes), [*(_name(value) for value in kept), OTHER], note
-
-
-def _name(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return np.where(codes < 0, MAX_VALUES, codes), [*(shown(value) for value in kept), OTHER], note
 
 
 @dataclass(frozen=True)
@@ -189,22 +185,28 @@ def evaluate(question: Question, answers: Answers, trained_on: np.ndarray) -> Ev
         InvalidRequest: where one of the metrics cannot be computed.
     """
     found = scores(question.metrics, answers, question.truth)
-    metrics = {name: _metric(question, name) for name in found}
-    intervals = {name: interval(one, answers, question.truth, seed=question.seed) for name, one in metrics.items()}
+    declared = {metric.name: metric for metric in question.metrics}
+    metrics = [declared.get(name, Metric(name)) for name in found]
+    labels = zip(question.labels, answers.outputs, label_columns(question.truth), strict=True)
     return Evaluation(
         rows=len(answers),
         split=question.split,
         metrics=found,
-        intervals={name: one for name, one in intervals.items() if one},
-        baseline=_where_defined(list(metrics.values()), baseline(answers, trained_on), question.truth),
-        outputs=_outputs(question, list(metrics.values()), answers),
+        intervals=_intervals(metrics, answers, question.truth, question.seed),
+        baseline=_scores(metrics, baseline(answers, trained_on), question.truth)[0],
+        outputs={
+            label: _scores(metrics, Answers(answers.task, (output,)), truth)[0]
+            for label, output, truth in labels
+            if len(answers.outputs) > 1
+        },
         segments={
             column: {
-                name: _segment(question, list(metrics.values()), answers, mask) for name, mask in parts.masks().items()
+                name: _segment(metrics, answers.rows(mask), question.truth[mask], question.seed)
+                for name, mask in by_value.masks().items()
             }
-            for column, parts in question.segments.items()
+            for column, by_value in question.segments.items()
         },
-        notes={column: parts.note for column, parts in question.segments.items() if parts.note},
+        notes={column: by_value.note for column, by_value in question.segments.items() if by_value.note},
     )
 
 
@@ -258,46 +260,29 @@ def segment_extremes(segments: Mapping[str, Mapping[str, Segment]], metric: str)
     return found
 
 
-def _metric(question: Question, name: str) -> Metric:
-    return next((metric for metric in question.metrics if metric.name == name), Metric(name))
-
-
-def _outputs(question: Question, metrics: Sequence[Metric], answers: Answers) -> dict[str, dict[str, float]]:
-    """Each label's own metrics, where there are several labels."""
-    if len(answers.outputs) == 1:
-        return {}
-    return {
-        label: _where_defined(metrics, Answers(answers.task, (output,)), truth)
-        for label, output, truth in zip(question.labels, answers.outputs, label_columns(question.truth), strict=True)
-    }
-
-
-def _where_defined(metrics: Sequence[Metric], answers: Answers, truth: np.ndarray) -> dict[str, float]:
-    found = {}
-    for metric in metrics:
-        try:
-            found[metric.name] = score(metric, answers, truth)
-        except Exception:  # the function may be the user's, and expect answers that vary
-            continue
-    return found
-
-
-def _segment(question: Question, metrics: Sequence[Metric], answers: Answers, mask: np.ndarray) -> Segment:
-    rows, own, truth = int(mask.sum()), answers.rows(mask), question.truth[mask]
+def _segment(metrics: Sequence[Metric], answers: Answers, truth: np.ndarray, seed: int) -> Segment:
+    rows = len(answers)
     if rows < MIN_SEGMENT_ROWS:
         return Segment(
             rows, {}, missing={m.name: f"{rows} rows; expected at least {MIN_SEGMENT_ROWS}" for m in metrics}
         )
-    found, intervals, missing = {}, {}, {}
+    found, missing = _scores(metrics, answers, truth)
+    return Segment(rows, found, _intervals([m for m in metrics if m.name in found], answers, truth, seed), missing)
+
+
+def _scores(metrics: Sequence[Metric], answers: Answers, truth: np.ndarray) -> tuple[dict[str, float], dict[str, str]]:
+    """Metric to its value, or to the reason why it has none."""
+    found, missing = {}, {}
     for metric in metrics:
         try:
-            found[metric.name] = score(metric, own, truth)
+            found[metric.name] = score(metric, answers, truth)
         except InvalidRequest as error:
             missing[metric.name] = error.detail
-            continue
-        except Exception as error:  # the user's function, which did well on all rows
+        except Exception as error:  # the function may be the user's, and expect answers that vary
             missing[metric.name] = sentence(error)
-            continue
-        if known := interval(metric, own, truth, seed=question.seed):
-            intervals[metric.name] = known
-    return Segment(rows, found, intervals, missing)
+    return found, missing
+
+
+def _intervals(metrics: Sequence[Metric], answers: Answers, truth: np.ndarray, seed: int) -> dict[str, Interval]:
+    found = {metric.name: interval(metric, answers, truth, seed=seed) for metric in metrics}
+    return {name: one for name, one in found.items() if one}

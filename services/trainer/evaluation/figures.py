@@ -55,7 +55,7 @@ def _classes(output: Output, truth: np.ndarray) -> dict[str, Any]:
     unseen = pd.Index(pd.unique(pd.Series(truth))).difference(known)
     labels = known.append(unseen)
     true, said = labels.get_indexer(pd.Index(truth)), labels.get_indexer(pd.Index(output.predicted))
-    names = [_name(label) for label in labels]
+    names = [shown(label) for label in labels]
     found: dict[str, Any] = {"confusion": _confusion(names, true, said)}
     scored = output.probabilities if output.probabilities is not None else output.decisions
     if scored is None:
@@ -100,11 +100,11 @@ def _residuals(output: Output, truth: np.ndarray) -> dict[str, Any]:
     groups = np.array_split(order, min(RESIDUAL_BANDS, len(order)))
     bands = np.array([np.quantile(residual[group], (0.1, 0.5, 0.9)) for group in groups])
     # Evenly by the predicted number's rank, so that the picture shows where the rows are.
-    shown = order[np.unique(np.linspace(0, len(order) - 1, min(MAX_CURVE_POINTS, len(order))).round().astype(int))]
+    drawn = order[np.unique(np.linspace(0, len(order) - 1, min(MAX_CURVE_POINTS, len(order))).round().astype(int))]
     return {
         "residuals": {
-            "predicted": rounded(predicted[shown]),
-            "true": rounded(true[shown]),
+            "predicted": rounded(predicted[drawn]),
+            "true": rounded(true[drawn]),
             "bands": {
                 "predicted": rounded(predicted[group].mean() for group in groups),
                 "rows": [len(group) for group in groups],
@@ -115,8 +115,9 @@ def _residuals(output: Output, truth: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _name(label: object) -> str:
-    return f"{label:g}" if isinstance(label, float) else str(label)
+def shown(value: object) -> str:
+    """A value of a label or column, as figures and segments name it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def rounded(values: Iterable[float]) -> list[float]:

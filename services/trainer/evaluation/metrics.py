@@ -23,7 +23,7 @@ from sklearn.metrics import get_scorer, get_scorer_names
 
 from modelmill.declare.metrics import Metric
 from modelmill.errors import InvalidRequest, did_you_mean, printable
-from services.trainer.evaluation.answers import Answers, Output, Task, label_columns
+from services.trainer.evaluation.answers import Answers, Output, StoredAnswers, Task, label_columns
 
 TASK_METRICS: dict[Task, tuple[str, ...]] = {
     "classification": ("accuracy", "roc_auc", "neg_log_loss"),
@@ -101,7 +101,7 @@ def raw_score(metric: Metric, output: Output, truth: np.ndarray) -> float:
             value = metric.function(truth, output.predicted)
         else:
             scorer = metric.function or get_scorer(metric.name)
-            value = scorer(output.estimator(), np.arange(len(truth)), truth)
+            value = scorer(StoredAnswers(output), np.arange(len(truth)), truth)
     return _number(metric, value)
 
 

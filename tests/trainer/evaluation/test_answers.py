@@ -18,7 +18,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from modelmill.errors import InvalidRequest
 from modelmill.packages.package import Input
-from services.trainer.evaluation.answers import Answers, label_columns, task_of
+from services.trainer.evaluation.answers import Answers, StoredAnswers, label_columns, task_of
 from services.trainer.packaging.graph import Graph, GraphClassifier
 from services.trainer.packaging.packing import pack
 
@@ -47,10 +47,10 @@ def test_a_scorer_gives_the_stored_answers_of_a_classifier_what_it_gives_the_cla
     answers = Answers.of(estimator, ROWS)
     assert (answers.predicted == estimator.predict(ROWS)).all()
     for name in ("accuracy", "f1_macro"):
-        stored = get_scorer(name)(answers.outputs[0].estimator(), np.arange(200), label)
+        stored = get_scorer(name)(StoredAnswers(answers.outputs[0]), np.arange(200), label)
         assert stored == get_scorer(name)(estimator, ROWS, label)
     if label is TWO:
-        stored = get_scorer("roc_auc")(answers.outputs[0].estimator(), np.arange(200), label)
+        stored = get_scorer("roc_auc")(StoredAnswers(answers.outputs[0]), np.arange(200), label)
         assert stored == pytest.approx(get_scorer("roc_auc")(estimator, ROWS, label))
 
 
@@ -58,7 +58,7 @@ def test_a_regressor_answers_numbers() -> None:
     estimator = LinearRegression().fit(ROWS, ROWS["a"] * 2)
     answers = Answers.of(estimator, ROWS)
     assert (answers.task, answers.outputs[0].probabilities) == ("regression", None)
-    stored = get_scorer("r2")(answers.outputs[0].estimator(), np.arange(200), ROWS["a"])
+    stored = get_scorer("r2")(StoredAnswers(answers.outputs[0]), np.arange(200), ROWS["a"])
     assert stored == estimator.score(ROWS, ROWS["a"])
 
 
