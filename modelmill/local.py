@@ -287,7 +287,7 @@ def _until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(min(0.05 + waited / 20, 0.5))  # asking costs what a busy machine lacks
 
 
-# A Redis of one's own: finds a server binary, and says how to start it for a given folder and port.
+# --- a Redis of one's own: finds a server binary, and says how to start it for a given folder and port
 
 BINARIES = ("redis-server", "valkey-server")
 

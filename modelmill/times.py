@@ -45,7 +45,7 @@ def read(value: Any) -> datetime:
     return time
 
 
-# Lengths of time as text, such as "90s", "15m", "2h" or "30d".
+# --- lengths of time as text, such as "90s", "15m", "2h" or "30d"
 
 UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 """Letter to seconds, the longest first."""

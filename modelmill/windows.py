@@ -303,7 +303,7 @@ _FINISH: dict[str, Callable[[Sequence[Statistics], str], Scalar]] = {
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
-# Hops: how far apart the edges of a windowed aggregate lie. All lengths are whole seconds.
+# --- hops: how far apart the edges of a windowed aggregate lie. All lengths are whole seconds
 
 MINUTE, DAY = 60, 86_400
 CHOICES = (DAY, 43_200, 21_600, 10_800, 7_200, 3_600, 1_800, 900, 600, 300, MINUTE)

@@ -148,7 +148,7 @@ def features(entity: str | None, key: str | None, detail: bool, as_json: bool) -
         show.table(rows, [*columns, "description"], empty="No features.")
 
 
-# The commands that prove, explain, erase and restore what the feature store holds.
+# --- the commands that prove, explain, erase and restore what the feature store holds
 
 
 @click.command()

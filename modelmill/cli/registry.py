@@ -75,7 +75,7 @@ def prune(model: str | None, dry_run: bool, as_json: bool) -> None:
         show.console.print(f"{does} {sum(one['bytes'] for one in done):,} bytes of {len(rows)} versions")
 
 
-# The commands that move aliases: which version serves, and which one did before.
+# --- the commands that move aliases: which version serves, and which one did before
 
 COLUMNS = ("time", "alias", "version", "previous", "kind", "by", "reason")
 
@@ -166,7 +166,7 @@ def _show(done: Json, as_json: bool) -> None:
     show.as_json(done) if as_json else show.facts(done)
 
 
-# The commands that say something of a version or a run: tags and notes.
+# --- the commands that say something of a version or a run: tags and notes
 
 
 @click.command()
@@ -195,7 +195,7 @@ def note(of: str, text: str, as_json: bool) -> None:
     show.as_json(done) if as_json else show.facts({"notes": done["notes"]})
 
 
-# The command that fetches a model's card.
+# --- the command that fetches a model's card
 
 
 @click.command()

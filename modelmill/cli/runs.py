@@ -123,7 +123,7 @@ def _cell(value: Any, change: float | None) -> str:
     return f"{shown} ({change:+.4g})" if change else shown
 
 
-# The command that shows what came of what, as a tree.
+# --- the command that shows what came of what, as a tree
 
 DIGITS = 12
 """Of a fingerprint."""

@@ -52,7 +52,7 @@ def latency(model: str, window: str, as_json: bool) -> None:
     show.console.print(f"milliseconds, last {found['window']}, quantiles within {found['relative_error']:.0%}")
 
 
-# The command that shows events, once or as they come.
+# --- the command that shows events, once or as they come
 
 STREAMS = ["models", "features", "predictions", "alerts"]
 

@@ -168,7 +168,7 @@ def status(as_json: bool) -> None:
         sys.exit(EXIT_UNAVAILABLE)
 
 
-# What commands share: the client of the system that they speak to, their options and their exit codes.
+# --- what commands share: the client of the system that they speak to, their options and their exit codes
 
 EXIT_FAILED, EXIT_UNAVAILABLE = 1, 3
 

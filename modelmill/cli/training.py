@@ -89,7 +89,7 @@ def log(job: str, follow: bool) -> None:
         click.echo(api.run_log(found["run"]), nl=False)
 
 
-# The commands about what triggers trainings, and about training as of past days.
+# --- the commands about what triggers trainings, and about training as of past days
 
 
 @click.command()
@@ -147,7 +147,7 @@ def _show_schedules(state: dict[str, Any]) -> None:
     show.console.print(f"{state['status']}: {counts}", highlight=False)
 
 
-# The command that shows what a training tried.
+# --- the command that shows what a training tried
 
 
 @click.command()
@@ -183,7 +183,7 @@ def differing(trial: Json, trials: Sequence[Json]) -> dict[str, str]:
     return shown | varied
 
 
-# The command that repeats a run.
+# --- the command that repeats a run
 
 
 @click.command()
@@ -208,7 +208,7 @@ def _show(report: dict[str, Any]) -> None:
     show.console.print(f"run {report['run']} of {report['model']}: {verdict}", highlight=False)
 
 
-# The command that shows how good a run's model is.
+# --- the command that shows how good a run's model is
 
 
 @click.command()

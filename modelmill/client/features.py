@@ -197,7 +197,7 @@ def _spine(data: str | Path | pd.DataFrame) -> tuple[str, bytes]:
     return CONTENT_TYPES[".parquet"], data.to_parquet(index=False)
 
 
-# What an upload carries: its content type and its bytes, a piece at a time.
+# --- what an upload carries: its content type and its bytes, a piece at a time
 
 CONTENT_TYPES = {
     ".csv": "text/csv",

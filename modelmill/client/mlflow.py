@@ -158,10 +158,10 @@ def _store_around(folder: Path) -> str | None:
     return None
 
 
-# A version as an MLflow model folder, written without MLflow: what `mlflow.sklearn.save_model` would write.
+# --- a version as an MLflow model folder, written without MLflow: what `mlflow.sklearn.save_model` would write.
 #
-# An estimator becomes the flavour `sklearn`, serialized as skops, which `mlflow.pyfunc` loads too; the graph beside it
-# the flavour `onnx`. A version that has a graph alone is loaded as ONNX by `mlflow.pyfunc`, too.
+# An estimator becomes the flavour `sklearn`, serialized as skops, which `mlflow.pyfunc` loads too; the graph beside
+# it the flavour `onnx`. A version that has a graph alone is loaded as ONNX by `mlflow.pyfunc`, too.
 
 SKOPS = "model.skops"
 """The name that MLflow gives to an estimator."""

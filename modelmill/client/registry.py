@@ -34,7 +34,7 @@ class ModelCalls(Transport):
         return self._call("GET", url_of(self.settings.trainer_url, "models", model, "versions", version))
 
 
-# Calls of the trainer that move aliases, and that say something of versions and runs.
+# --- calls of the trainer that move aliases, and that say something of versions and runs
 
 
 class AliasCalls(Transport):

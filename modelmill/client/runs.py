@@ -96,12 +96,9 @@ class RunCalls(Transport):
         return f"{self.settings.trainer_url}/runs"
 
 
-# A run that is logged by hand, such as from a notebook.
+# --- a run that is logged by hand, such as from a notebook.
 #
-# with client.run("user_target") as run:
-# run.params(C=1.0, penalty="l2")
-# ...
-# run.log(accuracy=0.9)
+# with client.run("user_target") as run: run.params(C=1.0, penalty="l2") ... run.log(accuracy=0.9)
 #
 # An exception makes it a failed run, with its traceback. A thread tells the trainer that this process lives; where it
 # was killed, the run is closed as lost.

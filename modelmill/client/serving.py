@@ -26,7 +26,7 @@ class PredictionCalls(Transport):
         )
 
 
-# Calls of the monitor about events.
+# --- calls of the monitor about events
 
 
 class EventCalls(Transport):

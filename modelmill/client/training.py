@@ -103,7 +103,7 @@ class TrainingCalls(Transport):
         return job
 
 
-# Calls of the trainer about searches.
+# --- calls of the trainer about searches
 
 
 class TrialCalls(Transport):
@@ -114,7 +114,7 @@ class TrialCalls(Transport):
         return self._call("GET", url_of(self.settings.trainer_url, "runs", run_id, "trials"))
 
 
-# Calls of the trainer about what triggers trainings, and about training as of past days.
+# --- calls of the trainer about what triggers trainings, and about training as of past days
 
 
 class TriggerCalls(Transport):
@@ -171,7 +171,7 @@ class TriggerCalls(Transport):
         return url_of(self.settings.trainer_url, "models", model, "backfill")
 
 
-# Calls of the trainer that repeat a run and tell what came of what.
+# --- calls of the trainer that repeat a run and tell what came of what
 
 
 class TraceCalls(TrainingCalls):

@@ -74,7 +74,7 @@ class Column:
         return DTYPES.get(type(value)) == self.dtype or (self.dtype == "float" and type(value) is int)
 
 
-# Values by their declared type: how they are read from text, and what a feature's function may return.
+# --- values by their declared type: how they are read from text, and what a feature's function may return
 
 EXPECTED = {
     "float": "a finite number",
@@ -146,7 +146,7 @@ def let_stop(error: BaseException) -> None:
         raise error
 
 
-# Arrow tables as pandas DataFrames, without what pandas does to missing values by default.
+# --- Arrow tables as pandas DataFrames, without what pandas does to missing values by default
 
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:

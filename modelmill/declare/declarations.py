@@ -430,7 +430,7 @@ def _calling_line() -> tuple[str, int]:
     return frame.f_code.co_filename, frame.f_lineno
 
 
-# What people say about what they declare.
+# --- what people say about what they declare
 
 
 @dataclass(frozen=True)

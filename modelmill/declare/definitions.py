@@ -176,7 +176,7 @@ def _known(kind: str, name: str, known: Mapping[str, T]) -> T:
     return known[name]
 
 
-# What the features of a model are made of: stored ones that are read, and request-time ones that are computed.
+# --- what the features of a model are made of: stored ones that are read, and request-time ones that are computed
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ def _need(
     return Need(ref.name, ref.column, given=False)
 
 
-# Columns that a model's training frame carries beside features, inputs and labels: to split, part and weigh rows.
+# --- columns that a model's training frame carries beside features, inputs and labels: to split, part and weigh rows
 
 
 def carried(definitions: Definitions, model: Model) -> list[str]:

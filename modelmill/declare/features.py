@@ -130,7 +130,7 @@ def _seconds(owner: str, what: str, text: str) -> int:
         raise ValueError(f"{owner}: {what}={error}") from None
 
 
-# Request-time features: computed from request inputs and stored features.
+# --- request-time features: computed from request inputs and stored features.
 #
 # The same function, called in the same way, fills training frames and answers requests.
 

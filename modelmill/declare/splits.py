@@ -118,7 +118,7 @@ def _check_seed(rule: Any) -> None:
         raise ValueError(f"split: seed={rule.seed!r}; expected a whole number from 0")
 
 
-# How much each row counts in a fit: by a column of the label's source, by its class, or by both.
+# --- how much each row counts in a fit: by a column of the label's source, by its class, or by both
 
 
 @dataclass(frozen=True)

@@ -403,7 +403,7 @@ def _registry() -> CollectorRegistry:
     return REGISTRY
 
 
-# The OpenAPI 3.1 description of a service, made from its routes and their docstrings, and a page that shows it.
+# --- the OpenAPI 3.1 description of a service, made from its routes and their docstrings, and a page that shows it
 
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{{ spec.info.title }}</title><style>
 body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#1c2833}

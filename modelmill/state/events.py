@@ -362,7 +362,7 @@ def _from_text(text: str, kind: Any) -> Any:
     return orjson.loads(text)
 
 
-# When a stored row is too old to be used: one rule for the feature service's online reads and for the predictor.
+# --- when a stored row is too old to be used: one rule for the feature service's online reads and for the predictor
 
 NEVER = ""
 """A cut-off that no event time comes before."""

@@ -223,7 +223,7 @@ class Registry(Aliases):
             return {one for one, pruned in zip(numbers, pipe.execute(), strict=True) if pruned}
 
 
-# Which versions of a model stay in the storage, and why. Pure: what is known goes in, what is to be done comes out.
+# --- which versions of a model stay in the storage, and why. Pure: what is known goes in, what is to be done comes out
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ def plan_retirement(held: Held, keep: int) -> Plan:
     )
 
 
-# What people say of versions and runs: tags, one value each, and notes, which are only ever added.
+# --- what people say of versions and runs: tags, one value each, and notes, which are only ever added.
 #
 # They are fields beside those that were recorded, `tags.stage` and `notes.2026-11-25T12:00:00.000000Z`, so that
 # `redis-cli HGETALL run:...` shows them and nothing that was recorded is ever written again.

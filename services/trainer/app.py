@@ -7,24 +7,21 @@ from flask import Flask
 from modelmill.http.web import create_app, redis_answers
 from modelmill.settings import Settings
 from modelmill.state.registry import Registry
-from services.trainer.cards.routes import add_card_routes
-from services.trainer.exchange.routes import add_exchange_routes
-from services.trainer.exchange.uploads import Uploads
+from services.trainer.http.exchange import Uploads, add_exchange_routes
+from services.trainer.http.jobs import add_job_routes, add_trigger_routes
+from services.trainer.http.models import (
+    add_alias_routes,
+    add_card_routes,
+    add_model_routes,
+    add_remark_routes,
+)
+from services.trainer.http.runs import add_search_routes, add_trace_routes
 from services.trainer.jobs.queue import TrainingQueue
-from services.trainer.jobs.routes import add_job_routes
-from services.trainer.models.alias_routes import add_alias_routes
-from services.trainer.models.moves import Moves
-from services.trainer.models.overview import Overview
-from services.trainer.models.remark_routes import add_remark_routes
-from services.trainer.models.retention import Retention
-from services.trainer.models.routes import add_model_routes
+from services.trainer.models import Moves, Overview, Retention
 from services.trainer.recipes import Recipes
 from services.trainer.runs.index import RunIndex
 from services.trainer.runs.routes import add_run_routes
-from services.trainer.trace.routes import add_trace_routes
-from services.trainer.training.routes import add_search_routes
 from services.trainer.triggers.backfill import Backfills
-from services.trainer.triggers.routes import add_trigger_routes
 
 
 def trainer_app(

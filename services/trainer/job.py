@@ -31,30 +31,29 @@ from services.trainer.evaluation.answers import Answers, task_of
 from services.trainer.evaluation.evaluation import Evaluation, Question, evaluate, segment_extremes, with_card_data
 from services.trainer.evaluation.importance import Fitted
 from services.trainer.jobs import snapshot
-from services.trainer.jobs.attempts import earlier_attempt
 from services.trainer.jobs.opening import prepare_opening, require_opening
 from services.trainer.jobs.queue import TrainingQueue
+from services.trainer.jobs.recovery import earlier_attempt
 from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions
 from services.trainer.jobs.view import attempt_of
-from services.trainer.models.retention import Retention
-from services.trainer.packaging import manifest as packaging
+from services.trainer.models import Retention
+from services.trainer.packaging import packing as packaging
 from services.trainer.packaging.packing import pack
 from services.trainer.promotion.contender import HeldOut
 from services.trainer.promotion.registration import Candidate, register
 from services.trainer.settings import TrainerSettings
 from services.trainer.trace import code
 from services.trainer.training import sharing
-from services.trainer.training.crew import Crew
 from services.trainer.training.fit import Fitting, fit
-from services.trainer.training.helper import help_search
+from services.trainer.training.helper import Crew, help_search
 from services.trainer.training.rows import Rows
-from services.trainer.training.seeds import seed_process
 from services.trainer.training.steps import (
     fold_constraints,
     frame_file,
     hold_out,
     read_frame,
     rows_of,
+    seed_process,
     split_frame,
     study_of,
     tolerance_of,

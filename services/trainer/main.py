@@ -19,7 +19,7 @@ from modelmill.storage import Storage
 from services.trainer.app import trainer_app
 from services.trainer.jobs import recovery
 from services.trainer.jobs.queue import TrainingQueue
-from services.trainer.models.overview import Overview
+from services.trainer.models import Overview
 from services.trainer.recipes import Recipes
 from services.trainer.runs.index import RunIndex
 from services.trainer.settings import TrainerSettings

@@ -30,6 +30,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -38,7 +39,7 @@ from typing import Any
 from redis.client import Pipeline
 from redis.exceptions import WatchError
 from rq import Queue, Worker
-from rq.exceptions import StopRequested
+from rq.exceptions import DeserializationError, StopRequested
 from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
@@ -46,22 +47,27 @@ from rq.utils import get_version, now
 from rq.worker.base import WorkerStatus
 
 from modelmill import logs
-from modelmill.errors import Conflict, ModelmillError, RunEnded, Unavailable, UnknownName, sentence, traced
+from modelmill.errors import (
+    Conflict,
+    InvalidRequest,
+    ModelmillError,
+    RunEnded,
+    Unavailable,
+    UnknownName,
+    sentence,
+    traced,
+)
 from modelmill.state import keys
 from modelmill.state.connections import AWAY, Redis, connect
 from modelmill.state.registry import Registry
 from modelmill.state.runs import new_run_id
 from modelmill.storage import Storage
-from services.trainer.jobs import horse, outcome
-from services.trainer.jobs.horse import Horse, Unlimited
+from services.trainer.jobs import outcome, process
 from services.trainer.jobs.journal import KEPT_SECONDS, Journal, archive
 from services.trainer.jobs.opening import Opener
-from services.trainer.jobs.priority import PriorityQueue
+from services.trainer.jobs.process import Horse, Unlimited, Usage
 from services.trainer.jobs.recovery import LEASE, SWEEP, recover
-from services.trainer.jobs.retry import ATTEMPTS, may_pass, pause
-from services.trainer.jobs.train_job import TrainJob
-from services.trainer.jobs.usage import Usage
-from services.trainer.jobs.view import FUNCTIONS, attempt_of
+from services.trainer.jobs.view import ATTEMPTS, FUNCTIONS, PriorityQueue, attempt_of, may_pass, pause
 from services.trainer.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
@@ -72,6 +78,41 @@ ALIVE = 15
 """Seconds after which a worker that gives no sign counts as dead."""
 OLDEST_REDIS = (6, 2, 0)
 """Before it there is no BLMOVE, and RQ would pop jobs into nowhere."""
+
+
+class TrainJob(Job):
+    """A job that can run nothing but the functions of ours: no other one, no method, no callback."""
+
+    success_callback = failure_callback = stopped_callback = None
+    lease = ""
+    """The key that its worker keeps from expiring while this attempt goes on."""
+    run = ""
+    """The id for the run that this attempt makes."""
+    opener: Opener | None = None
+    """Opens packages beside the process of this attempt."""
+    before: Sequence[str] = ()
+    """The runs of the attempts before, some of which may not have begun."""
+
+    @property
+    def func(self) -> Any:
+        """The function, imported once its name is known to be the right one.
+
+        Raises:
+            InvalidRequest: for any other.
+        """
+        if self.func_name not in FUNCTIONS or self.instance is not None:
+            raise InvalidRequest(
+                f"function {self.func_name!r} may not run here; expected one of {', '.join(FUNCTIONS)}"
+            )
+        if self._success_callback_name or self._failure_callback_name or self._stopped_callback_name:
+            raise InvalidRequest("a job with callbacks may not run here")
+        return super().func
+
+    def _deserialize_data(self) -> None:
+        try:
+            super()._deserialize_data()  # type: ignore[no-untyped-call]
+        except DeserializationError as error:
+            raise DeserializationError("the job is not JSON; enqueue it with `--serializer json`") from error
 
 
 class TrainWorker(Worker):
@@ -283,12 +324,12 @@ class TrainWorker(Worker):
             reason = f"time limit of {limit} s: the training was stopped"
         elif stopped:
             reason = "stopped by a command to its worker"
-        elif horse.from_outside(status):
-            reason, wait = f"its process ended unexpectedly: {horse.how(status)}", 0.0
+        elif process.from_outside(status):
+            reason, wait = f"its process ended unexpectedly: {process.how(status)}", 0.0
         else:
-            reason = f"its process ended itself before the training was over: {horse.how(status)}"
+            reason = f"its process ended itself before the training was over: {process.how(status)}"
         with suppress(UnknownName, RunEnded):
-            run = horse.with_usage(self.registry.runs.get(job.run), usage)
+            run = process.with_usage(self.registry.runs.get(job.run), usage)
             if run.status == "succeeded":  # the next attempt will find its version
                 reason, wait = f"{reason}, after it had registered version {run.version}", 0.0
             # The cancelation has taken the lease, but whose process it was is certain.
@@ -312,8 +353,8 @@ class TrainWorker(Worker):
 
         An error that may pass is tried again. What is raised here says that nothing was recorded.
         """
-        horse.die_with(self.pid or os.getppid())
-        horse.die_without(self.connection, job.lease)
+        process.die_with(self.pid or os.getppid())
+        process.die_without(self.connection, job.lease)
         logging.getLogger("rq.worker").setLevel(logging.WARNING)  # the log is the training's own
         self.setup_work_horse_signals()  # type: ignore[no-untyped-call]
         random.seed()  # no two jobs draw the same

@@ -14,7 +14,7 @@ import pytest
 from modelmill.state.registry import Registry
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.recovery import LEASE
-from services.trainer.jobs.retry import ATTEMPTS
+from services.trainer.jobs.view import ATTEMPTS
 from tests.conftest import USERS_MILL, RedisServer
 from tests.eventually import eventually
 from tests.trainer.conftest import FeatureStub, environment, feature_stub  # noqa: F401  fixtures

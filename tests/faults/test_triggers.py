@@ -17,8 +17,8 @@ from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
 from modelmill.state.events import DriftDetected, RowsIngested
 from services.trainer.jobs.queue import TrainingQueue
-from services.trainer.triggers.overview import schedules
-from services.trainer.triggers.state import TriggerState
+from services.trainer.triggers.decisions import TriggerState
+from services.trainer.triggers.scheduler import schedules
 from tests.conftest import RedisServer
 from tests.eventually import eventually
 from tests.processes import Server

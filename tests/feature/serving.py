@@ -21,7 +21,7 @@ from services.predictor.predictor import Predictor
 from services.predictor.reconcile import Reconciler
 from services.predictor.reports import Reports
 from services.predictor.settings import PredictorSettings
-from services.trainer.packaging import manifest as packaging
+from services.trainer.packaging import packing as packaging
 from tests.feature.conftest import Room
 
 

@@ -34,8 +34,8 @@ from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.trainer.app import trainer_app
 from services.trainer.jobs.queue import TrainingQueue
-from services.trainer.jobs.retry import ATTEMPTS
-from services.trainer.models.overview import Overview
+from services.trainer.jobs.view import ATTEMPTS
+from services.trainer.models import Overview
 from services.trainer.recipes import Recipes
 from services.trainer.runs.index import RunIndex
 from services.trainer.settings import TrainerSettings

@@ -19,7 +19,7 @@ from modelmill.state.registry import Registry
 from modelmill.storage import Storage
 from services.trainer.evaluation import evaluation
 from services.trainer.job import train
-from services.trainer.packaging import manifest as packaging
+from services.trainer.packaging import packing as packaging
 from services.trainer.packaging.graph import packaged
 from services.trainer.training import frame
 from services.trainer.training.steps import make_estimator

@@ -16,11 +16,11 @@ from rq import Queue
 from rq.job import Callback
 
 from modelmill.state.registry import Registry
-from services.trainer.jobs import feed
+from services.trainer.http import jobs
 from services.trainer.jobs.journal import log_name
 from services.trainer.jobs.queue import TrainingQueue
-from services.trainer.jobs.train_job import TrainJob
 from services.trainer.jobs.view import TRAIN
+from services.trainer.worker import TrainJob
 from tests.conftest import ROOT, USERS_MILL, RedisServer
 from tests.eventually import eventually
 from tests.trainer.conftest import FeatureStub, serving
@@ -381,7 +381,7 @@ def test_what_user_code_says_is_live_in_the_journal_and_then_in_the_storage(
     assert job.run is not None
     file = folder / "storage" / log_name("talkative", job.run)
     eventually(file.exists, within=5, saying="the log is in the storage")
-    events = "".join(feed.follow(queue, job.job, None))
+    events = "".join(jobs.follow(queue, job.job, None))
     for said in ("printed", "logged", "warned", "written by a library", "echoed by a child"):
         assert said in file.read_text()
         assert said in events

@@ -8,17 +8,38 @@ from typing import Any
 
 from markupsafe import Markup
 
-from modelmill.packages.package import Manifest
-from services.trainer.cards import words
-from services.trainer.cards.drawing import Axis, spark, whisker
-from services.trainer.cards.known import Known
-from services.trainer.cards.limits import limits
+from modelmill import drawing
+from modelmill.drawing import Axis, spark, whisker
+from modelmill.packages.package import Manifest, required_words
+from modelmill.state.runs import Run
 from services.trainer.cards.pictures import Picture, importances, pictures
-from services.trainer.evaluation.evaluation import Segment
+from services.trainer.evaluation.evaluation import MIN_SEGMENT_ROWS, Evaluation, Segment
 from services.trainer.evaluation.metrics import Interval
 
 Facts = list[tuple[str, str]]
 """Names and what is said of each, empty ones left out."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A run with what is kept beside it; what it did not come to is None."""
+
+    run: Run
+    evaluation: Evaluation | None = None
+    manifest: Manifest | None = None
+    size: int = 0
+    """Bytes of the package's files."""
+    aliases: list[str] = field(default_factory=list)
+    """Those that name its version now."""
+    pruned: str = ""
+    """When its version was pruned; empty where it was not."""
+
+    @property
+    def metric(self) -> str:
+        """The deciding one; empty where nothing was evaluated."""
+        if self.run.metric:
+            return self.run.metric
+        return next(iter(self.evaluation.metrics), "") if self.evaluation else ""
 
 
 @dataclass(frozen=True)
@@ -117,7 +138,7 @@ def card(known: Known) -> Card:
         metrics=scores,
         how=next((interval.method for interval in found.intervals.values()), "") if found else "",
         outputs=[
-            (label, [words.number(of_label.get(name)) for name in found.metrics])
+            (label, [drawing.number(of_label.get(name)) for name in found.metrics])
             for label, of_label in found.outputs.items()
         ]
         if found
@@ -132,7 +153,7 @@ def card(known: Known) -> Card:
         package=_package(known),
         limits=limits(known),
         origin=_origin(known),
-        stages=[(stage, words.seconds(taken)) for stage, taken in run.seconds.items()],
+        stages=[(stage, drawing.seconds(taken)) for stage, taken in run.seconds.items()],
         parameters=sorted(run.params.items()),
         packages=sorted(run.packages.items()),
         error=run.error,
@@ -141,30 +162,30 @@ def card(known: Known) -> Card:
 
 
 def _facts(*facts: tuple[str, Any]) -> Facts:
-    return [(name, str(value)) for name, value in facts if value not in ("", None, words.NONE)]
+    return [(name, str(value)) for name, value in facts if value not in ("", None, drawing.NONE)]
 
 
 def _brief(known: Known) -> Facts:
     run = known.run
     return _facts(
-        ("trained on", f"{words.number(run.rows_train)} rows" if run.rows_train else ""),
-        ("held out", f"{words.number(run.rows_test)} rows" if run.rows_test else ""),
-        ("data until", words.moment(run.data_end)[:10] if run.data_end else ""),
+        ("trained on", f"{drawing.number(run.rows_train)} rows" if run.rows_train else ""),
+        ("held out", f"{drawing.number(run.rows_test)} rows" if run.rows_test else ""),
+        ("data until", drawing.moment(run.data_end)[:10] if run.data_end else ""),
         ("predicts", known.manifest.label if known.manifest else ""),
-        ("trained", words.moment(run.started)[:10]),
+        ("trained", drawing.moment(run.started)[:10]),
     )
 
 
 def _metrics(known: Known) -> Iterator[Score]:
     found = known.evaluation
     if found is None:  # logged by hand, or of a former version
-        yield from (Score(name, words.number(value)) for name, value in known.run.metrics.items())
+        yield from (Score(name, drawing.number(value)) for name, value in known.run.metrics.items())
         return
     for name, value in found.metrics.items():
         interval, base = found.intervals.get(name), found.baseline.get(name)
         held = [value, *([interval.lo, interval.hi] if interval else []), *([] if base is None else [base])]
         picture = whisker(Axis.around("", held), value, _ends(interval), base)
-        yield Score(name, words.number(value), _interval(interval), words.number(base), picture)
+        yield Score(name, drawing.number(value), _interval(interval), drawing.number(base), picture)
 
 
 def _segments(known: Known, of_column: Mapping[str, Segment]) -> list[Score]:
@@ -178,10 +199,10 @@ def _segments(known: Known, of_column: Mapping[str, Segment]) -> list[Score]:
     for name, one in of_column.items():
         value, interval = one.metrics.get(metric), one.intervals.get(metric)
         if value is None:
-            rows.append(Score(name, "", one.missing.get(metric, words.NONE), words.number(one.rows)))
+            rows.append(Score(name, "", one.missing.get(metric, drawing.NONE), drawing.number(one.rows)))
             continue
         picture = whisker(axis, value, _ends(interval), whole)
-        rows.append(Score(name, words.number(value), _interval(interval), words.number(one.rows), picture))
+        rows.append(Score(name, drawing.number(value), _interval(interval), drawing.number(one.rows), picture))
     return rows
 
 
@@ -190,11 +211,11 @@ def _ends(interval: Interval | None) -> tuple[float, float] | None:
 
 
 def _interval(interval: Interval | None) -> str:
-    return f"{words.number(interval.lo)} to {words.number(interval.hi)}" if interval else ""
+    return f"{drawing.number(interval.lo)} to {drawing.number(interval.hi)}" if interval else ""
 
 
 def _gate(verdict: Mapping[str, Any]) -> Gate:
-    figures = [(name, words.number(value)) for name, value in verdict.get("figures", {}).items()]
+    figures = [(name, drawing.number(value)) for name, value in verdict.get("figures", {}).items()]
     return Gate(verdict["declared"], verdict["held"], verdict["reason"], figures)
 
 
@@ -208,9 +229,9 @@ def _features(known: Known) -> list[Feature]:
             Feature(
                 name,
                 kind,
-                words.share(one["missing"]),
+                drawing.share(one["missing"]),
                 spark(one["histogram"]["counts"]) if "histogram" in one else Markup(),
-                [words.number(value, 3) for value in quantiles] if "mean" in one else [],
+                [drawing.number(value, 3) for value in quantiles] if "mean" in one else [],
                 _values(one) if "values" in one else "",
             )
         )
@@ -218,18 +239,21 @@ def _features(known: Known) -> list[Feature]:
 
 
 def _values(one: Mapping[str, Any]) -> str:
-    said = ", ".join(f"{value} {words.share(part)}" for value, part in one["values"].items())
+    said = ", ".join(f"{value} {drawing.share(part)}" for value, part in one["values"].items())
     more = one["different"] - len(one["values"])
-    return f"{said} and {words.number(more)} more" if more else said
+    return f"{said} and {drawing.number(more)} more" if more else said
 
 
 def _data(known: Known) -> Facts:
     run = known.run
     return _facts(
-        ("event times", f"{words.moment(run.data_start)} to {words.moment(run.data_end)}" if run.data_start else ""),
-        ("rows trained on", words.number(run.rows_train) if run.rows_train else ""),
-        ("rows held out", words.number(run.rows_test) if run.rows_test else ""),
-        ("rows left out", words.number(run.rows_dropped) if run.data_fingerprint else ""),
+        (
+            "event times",
+            f"{drawing.moment(run.data_start)} to {drawing.moment(run.data_end)}" if run.data_start else "",
+        ),
+        ("rows trained on", drawing.number(run.rows_train) if run.rows_train else ""),
+        ("rows held out", drawing.number(run.rows_test) if run.rows_test else ""),
+        ("rows left out", drawing.number(run.rows_dropped) if run.data_fingerprint else ""),
         ("split", run.split),
         ("read from", ", ".join(run.fields)),
         ("fingerprint", run.data_fingerprint),
@@ -243,8 +267,8 @@ def _package(known: Known) -> Facts:
     served = f"ONNX Runtime, {manifest.tensor_dtype}" if manifest.runtime == "onnx" else "scikit-learn"
     parity = manifest.parity
     same = (
-        f"on {words.number(parity.rows)} held-out rows at most {words.number(parity.max_difference, 2)} apart from the"
-        f" estimator, {words.share(parity.labels_differing)} other labels"
+        f"on {drawing.number(parity.rows)} held-out rows at most {drawing.number(parity.max_difference, 2)} apart from"
+        f" the estimator, {drawing.share(parity.labels_differing)} other labels"
         if parity
         else ""
     )
@@ -254,7 +278,7 @@ def _package(known: Known) -> Facts:
         ("answers", same),
         ("takes", ", ".join(f"{item.name} ({item.dtype}{'?' if item.nullable else ''})" for item in manifest.inputs)),
         ("classes", _classes(manifest)),
-        ("size", f"{words.number(known.size / 1e6, 3)}{words.THIN}MB" if known.size else ""),
+        ("size", f"{drawing.number(known.size / 1e6, 3)}{drawing.THIN}MB" if known.size else ""),
         ("trusts", ", ".join(manifest.trusted)),
         ("folder", known.run.package),
     )
@@ -280,15 +304,132 @@ def _origin(known: Known) -> Facts:
     return _facts(
         ("run", run.id),
         ("trigger", f"{run.trigger}{f', by {run.by}' if run.by else ''}"),
-        ("as of", words.moment(run.as_of)),
+        ("as of", drawing.moment(run.as_of)),
         ("search", _search(known)),
-        ("started", words.moment(run.started)),
-        ("finished", words.moment(run.finished)),
+        ("started", drawing.moment(run.started)),
+        ("finished", drawing.moment(run.finished)),
         ("attempt", f"{run.attempt}, after: {run.retry_reason}" if run.attempt > 1 else ""),
-        ("peak memory", f"{run.peak_memory_mb:.0f}{words.THIN}MB" if run.peak_memory_mb else ""),
-        ("processor time", words.seconds(run.cpu_seconds) if run.cpu_seconds else ""),
+        ("peak memory", f"{run.peak_memory_mb:.0f}{drawing.THIN}MB" if run.peak_memory_mb else ""),
+        ("processor time", drawing.seconds(run.cpu_seconds) if run.cpu_seconds else ""),
         ("seed", str(run.seed)),
         ("git commit", run.git_commit),
         ("definitions", run.definitions),
         ("estimator", run.estimator),
     )
+
+
+# --- what a person should know before trusting a model: what it declares, and what its figures say
+
+MUCH_MISSING = 0.2
+"""Share of missing values from which an input is mentioned."""
+OFF = 0.05
+"""Mean distance between predicted probability and what came true, from which it is mentioned."""
+FEW_ROWS = 200
+"""Held-out rows below which all figures are uncertain."""
+
+
+def limits(known: Known) -> list[str]:
+    """Sentences, what the model declares first."""
+    return [
+        *_declared(known),
+        *_pruned(known),
+        *_data_limits(known),
+        *_metric_limits(known),
+        *_segment_limits(known),
+        *_package_limits(known),
+    ]
+
+
+def _declared(known: Known) -> Iterator[str]:
+    if known.evaluation and (text := known.evaluation.purpose.get("limits")):
+        yield text
+
+
+def _pruned(known: Known) -> Iterator[str]:
+    if known.pruned:
+        yield f"It was pruned at {drawing.moment(known.pruned)}: its package, its figures and its segments are gone."
+
+
+def _data_limits(known: Known) -> Iterator[str]:
+    run = known.run
+    if run.data_end:
+        yield f"Nothing that happened after {drawing.moment(run.data_end)} is known to it."
+    if run.split.startswith("at random"):
+        yield (
+            "Rows were held out at random, so it was tested on times that it was trained on: how it does on later rows"
+            " is not shown."
+        )
+    if run.rows_dropped:
+        total = run.rows_train + run.rows_test + run.rows_dropped
+        yield (
+            f"{drawing.number(run.rows_dropped)} rows ({drawing.share(run.rows_dropped / total)}) without a label, or"
+            " without a value that the model needs, were left out: it says nothing about such cases."
+        )
+    if known.evaluation:
+        much = {
+            name: one["missing"] for name, one in known.evaluation.features.items() if one["missing"] > MUCH_MISSING
+        }
+        if much:
+            listed = ", ".join(f"{name} ({drawing.share(part)})" for name, part in much.items())
+            yield f"Often missing in the rows it was trained on: {listed}."
+
+
+def _metric_limits(known: Known) -> Iterator[str]:
+    found = known.evaluation
+    if found is None:
+        return
+    if found.rows < FEW_ROWS:
+        yield f"Only {found.rows} rows were held out: every figure here is uncertain."
+    base, interval = found.baseline.get(known.metric), found.intervals.get(known.metric)
+    if base is not None and interval and interval.lo <= base:
+        yield (
+            f"It is not shown to be better than a model that knows only the labels: the interval of {known.metric}"
+            f" reaches down to {drawing.number(interval.lo)}, such a model has {drawing.number(base)}."
+        )
+    for label, figures in found.figures.items():
+        for name, one in figures.get("calibration", {}).items():
+            if one["error"] > OFF:
+                yield (
+                    f"Its probabilities of {label} {name} are {drawing.number(one['error'], 2)} apart from what"
+                    " came true, on average: take them for ranks, or calibrate them."
+                )
+    if found.intervals:
+        yield "Intervals take rows as independent of each other; where they are not, they are too narrow."
+    if found.importance.get("missing"):
+        yield f"The importance of its inputs was not measured: {found.importance['missing']}."
+
+
+def _segment_limits(known: Known) -> Iterator[str]:
+    found = known.evaluation
+    for column, of_column in found.segments.items() if found else ():
+        small = [name for name, one in of_column.items() if one.rows < MIN_SEGMENT_ROWS]
+        if small:
+            yield f"Fewer than {MIN_SEGMENT_ROWS} held-out rows, so no metrics, where {column} is {', '.join(small)}."
+        without = [
+            n for n, one in of_column.items() if one.rows >= MIN_SEGMENT_ROWS and known.metric not in one.metrics
+        ]
+        if without:
+            yield f"{known.metric} has no value where {column} is {', '.join(without)}."
+        whole = found.metrics.get(known.metric) if found else None
+        worst = [
+            f"{name} ({drawing.number(one.metrics[known.metric])})"
+            for name, one in of_column.items()
+            if known.metric in one.intervals and whole is not None and one.intervals[known.metric].hi < whole
+        ]
+        if worst:
+            yield f"{known.metric} is shown to be lower than on all rows where {column} is {', '.join(worst)}."
+
+
+def _package_limits(known: Known) -> Iterator[str]:
+    manifest = known.manifest
+    if manifest is None:
+        return
+    if manifest.runtime == "skops":
+        yield f"It is served by scikit-learn, which is slower than a graph: {manifest.runtime_reason.rstrip('.')}."
+    if manifest.required:
+        yield f"{required_words(manifest.required)}."
+    if manifest.parity and manifest.parity.labels_differing:
+        yield (
+            f"Its package answers {drawing.share(manifest.parity.labels_differing)} of the held-out rows otherwise than"
+            " the estimator."
+        )

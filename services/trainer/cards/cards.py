@@ -16,8 +16,7 @@ from modelmill.packages.package import MANIFEST, Manifest
 from modelmill.state.registry import CHAMPION, Registry
 from modelmill.state.runs import Run, folder
 from modelmill.storage import Storage
-from services.trainer.cards.card import card
-from services.trainer.cards.known import Known
+from services.trainer.cards.card import Known, card
 from services.trainer.evaluation import evaluation
 
 log = logging.getLogger(__name__)

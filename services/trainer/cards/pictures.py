@@ -8,8 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from services.trainer.cards import drawing, words
-from services.trainer.cards.drawing import Axis, Chart, Series
+from modelmill import drawing
+from modelmill.drawing import Axis, Chart, Series
 
 SHOWN = 11
 """Rows of the table beside a curve."""
@@ -54,14 +54,14 @@ def importances(importance: Mapping[str, Any], most: int = 30) -> Picture | None
     values = [(name, one["mean"], one["spread"]) for name, one in inputs.items()][:most]
     metric, first = importance["metric"], values[0]
     caption = (
-        f"How much {metric} falls where the values of an input are shuffled among {words.number(importance['rows'])}"
+        f"How much {metric} falls where the values of an input are shuffled among {drawing.number(importance['rows'])}"
         f" held-out rows; mean and standard deviation of {importance['repeats']} repetitions. Without shuffling it is"
-        f" {words.number(importance['score'])} on these rows. Inputs that tell the same share their importance."
+        f" {drawing.number(importance['score'])} on these rows. Inputs that tell the same share their importance."
     )
     if len(inputs) > most:
         caption += f" The first {most} of {len(inputs)} inputs."
-    about = f"Bars of {len(values)} inputs; the longest is {first[0]} with {words.number(first[1])}."
-    rows = [(name, words.number(mean), words.number(spread)) for name, mean, spread in values]
+    about = f"Bars of {len(values)} inputs; the longest is {first[0]} with {drawing.number(first[1])}."
+    rows = [(name, drawing.number(mean), drawing.number(spread)) for name, mean, spread in values]
     title = "Permutation importance"
     svg = drawing.bars(title, about, values, f"fall of {metric}")
     return Picture(title, svg, caption, Table(["input", f"fall of {metric}", "standard deviation"], rows), wide=True)
@@ -72,10 +72,9 @@ def _confusion(data: Mapping[str, Any], beside: str) -> Iterator[Picture]:
     total = sum(map(sum, counts))
     right = sum(counts[at][at] for at in range(len(labels)))
     title = f"Confusion matrix{beside}"
-    about = (
-        f"{words.number(right)} of {words.number(total)} rows are on the diagonal, where prediction and truth agree."
-    )
-    rows = [(label, *map(words.number, of_label)) for label, of_label in zip(labels, counts, strict=True)]
+    agreeing = f"{drawing.number(right)} of {drawing.number(total)} rows"
+    about = f"{agreeing} are on the diagonal, where prediction and truth agree."
+    rows = [(label, *map(drawing.number, of_label)) for label, of_label in zip(labels, counts, strict=True)]
     svg = drawing.heat_map(title, about, labels, counts)
     caption = "Rows are true classes, columns predicted ones; percentages and shades are shares of the true class."
     yield Picture(title, svg, caption, Table(["true \N{RIGHTWARDS ARROW} predicted", *labels], rows))
@@ -88,7 +87,7 @@ def _curves(
     areas = f"{area} {_of_classes({name: one['area'] for name, one in data.items()})}"
     chart = Chart.empty(title, f"{about} {areas}.", *axes)
     rows = [
-        (words.number(x, 3), *(words.number(_height(one, x), 3) for one in data.values()))
+        (drawing.number(x, 3), *(drawing.number(_height(one, x), 3) for one in data.values()))
         for x in (step / (SHOWN - 1) for step in range(SHOWN))
     ]
     table = Table([axes[0].name, *(f"{axes[1].name}, class {name}" for name in data)], rows)
@@ -112,7 +111,7 @@ def _precision_recall(data: Mapping[str, Any], beside: str) -> Iterator[Picture]
     if not legend:
         ((_, one),) = data.items()
         chart.reference((0, one["share"]), (1, one["share"]))
-        caption = f"{areas}; the dashed line is its share of the rows, {words.share(one['share'])}."
+        caption = f"{areas}; the dashed line is its share of the rows, {drawing.share(one['share'])}."
     yield Picture(title, chart.markup(), caption, table, legend)
 
 
@@ -127,7 +126,7 @@ def _calibration(data: Mapping[str, Any], beside: str) -> Iterator[Picture]:
     )
     chart.reference((0, 0), (1, 1)).draw([Series(n, one["said"], one["true"], "dotted") for n, one in data.items()])
     rows = [
-        (f"{name}, {at + 1}", *map(words.number, (said, true, count)))
+        (f"{name}, {at + 1}", *map(drawing.number, (said, true, count)))
         for name, one in data.items()
         for at, (said, true, count) in enumerate(zip(one["said"], one["true"], one["rows"], strict=True))
     ]
@@ -148,7 +147,7 @@ def _residuals(data: Mapping[str, Any], beside: str) -> Iterator[Picture]:
     lo, hi = min(both), max(both)
     chart.reference((lo, lo), (hi, hi)).draw([Series("rows", predicted, true, "dots")])
     picked = range(0, len(predicted), max(1, len(predicted) // SHOWN))
-    rows = [(words.number(predicted[at]), words.number(true[at])) for at in picked]
+    rows = [(drawing.number(predicted[at]), drawing.number(true[at])) for at in picked]
     caption = f"{len(predicted)} held-out rows, evenly by rank; on the dashed line the prediction is right."
     yield Picture(title, chart.markup(), caption, Table(["predicted", "true"], rows))
     yield _bands(bands, beside)
@@ -166,7 +165,7 @@ def _bands(bands: Mapping[str, Any], beside: str) -> Picture:
     chart.band(x, bands["low"], bands["high"]).reference((min(x), 0), (max(x), 0))
     chart.draw([Series("median", x, bands["middle"], "dotted")])
     columns = ("predicted", "low", "middle", "high", "rows")
-    rows = [tuple(map(words.number, row)) for row in zip(*(bands[name] for name in columns), strict=True)]
+    rows = [tuple(map(drawing.number, row)) for row in zip(*(bands[name] for name in columns), strict=True)]
     caption = (
         "Groups of equally many rows by prediction: the median of true minus predicted, shaded between the 10th and the"
         " 90th percentile."
@@ -181,7 +180,7 @@ def _histogram(histogram: Mapping[str, Any], beside: str) -> Picture:
     if edges[0] < 0 < edges[-1]:
         chart.reference((0, 0), (0, axes[1].hi))
     rows = [
-        (f"{words.number(lo, 3)} to {words.number(hi, 3)}", words.number(times))
+        (f"{drawing.number(lo, 3)} to {drawing.number(hi, 3)}", drawing.number(times))
         for lo, hi, times in zip(edges, edges[1:], counts, strict=False)
     ]
     caption = "How often a prediction is off by how much; the most extreme hundredth on each side is left out."
@@ -199,7 +198,7 @@ PICTURES: dict[str, Callable[[Mapping[str, Any], str], Iterator[Picture]]] = {
 
 def _of_classes(values: Mapping[str, float], digits: int = 4) -> str:
     """A value, or with several classes each one's."""
-    texts = {name: words.number(value, digits) for name, value in values.items()}
+    texts = {name: drawing.number(value, digits) for name, value in values.items()}
     return next(iter(texts.values())) if len(texts) == 1 else ", ".join(f"{text} for {n}" for n, text in texts.items())
 
 

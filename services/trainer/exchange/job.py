@@ -29,17 +29,14 @@ from services.trainer.evaluation.answers import Answers, Task, task_of
 from services.trainer.evaluation.evaluation import Evaluation, Question, evaluate, segment_extremes
 from services.trainer.evaluation.metrics import require_metrics
 from services.trainer.exchange import judging
-from services.trainer.exchange.agreement import require_task, require_types
-from services.trainer.exchange.candidate import answers_of, candidate, task_in
-from services.trainer.exchange.estimators import read_estimator
-from services.trainer.exchange.graphs import ForeignGraph, read_graph
-from services.trainer.jobs.attempts import earlier_attempt
+from services.trainer.exchange.foreign import ForeignGraph, read_estimator, read_graph, require_task, require_types
+from services.trainer.exchange.judging import answers_of, candidate, task_in
 from services.trainer.jobs.opening import prepare_opening, require_opening
+from services.trainer.jobs.recovery import earlier_attempt
 from services.trainer.jobs.run_record import RunRecord, package_versions, parameters
 from services.trainer.jobs.view import attempt_of
-from services.trainer.models.moves import Moves
-from services.trainer.models.retention import Retention
-from services.trainer.packaging import manifest as packaging
+from services.trainer.models import Moves, Retention
+from services.trainer.packaging import packing as packaging
 from services.trainer.packaging.packing import pack
 from services.trainer.promotion.registration import Candidate, register
 from services.trainer.settings import TrainerSettings

@@ -26,7 +26,7 @@ from modelmill.packages.package import Manifest
 from modelmill.packages.sessions import TENSORS, Session, open_package, require_same
 from modelmill.state.connections import AWAY, connect
 from modelmill.storage import Storage
-from services.trainer.jobs.horse import Horse, die_with
+from services.trainer.jobs.process import Horse, die_with
 from services.trainer.settings import TrainerSettings
 
 PATIENCE = 60.0

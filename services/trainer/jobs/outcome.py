@@ -22,9 +22,7 @@ from rq.utils import now, utcformat
 from modelmill.errors import Conflict
 from modelmill.state.events import iso
 from services.trainer.jobs.journal import KEPT_SECONDS, append_to
-from services.trainer.jobs.priority import scheduled
-from services.trainer.jobs.retry import ATTEMPTS
-from services.trainer.jobs.view import CANCELLED, ENDED, attempt_of
+from services.trainer.jobs.view import ATTEMPTS, CANCELLED, ENDED, attempt_of, scheduled
 
 log = logging.getLogger(__name__)
 

@@ -23,8 +23,20 @@ from modelmill.state.connections import Redis
 from modelmill.state.registry import Registry
 from services.trainer.jobs import outcome
 from services.trainer.jobs.journal import KEPT_SECONDS
-from services.trainer.jobs.priority import NORMAL, Priority, PriorityQueue, number_of, scheduled
-from services.trainer.jobs.view import ENDED, REGISTER, REPRODUCE, TRAIN, JobView, arguments_of, view
+from services.trainer.jobs.view import (
+    ENDED,
+    NORMAL,
+    REGISTER,
+    REPRODUCE,
+    TRAIN,
+    JobView,
+    Priority,
+    PriorityQueue,
+    arguments_of,
+    number_of,
+    scheduled,
+    view,
+)
 
 LISTED = 50
 """Ended jobs of each kind that a list shows."""

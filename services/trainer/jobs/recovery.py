@@ -15,8 +15,11 @@ is whether keys have expired by the clock of Redis, so the hosts' clocks need no
 from __future__ import annotations
 
 import logging
+import posixpath
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from threading import Event as Flag
+from typing import Any
 
 from redis.client import Pipeline
 from redis.exceptions import WatchError
@@ -27,6 +30,7 @@ from rq.registry import CanceledJobRegistry, FailedJobRegistry, FinishedJobRegis
 from rq.serializers import JSONSerializer
 
 from modelmill.errors import RunEnded, UnknownName
+from modelmill.packages import package
 from modelmill.state import keys
 from modelmill.state.connections import AWAY
 from modelmill.state.registry import Registry
@@ -34,10 +38,8 @@ from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.trainer.jobs import outcome
 from services.trainer.jobs.journal import KEPT_SECONDS, Journal, archive
-from services.trainer.jobs.priority import scheduled
-from services.trainer.jobs.retry import ATTEMPTS
-from services.trainer.jobs.sweeping import sweep
-from services.trainer.jobs.view import ENDED
+from services.trainer.jobs.view import ATTEMPTS, ENDED, scheduled
+from services.trainer.training import sharing
 
 log = logging.getLogger(__name__)
 
@@ -242,3 +244,66 @@ def _forget_ended(queue: Queue) -> None:
 def _now(queue: Queue) -> float:
     seconds, microseconds = queue.connection.time()
     return float(seconds) + float(microseconds) / 1e6
+
+
+# --- what runs that ended without a version have left in the storage: their packages, what the workers of a search
+# shared, and files that were never finished.
+#
+# A process that was killed cleans nothing up, and one that was stopped and woke late may write a file after its run
+# was closed. So it is looked for again and again.
+
+PACKAGES = posixpath.dirname(posixpath.dirname(package.location("model", "run")))
+RUNS = "runs"
+UNSUCCESSFUL = ("failed", "cancelled", "lost")
+UNFINISHED = timedelta(minutes=30)
+"""Age at which an unfinished file belongs to nobody any more: none takes so long to write."""
+
+
+def sweep(registry: Registry, storage: Storage) -> None:
+    """Remove the packages of ended runs that have no version, and files that were never finished."""
+    for folder in _orphans(registry, _packages(storage)):
+        storage.files.rm(storage.path(folder), recursive=True)
+        log.warning("removed %s: its run ended without a version", folder)
+    sharing.sweep(storage, registry)
+    before = datetime.now(UTC) - UNFINISHED
+    for folder in (PACKAGES, RUNS):
+        if removed := storage.remove_temporary(folder, before):
+            log.warning("removed %d files below %s that were never finished", removed, folder)
+
+
+def _packages(storage: Storage) -> list[str]:
+    """The folders of all packages."""
+    root = storage.path(PACKAGES)
+    if not storage.files.exists(root):
+        return []
+    storage.files.invalidate_cache(root)
+    found = storage.files.find(root, maxdepth=2, withdirs=True)
+    names = (str(path)[len(storage.root) + 1 :] for path in found)
+    return sorted(name for name in names if name.count("/") == 2 and storage.files.isdir(storage.path(name)))
+
+
+def _orphans(registry: Registry, folders: list[str]) -> list[str]:
+    """The folders of runs that have ended without a version; of what is no run we know nothing."""
+    with registry.redis.pipeline(transaction=False) as pipe:
+        for folder in folders:
+            pipe.hmget(keys.run(posixpath.basename(folder)), "status", "version")
+        found = zip(folders, pipe.execute(), strict=True)
+    return [folder for folder, (status, version) in found if status in UNSUCCESSFUL and not version]
+
+
+# --- what earlier attempts of a job had done when their processes were killed
+
+
+def earlier_attempt(registry: Registry, job: Job) -> dict[str, Any] | None:
+    """What an attempt would have returned whose process was killed after it had registered its version.
+
+    Runs that were not that far are closed.
+    """
+    for run in registry.runs.read(getattr(job, "before", ())):
+        if run.version is None:
+            with suppress(RunEnded):
+                registry.runs.lose(run, LOST)
+            continue
+        promoted = any(m.version == run.version and m.by == "trainer" for m in registry.history(run.model))
+        return {"run": run.id, "version": run.version, "promoted": promoted, "metrics": run.metrics}
+    return None

@@ -22,7 +22,7 @@ from modelmill.errors import RunEnded, printable, sentence, traced
 from modelmill.state.connections import AWAY
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run, lease_of, require_lease
-from services.trainer.jobs import usage
+from services.trainer.jobs import process
 from services.trainer.jobs.journal import append_to
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class RunRecord:
 
     def note(self, **known: Any) -> None:
         """Record what is known by now, and what it has taken until now."""
-        self.run = replace(self.run, **known, **asdict(usage.of_this_process()))
+        self.run = replace(self.run, **known, **asdict(process.of_this_process()))
         self.registry.runs.update(self.run)
         self._show(stage=self.run.stage, progress=PROGRESS[self.run.stage], rows=self.run.rows_train)
 
@@ -93,7 +93,7 @@ class RunRecord:
 
     def done(self) -> None:
         """Let the job show that all is done; the run itself says so since its registration."""
-        self.run = replace(self.run, **asdict(usage.of_this_process()))
+        self.run = replace(self.run, **asdict(process.of_this_process()))
         self.registry.runs.measured(self.run)
         self._show(stage="done", progress=PROGRESS["done"], rows=self.run.rows_train)
 
@@ -120,7 +120,7 @@ class RunRecord:
         try:
             self.run = self.registry.runs.fail(self.run, sentence(error), traced(error))
             self._show(error=self.run.error)
-            self.registry.runs.measured(replace(self.run, **asdict(usage.of_this_process())))
+            self.registry.runs.measured(replace(self.run, **asdict(process.of_this_process())))
         except RunEnded as ended:
             log.warning("%s", ended)
         except AWAY as away:

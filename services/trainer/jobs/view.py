@@ -1,19 +1,27 @@
-"""A job as people see it."""
+"""A job: as people see it, its place in the queue, and whether it is tried again."""
 
 from __future__ import annotations
 
+import errno
 import re
+import traceback
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from random import Random
+from typing import Any, Literal, get_args
 
+import httpx
+from redis.client import Pipeline
+from rq import Queue
 from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job, JobStatus
+from rq.registry import ScheduledJobRegistry
 
+from modelmill.declare.user_code import UserCode
+from modelmill.errors import PackageError, RequestFailed, RunEnded, Unavailable
 from modelmill.state import keys
+from modelmill.state.connections import AWAY
 from modelmill.state.events import iso
-from services.trainer.jobs.priority import PriorityQueue, name_of, scheduled
-from services.trainer.jobs.retry import ATTEMPTS
 
 TRAIN = "services.trainer.job.train"
 """The function that the job of a training names."""
@@ -148,3 +156,107 @@ def _error(job: Job, status: JobStatus) -> str:
 
 def _time(moment: datetime | None) -> str | None:
     return iso(moment) if moment else None
+
+
+# --- one queue in order of priority, and within one priority in order of arrival.
+#
+# RQ serves several queues by priority, but then its worker pops without the list from which jobs of a killed worker
+# are taken back. So there is one list, and a job takes its place in it.
+
+Priority = Literal["low", "normal", "high"]
+PRIORITIES: tuple[str, ...] = get_args(Priority)
+NORMAL = 1
+
+PLACE = """
+local function priority(id) return tonumber(redis.call('HGET', ARGV[1] .. id, ARGV[2]) or ARGV[3]) end
+local own = priority(ARGV[4])
+for _, other in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+    if priority(other) < own then return redis.call('LINSERT', KEYS[1], 'BEFORE', other, ARGV[4]) end
+end
+return redis.call('RPUSH', KEYS[1], ARGV[4])
+"""
+
+RAISE = """
+redis.call('HSET', ARGV[1] .. ARGV[4], ARGV[2], ARGV[5])
+if redis.call('LREM', KEYS[1], 1, ARGV[4]) == 0 then return 0 end
+"""
+"""Before `PLACE`: gives a job another priority, and goes on where it waits."""
+
+
+class PriorityQueue(Queue):
+    """RQ's queue, in which a job goes before those of lower priority."""
+
+    def push_job_id(self, job_id: str, pipeline: Pipeline | None = None, at_front: bool = False) -> None:
+        if at_front:
+            super().push_job_id(job_id, pipeline, at_front)
+            return
+        connection: Any = self.connection if pipeline is None else pipeline
+        arguments = ("rq:job:", keys.JOB_PRIORITY, NORMAL, job_id)
+        connection.eval(PLACE, 1, self.key, *arguments)
+
+    def prefer(self, job_id: str, priority: Priority, pipeline: Pipeline) -> None:
+        """Give a job another priority, and where it waits the place of that, on a pipeline that is in MULTI."""
+        arguments = ("rq:job:", keys.JOB_PRIORITY, NORMAL, job_id, number_of(priority))
+        pipeline.eval(RAISE + PLACE, 1, self.key, *map(str, arguments))
+
+
+def number_of(priority: Priority) -> int:
+    """How a priority is kept: the greater, the earlier."""
+    return PRIORITIES.index(priority)
+
+
+def name_of(number: bytes | str | None) -> str:
+    """The priority that is kept as `number`."""
+    return PRIORITIES[NORMAL if number is None else int(number)]
+
+
+def scheduled(queue: Queue) -> ScheduledJobRegistry:
+    """The jobs that wait for their time, by that time (seconds since 1970)."""
+    return ScheduledJobRegistry(queue=queue)  # type: ignore[no-untyped-call]
+
+
+# --- which faults may pass by themselves, and how long to wait before a training is tried again.
+#
+# Redis, the feature service or the storage may be away for a while. What is wrong with the data or the code stays
+# wrong: trying that again would only hide it. So is whatever comes out of the code of the definitions file, which may
+# well raise a `ConnectionError` of its own.
+
+ATTEMPTS = 3
+"""How often a training is begun before it has failed."""
+FIRST_PAUSE = 4.0
+"""Seconds before the second attempt; each further pause is four times as long."""
+LONGEST_PAUSE = 60.0
+PASSING = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EAGAIN", "EBUSY", "ECONNABORTED", "ECONNREFUSED", "ECONNRESET", "EDQUOT", "EHOSTDOWN", "EHOSTUNREACH", "EIO",
+        "EMFILE", "ENETDOWN", "ENETRESET", "ENETUNREACH", "ENFILE", "ENOBUFS", "ENOSPC", "EPIPE", "EREMOTEIO",
+        "ESTALE", "ETIMEDOUT",
+    )
+    if hasattr(errno, name)
+)  # fmt: skip
+"""Numbers of the errors of disks, networks and shared folders that may pass; a missing file or permission does not."""
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Whether the same training may go well a little later."""
+    if isinstance(error, PackageError) or (error is not None and _from_definitions(error)):
+        return False
+    if isinstance(error, RequestFailed):
+        return error.http_status >= 500 or error.http_status == 429
+    if isinstance(error, (*AWAY, Unavailable, RunEnded, httpx.TransportError, TimeoutError, ConnectionError)):
+        return True
+    return isinstance(error, OSError) and error.errno in PASSING
+
+
+def _from_definitions(error: BaseException) -> bool:
+    """Whether the user's code, the definitions file or a module beside it, has a part in it."""
+    loaders = (frame.f_globals.get("__loader__") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(isinstance(loader, UserCode) for loader in loaders)
+
+
+def pause(attempt: int, random: Random) -> float:
+    """Seconds to wait after `attempt` (1 is the first): longer each time, and never the same for two jobs, so that what
+    was away does not get all of them at once when it is back."""
+    longest = min(LONGEST_PAUSE, FIRST_PAUSE * 4.0 ** (attempt - 1))
+    return longest * random.uniform(0.5, 1.0)

@@ -33,9 +33,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from modelmill.errors import InvalidRequest
 from modelmill.packages.package import MATRIX, Input, Layout, Parity, Precision
 from modelmill.packages.sessions import graph_session
-from services.trainer.packaging import lightgbm, trees
-from services.trainer.packaging.graph import Graph
-from services.trainer.packaging.parity import Tolerance
+from services.trainer.packaging import trees
+from services.trainer.packaging.graph import Graph, Tolerance
 from services.trainer.packaging.probes import Proof, answered
 
 CONVERSION_SECONDS = 60.0
@@ -231,7 +230,7 @@ def _graph(estimator: Any, inputs: Sequence[Input], layout: Layout, precision: P
             estimator,
             initial_types=types,
             options={"zipmap": False} if has_probabilities else None,
-            target_opset=lightgbm.opset(estimator),
+            target_opset=trees.opset(estimator),
         )
     if not has_probabilities:
         del model.graph.output[1:]  # scores, which nobody may take for probabilities

@@ -20,7 +20,7 @@ import pandas as pd
 
 from modelmill.packages.package import Input
 from services.trainer.evaluation.answers import Answers
-from services.trainer.packaging.parity import OwnAnswers
+from services.trainer.packaging.graph import OwnAnswers
 
 COPIED = 3
 """Rows of which copies are made."""

@@ -19,9 +19,8 @@ from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers
 from services.trainer.evaluation.evaluation import Evaluation
 from services.trainer.packaging.graph import packaged
-from services.trainer.promotion.checks import Evidence, verdicts
 from services.trainer.promotion.contender import Contender, HeldOut, Obstacle
-from services.trainer.promotion.decision import Comparison, Decision, decide
+from services.trainer.promotion.judgement import Comparison, Decision, Evidence, decide, verdicts
 
 TRIES = 5
 """How often a decision is made again because the champion changed meanwhile."""

@@ -12,7 +12,7 @@ from modelmill.errors import InvalidRequest, UnknownName
 from modelmill.http.web import json_object, reply, whole
 from modelmill.state.runs import Run
 from services.trainer import requests
-from services.trainer.models.overview import Overview
+from services.trainer.models import Overview
 from services.trainer.recipes import Recipes
 from services.trainer.runs import logged
 from services.trainer.runs.index import NEWEST_FIRST, RunIndex

@@ -23,13 +23,12 @@ from modelmill.storage import Storage
 from services.trainer.evaluation.answers import Answers, task_of
 from services.trainer.evaluation.evaluation import Question, evaluate
 from services.trainer.jobs.run_record import RunRecord, git_commit
-from services.trainer.packaging import manifest as packaging
+from services.trainer.packaging import packing as packaging
 from services.trainer.packaging.graph import packaged
 from services.trainer.packaging.packing import pack
 from services.trainer.settings import TrainerSettings
 from services.trainer.trace import code, compare
-from services.trainer.trace.compare import Check, Forgotten, Outputs
-from services.trainer.trace.reports import Reproduction, require_repeatable, write
+from services.trainer.trace.compare import Check, Forgotten, Outputs, Reproduction, require_repeatable, write
 from services.trainer.training.fit import fit_again
 from services.trainer.training.steps import (
     frame_file,

@@ -16,14 +16,13 @@ from modelmill.state.runs import Run, folder
 from modelmill.storage import Storage
 from services.trainer.jobs.run_record import RunRecord, parameters
 from services.trainer.training import sharing
-from services.trainer.training.board import Board, TrialState
-from services.trainer.training.crew import Crew
-from services.trainer.training.proposals import Params
+from services.trainer.training.helper import Crew
 from services.trainer.training.rows import Rows
-from services.trainer.training.search import Worker, best, shown
-from services.trainer.training.seeds import seed_process
+from services.trainer.training.search import TrialRunner, best, shown
+from services.trainer.training.sharing import Board, TrialState
 from services.trainer.training.split import FoldConstraints, Folds, make_folds
-from services.trainer.training.study import Study
+from services.trainer.training.steps import seed_process
+from services.trainer.training.study import Params, Study
 
 TABLE = "trials.json"
 CHOSEN = ("candidate", "trial", "cv")
@@ -95,7 +94,7 @@ def _search(fitting: Fitting, study: Study, rows: Rows, train: np.ndarray, folds
     record, total = fitting.record, len(study.numbers)
     run = record.run
     board = Board(record.registry.redis, run, total)
-    worker = Worker(study, board, rows, folds, run.job, run.lease)
+    worker = TrialRunner(study, board, rows, folds, run.job, run.lease)
     record.note(trials=total)
     with _shared(fitting, run, train, folds):
         states = worker.finish(lambda child: None, lambda: _progress(record, board))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import chain
 from threading import Event as Flag
 from threading import Thread
@@ -12,18 +13,22 @@ from typing import IO, Any
 
 import orjson
 from redis.client import Pipeline
-from rq.job import Job
+from rq import Worker
+from rq.exceptions import NoSuchJobError
+from rq.job import Job, JobStatus
 
 from modelmill.errors import Conflict, RunEnded, UnknownName
 from modelmill.state.connections import AWAY
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run, lease_of, new_run_id, require_lease
 from modelmill.storage import Storage
+from services.trainer.jobs.journal import KEPT_SECONDS
 from services.trainer.jobs.queue import TrainingQueue
+from services.trainer.jobs.view import TRIAL
 from services.trainer.training import sharing
-from services.trainer.training.board import Board
 from services.trainer.training.rows import Rows
-from services.trainer.training.search import Worker
+from services.trainer.training.search import TrialRunner
+from services.trainer.training.sharing import Board
 from services.trainer.training.split import Folds
 from services.trainer.training.study import Study
 
@@ -80,7 +85,7 @@ def help_search(
         board = Board(registry.redis, parent, len(study.numbers))
         # The first of its runs is the one that its worker keeps the log of.
         ids = chain(filter(None, [getattr(job, "run", "")]), iter(new_run_id, ""))
-        worker = Worker(study, board, rows, Folds(pairs, "as the search"), job.id, getattr(job, "lease", ""), ids)
+        worker = TrialRunner(study, board, rows, Folds(pairs, "as the search"), job.id, getattr(job, "lease", ""), ids)
         with only_while(registry, parent, stop):
             worker.work(began, ended)
     except (FileNotFoundError, RunEnded) as error:
@@ -124,3 +129,40 @@ def over(registry: Registry, parent: Run) -> str:
     if run.lease and not registry.redis.exists(run.lease):
         return f"the end of its search: the worker of run {run.id} was lost"
     return ""
+
+
+# --- the other workers, asked to help with a search
+
+
+@dataclass(frozen=True)
+class Crew:
+    """The workers of the queue `train`, of which the one that asks is one."""
+
+    queue: TrainingQueue
+    timeout: int
+    """Seconds after which a job that helps is stopped."""
+
+    @contextmanager
+    def helping(self, run: Run, trials: int) -> Iterator[int]:
+        """Ask the other workers to help with `trials` trials; yields how many were asked.
+
+        A helper's job waits its turn in the queue; one that still waits when the block ends is taken off it.
+        """
+        jobs = [self._ask(run) for _ in range(min(trials - 1, Worker.count(queue=self.queue.rq) - 1))]
+        try:
+            yield len(jobs)
+        finally:
+            for job in jobs:
+                with suppress(*AWAY, NoSuchJobError):
+                    if job.get_status() == JobStatus.QUEUED:
+                        job.delete()
+
+    def _ask(self, run: Run) -> Job:
+        return self.queue.rq.enqueue_call(
+            TRIAL,
+            kwargs={"run": run.id},
+            timeout=self.timeout,
+            result_ttl=KEPT_SECONDS,
+            failure_ttl=KEPT_SECONDS,
+            description=f"trials of {run.model}, run {run.id}",
+        )

@@ -18,11 +18,10 @@ from modelmill.errors import InvalidRequest, printable, sentence, traced
 from modelmill.state.events import utc_now
 from modelmill.state.runs import Run, new_run_id
 from services.trainer.jobs.run_record import parameters
-from services.trainer.training.board import Board, TrialState
-from services.trainer.training.proposals import Params, Tried
 from services.trainer.training.rows import Rows
+from services.trainer.training.sharing import Board, TrialState
 from services.trainer.training.split import Folds
-from services.trainer.training.study import Study
+from services.trainer.training.study import Params, Study, Tried
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ POLL = 0.1
 
 
 @dataclass(frozen=True)
-class Worker:
+class TrialRunner:
     """One of the processes that work on a search."""
 
     study: Study

@@ -3,6 +3,7 @@ judging of a model that was trained elsewhere have in common."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
@@ -20,14 +21,13 @@ from modelmill.errors import InvalidRequest
 from services.trainer.evaluation.answers import Answers
 from services.trainer.evaluation.evaluation import segmentation
 from services.trainer.evaluation.metrics import require_metrics, score
-from services.trainer.packaging import manifest as packaging
-from services.trainer.packaging.parity import Tolerance
+from services.trainer.packaging import packing as packaging
+from services.trainer.packaging.graph import Tolerance
 from services.trainer.promotion.contender import HeldOut
 from services.trainer.settings import TrainerSettings
 from services.trainer.training import frame as frames
 from services.trainer.training.frame import Frame
 from services.trainer.training.rows import Rows
-from services.trainer.training.seeds import seeded
 from services.trainer.training.split import FoldConstraints, Split, require_classes, split
 from services.trainer.training.study import Study, make_study
 
@@ -138,3 +138,22 @@ def hold_out(recipe: Model, frame: Frame, parted: Split) -> HeldOut:
     rows = parted.held_out
     segments = {column: segmentation(frame.column(column).iloc[rows]) for column in recipe.segments}
     return HeldOut(recipe.metrics, frame.inputs.iloc[rows], frame.label[rows], segments)
+
+
+# --- seeds, so that a training can be repeated
+
+
+def seeded(estimator: Any, seed: int) -> Any:
+    """`estimator` with `seed` for each `random_state`, its own or one inside it, that was left open."""
+    open_ones = [
+        name
+        for name, value in estimator.get_params(deep=True).items()
+        if value is None and name.rpartition("__")[2] == "random_state"
+    ]
+    return estimator.set_params(**dict.fromkeys(open_ones, seed))
+
+
+def seed_process(seed: int) -> None:
+    """Seed what is drawn from the generators of the process, as functions in a pipeline may do."""
+    random.seed(seed)
+    np.random.seed(seed)

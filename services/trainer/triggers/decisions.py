@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 
+import orjson
+from redis.exceptions import ResponseError
+
 from modelmill.declare.triggers import After, On, Slots, Trigger
+from modelmill.state.bus import RawEntry
+from modelmill.state.connections import Redis
 from modelmill.state.events import RowsIngested, iso
-from services.trainer.triggers.state import FIRED, JOINED, WAITS, TriggerState
-from services.trainer.triggers.streams import Read
 
 GRACE = timedelta(seconds=60)
 """How late a slot may be noticed and still be in time: longer than a restart of the trainer takes."""
@@ -173,3 +176,152 @@ def _rows(entry: dict[str, str]) -> int:
         return 0
     accepted = entry.get("accepted", "")
     return int(accepted) if accepted.isdecimal() else 0  # no event of ours; there is nothing to count
+
+
+# --- how far one trigger of a model has come, and what became of it: its field in the hash `triggers:{model}`
+
+FIRED = "fired"
+"""The outcome of a trigger whose training waits in the queue."""
+JOINED = "joined"
+"""The outcome of an event that came while another one waited."""
+WAITS = "waits_"
+"""How outcomes begin that are not final."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriggerState:
+    """All that is remembered of a trigger. Times are ISO 8601 in UTC, empty where there are none."""
+
+    position: str = ""
+    """The newest slot that has had its outcome, or the last entry of the stream that was counted."""
+    entries: int = 0
+    """How many entries the stream has had up to there, the lost ones included."""
+    lost: int = 0
+    """Entries that were trimmed from the stream before they were read."""
+    rows: int = 0
+    """Accepted rows since it fired last."""
+    event: str = ""
+    """Id of the event that waits to fire it."""
+    since: str = ""
+    """When that came."""
+    fired: str = ""
+    """When it fired last; for a slot, its time."""
+    waits: str = ""
+    """What is in its way, where it would fire: `waits_busy`, ..."""
+    outcome: str = ""
+    """What became of it last; see `services.trainer.triggers.scheduler`."""
+    outcome_at: str = ""
+    day: str = ""
+    """The day of UTC that `today` is about."""
+    today: dict[str, int] = field(default_factory=dict)
+    """Outcome to how often it came on that day."""
+
+    @classmethod
+    def read(cls, text: str | None) -> TriggerState:
+        """The state that `str` wrote; that of a trigger that was never looked at for None."""
+        return cls(**orjson.loads(text)) if text else cls()
+
+    def __str__(self) -> str:
+        known = {name: value for name, value in asdict(self).items() if value}
+        return orjson.dumps(known).decode()
+
+    def on(self, day: datetime) -> dict[str, int]:
+        """Outcome to how often it came on the day of `day`."""
+        return self.today if self.day == iso(day)[:10] else {}
+
+    def limit(self, trigger: Trigger, now: datetime, *, slot: datetime | None = None) -> str:
+        """The limit of `trigger` that keeps it from firing now: `cooldown`, `daily`, or nothing.
+
+        The cool-down of a `slot` counts from slot to slot, whenever they were noticed.
+        """
+        if self.fired and iso((slot or now) - trigger.pause) < self.fired:
+            return "cooldown"
+        if trigger.daily is not None and self.on(now).get(FIRED, 0) >= trigger.daily:
+            return "daily"
+        return ""
+
+    def noting(self, outcome: str, now: datetime, times: int = 1) -> TriggerState:
+        """The state after an outcome came so often; one that only waits as before is noted once."""
+        if not times or outcome == self.waits:
+            return self
+        today = self.on(now)
+        waits = outcome if outcome.startswith(WAITS) else ""
+        return replace(
+            self,
+            waits=self.waits if outcome == JOINED else waits,
+            fired=iso(now) if outcome == FIRED else self.fired,
+            outcome=outcome,
+            outcome_at=iso(now),
+            day=iso(now)[:10],
+            today=today | {outcome: today.get(outcome, 0) + times},
+        )
+
+
+# --- what was appended to event streams after a trigger's position, and how much of it was trimmed before it was read
+
+BATCH = 1000
+"""Entries that are read at once."""
+START = "0-0"
+"""The position before every entry."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """Some entries of a stream."""
+
+    entries: list[RawEntry]
+    position: str
+    """After them."""
+    passed: int
+    """How many entries the stream has had up to there."""
+    lost: int
+    """How many before them were trimmed unread. Known where Redis counts a stream's entries: from version 7 on."""
+
+    @property
+    def more(self) -> bool:
+        """Whether there may be further entries."""
+        return len(self.entries) == BATCH
+
+
+NOTHING = Read([], START, 0, 0)
+
+
+@dataclass
+class Streams:
+    """Reads streams for one look of a scheduler; what several triggers read from the same position is read once."""
+
+    redis: Redis
+    """A client that decodes to text."""
+    known: dict[tuple[str, str, int], Read] = field(default_factory=dict)
+
+    def end(self, stream: str) -> Read:
+        """No entries, and the position after the newest."""
+        try:
+            info = self.redis.xinfo_stream(stream)
+        except ResponseError:  # there is no such stream yet
+            return NOTHING
+        return Read([], info["last-generated-id"], info.get("entries-added", 0), 0)
+
+    def after(self, stream: str, position: str, passed: int) -> Read:
+        """The next entries after `position`, up to which the stream had `passed` entries."""
+        key = (stream, position, passed)
+        if key not in self.known:
+            self.known[key] = self._after(stream, position, passed)
+        return self.known[key]
+
+    def _after(self, stream: str, position: str, passed: int) -> Read:
+        with self.redis.pipeline() as pipe:  # a transaction: nothing is trimmed between the two
+            pipe.xinfo_stream(stream)
+            pipe.xrange(stream, min=f"({position}", count=BATCH)
+            info, entries = pipe.execute(raise_on_error=False)
+        if isinstance(info, ResponseError):
+            return Read([], position, passed, 0)
+        first = info["first-entry"][0] if info["first-entry"] else None
+        lost = 0
+        if "entries-added" in info and (first is None or _order(first) > _order(position)):
+            lost = max(0, info["entries-added"] - info["length"] - passed)
+        return Read(entries, entries[-1][0] if entries else position, passed + lost + len(entries), lost)
+
+
+def _order(position: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in position.split("-"))

@@ -25,23 +25,23 @@ from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from functools import partial
 from threading import Event as Flag
+from typing import Any
 
 from prometheus_client import Counter
 from redis.exceptions import WatchError
 
 from modelmill.declare.declarations import Model
 from modelmill.declare.definitions import Definitions, model_features
-from modelmill.declare.triggers import After, On, Trigger
+from modelmill.declare.triggers import After, On, Slots, Trigger
 from modelmill.errors import QueueFull
 from modelmill.state import keys
-from modelmill.state.connections import AWAY
+from modelmill.state.connections import AWAY, Redis
+from modelmill.state.events import iso
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.recipes import Recipes
 from services.trainer.triggers.backfill import TRIGGER as BACKFILL
 from services.trainer.triggers.backfill import Backfills
-from services.trainer.triggers.decisions import Step, decide
-from services.trainer.triggers.state import TriggerState
-from services.trainer.triggers.streams import NOTHING, Read, Streams
+from services.trainer.triggers.decisions import FIRED, NOTHING, Read, Step, Streams, TriggerState, decide
 
 log = logging.getLogger(__name__)
 
@@ -164,3 +164,42 @@ def _read(trigger: Trigger, state: TriggerState, streams: Streams) -> Read:
         return NOTHING
     stream = keys.EVENTS_FEATURES if isinstance(trigger, After) else trigger.stream
     return streams.after(stream, state.position, state.entries) if state.position else streams.end(stream)
+
+
+# --- what people see of the triggers: when each fires next, when it fired last, and what became of it today
+
+
+def schedules(redis: Redis, definitions: Definitions, now: datetime) -> list[dict[str, Any]]:
+    """Every trigger of every model, in the order of their declaration; `redis` decodes to text."""
+    models = [model for model in definitions.models.values() if model.train]
+    with redis.pipeline(transaction=False) as pipe:
+        for model in models:
+            pipe.hgetall(keys.triggers(model.name))
+        states = pipe.execute()
+    return [
+        _view(model, trigger, TriggerState.read(found.get(str(trigger))), now)
+        for model, found in zip(models, states, strict=True)
+        for trigger in model.train
+    ]
+
+
+def _view(model: Model, trigger: Trigger, state: TriggerState, now: datetime) -> dict[str, Any]:
+    today = state.on(now)
+    return {
+        "model": model.name,
+        "trigger": str(trigger),
+        "kind": trigger.kind,
+        "next": iso(trigger.next_slot(now)) if isinstance(trigger, Slots) else None,
+        "fired": state.fired or None,
+        "outcome": state.outcome or None,
+        "outcome_at": state.outcome_at or None,
+        "waits": state.waits or None,
+        "fired_today": today.get(FIRED, 0),
+        "today": today,
+        "cooldown": trigger.cooldown,
+        "daily": trigger.daily,
+        "missed": trigger.missed if isinstance(trigger, Slots) else None,
+        "rows": state.rows if isinstance(trigger, After) else None,
+        "event": state.event or None,
+        "lost": state.lost if isinstance(trigger, After | On) else None,
+    }

@@ -20,7 +20,7 @@ from services.predictor import features
 from services.predictor.instances import parse
 from services.predictor.online import OnlineStore
 from services.predictor.signature import Signature
-from services.trainer.packaging import manifest as packaging
+from services.trainer.packaging import packing as packaging
 from tests.feature.conftest import OpenRoom, Room, csv_rows
 
 MILL = """

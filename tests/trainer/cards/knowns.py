@@ -18,7 +18,7 @@ from modelmill.declare.definitions import Entity
 from modelmill.declare.metrics import Metric
 from modelmill.packages.package import Input, Manifest, Parity
 from modelmill.state.runs import Run
-from services.trainer.cards.known import Known
+from services.trainer.cards.card import Known
 from services.trainer.evaluation.answers import Answers
 from services.trainer.evaluation.evaluation import Question, evaluate, segmentation, with_card_data
 from services.trainer.evaluation.importance import Fitted

@@ -10,10 +10,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from modelmill import drawing
 from modelmill.state.runs import Run
-from services.trainer.cards import words
+from services.trainer.cards.card import Known
 from services.trainer.cards.cards import render
-from services.trainer.cards.known import Known
 from tests.trainer.cards import knowns
 
 VOID = {"meta", "link", "br"}
@@ -74,7 +74,7 @@ def test_several_labels_have_their_own_figures_and_metrics() -> None:
     for title in ("Predicted and true of target", "Predicted and true of weight", "Residuals of weight"):
         assert title in page.headings
     assert known.evaluation is not None
-    assert words.number(known.evaluation.outputs["weight"]["r2"]) in page.text
+    assert drawing.number(known.evaluation.outputs["weight"]["r2"]) in page.text
 
 
 @pytest.mark.parametrize("known", [wine, progression])
@@ -143,7 +143,7 @@ def test_a_run_without_an_evaluation_has_a_card_of_what_is_known() -> None:
     known = wine()
     page = Outline(render(Known(known.run)))
     assert page.headings == ["Decision", "Metrics", "Limits", "Data", "Origin"]
-    assert words.number(known.run.metrics["accuracy"]) in page.text
+    assert drawing.number(known.run.metrics["accuracy"]) in page.text
 
 
 def test_the_same_run_has_the_same_card_in_well_under_fifty_milliseconds() -> None:

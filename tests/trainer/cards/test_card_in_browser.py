@@ -11,8 +11,8 @@ import pytest
 
 from modelmill.state.registry import Registry
 from modelmill.storage import Storage
+from services.trainer.cards.card import Known
 from services.trainer.cards.cards import Cards, render
-from services.trainer.cards.known import Known
 from services.trainer.job import train
 from tests.conftest import RedisServer
 from tests.trainer.cards import knowns

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from services.trainer.cards import drawing
-from services.trainer.cards.drawing import Axis, Chart, Series, ticks
+from modelmill import drawing
+from modelmill.drawing import Axis, Chart, Series, ticks
 
 HOSTILE = "<script>alert(1)</script>"
 

@@ -9,8 +9,7 @@ import pytest
 
 from modelmill.packages.package import Parity
 from modelmill.state.runs import Run
-from services.trainer.cards.known import Known
-from services.trainer.cards.limits import limits
+from services.trainer.cards.card import Known, limits
 from services.trainer.evaluation.evaluation import Evaluation, Segment
 from services.trainer.evaluation.metrics import Interval
 from tests.trainer.cards import knowns

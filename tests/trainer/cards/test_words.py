@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from services.trainer.cards import words
+from modelmill import drawing
 
 
 @pytest.mark.parametrize(
     "value, text",
     [
         (0.74918, "0.7492"), (0.298, "0.2980"), (-0.0114, "-0.0114"), (0.000551234, "0.0005512"), (1.0, "1"),
-        (70120, "70 120"), (-47.7712, "-47.77"), (123456.78, "123 457"), (float("nan"), "nan"), (None, words.NONE),
+        (70120, "70 120"), (-47.7712, "-47.77"), (123456.78, "123 457"), (float("nan"), "nan"), (None, drawing.NONE),
         (1e-9, "1e-09"),
     ],
 )  # fmt: skip
 def test_numbers(value: float | None, text: str) -> None:
-    assert words.number(value).replace(words.THIN, " ").replace(words.MINUS, "-") == text
+    assert drawing.number(value).replace(drawing.THIN, " ").replace(drawing.MINUS, "-") == text
 
 
 @pytest.mark.parametrize(
@@ -24,15 +24,15 @@ def test_numbers(value: float | None, text: str) -> None:
     [(0, "0 %"), (1, "100 %"), (0.00001, "0.01 %"), (0.9999, "99.9 %"), (0.036, "3.6 %"), (0.4123, "41.2 %")],
 )
 def test_shares(value: float, text: str) -> None:
-    assert words.share(value).replace(words.THIN, " ") == text
+    assert drawing.share(value).replace(drawing.THIN, " ") == text
 
 
 @pytest.mark.parametrize("value, text", [(0.0123, "12 ms"), (4.2, "4.2 s"), (200, "3 min 20 s")])
 def test_durations(value: float, text: str) -> None:
-    assert words.seconds(value).replace(words.THIN, " ") == text
+    assert drawing.seconds(value).replace(drawing.THIN, " ") == text
 
 
 def test_times() -> None:
-    assert words.moment("2013-03-31T21:05:00.123456Z") == "2013-03-31 21:05:00 UTC"
-    assert words.moment("2013-03-31T00:00:00+00:00") == "2013-03-31"
-    assert words.moment("") == words.NONE
+    assert drawing.moment("2013-03-31T21:05:00.123456Z") == "2013-03-31 21:05:00 UTC"
+    assert drawing.moment("2013-03-31T00:00:00+00:00") == "2013-03-31"
+    assert drawing.moment("") == drawing.NONE

@@ -29,17 +29,15 @@ from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.trainer import worker as workers
-from services.trainer.jobs import horse
-from services.trainer.jobs.attempts import earlier_attempt
+from services.trainer.jobs import process
 from services.trainer.jobs.journal import readable
 from services.trainer.jobs.opening import Opener
-from services.trainer.jobs.priority import scheduled
+from services.trainer.jobs.process import Usage
 from services.trainer.jobs.queue import TrainingQueue
-from services.trainer.jobs.recovery import recover
+from services.trainer.jobs.recovery import earlier_attempt, recover
 from services.trainer.jobs.run_record import RunRecord
-from services.trainer.jobs.train_job import TrainJob
-from services.trainer.jobs.usage import Usage
-from services.trainer.worker import TrainWorker
+from services.trainer.jobs.view import scheduled
+from services.trainer.worker import TrainJob, TrainWorker
 
 KINDS = ("succeeds", "fails", "fails for now", "exits")
 """What becomes of a training that nobody disturbs."""
@@ -172,7 +170,7 @@ class World:
         monkeypatch.setattr(TrainJob, "perform", lambda job: self._train(job))
         monkeypatch.setattr(TrainWorker, "setup_work_horse_signals", lambda _: None)
         for name in ("die_with", "die_without"):
-            monkeypatch.setattr(horse, name, lambda *_: None)
+            monkeypatch.setattr(process, name, lambda *_: None)
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 
 from modelmill.errors import InvalidRequest, UnknownName
 from modelmill.state.registry import Registry
-from services.trainer.jobs import feed
+from services.trainer.http import jobs
 from services.trainer.jobs.journal import Journal, log_entries
 from services.trainer.jobs.queue import TrainingQueue
 from tests.trainer.conftest import began
@@ -41,7 +41,7 @@ def ended(fake_queue: TrainingQueue, registry: Registry) -> str:
 
 
 def test_all_that_has_happened_comes_first_and_the_end_last(fake_queue: TrainingQueue, ended: str) -> None:
-    events = heard(feed.follow(fake_queue, ended, None, wait=0.01))
+    events = heard(jobs.follow(fake_queue, ended, None, wait=0.01))
     assert [kind for kind, _, _ in events] == ["state", "stage", "log", "log", "end"]
     assert events[1][1] == {"run": "r1", "stage": "fit", "progress": "0.2", "rows": "300"}
     assert [content["text"] for kind, content, _ in events if kind == "log"] == ["one", "two"]
@@ -55,7 +55,7 @@ def test_that_an_attempt_failed_comes_after_its_last_lines(
     job = fake_queue.enqueue("m")
     again = {"kind": "again", "attempt": "1", "error": "away", "at": "2026-11-25T18:53:14Z"}
     Journal(fake_queue.redis, job).add([again, *log_entries("r1", 1, ["the last line"]), *after])
-    events = feed.follow(fake_queue, job, None, wait=0.01)
+    events = jobs.follow(fake_queue, job, None, wait=0.01)
     kinds = [next(event for event in events if not event.startswith(":")).split("event: ")[1] for _ in range(3)]
     assert [kind.partition("\n")[0] for kind in kinds] == ["state", "log", "again"]
     fake_queue.cancel(job, registry)
@@ -63,17 +63,17 @@ def test_that_an_attempt_failed_comes_after_its_last_lines(
 
 
 def test_a_listener_goes_on_after_the_event_that_it_heard_last(fake_queue: TrainingQueue, ended: str) -> None:
-    position = heard(feed.follow(fake_queue, ended, None, wait=0.01))[2][2]
-    events = heard(feed.follow(fake_queue, ended, position, wait=0.01))
+    position = heard(jobs.follow(fake_queue, ended, None, wait=0.01))[2][2]
+    events = heard(jobs.follow(fake_queue, ended, position, wait=0.01))
     assert [content["text"] for kind, content, _ in events if kind == "log"] == ["two"]
 
 
 def test_what_changes_is_told_as_it_comes_and_silence_is_broken(
     fake_queue: TrainingQueue, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "HEARTBEAT", 0.0)
+    monkeypatch.setattr(jobs, "HEARTBEAT", 0.0)
     job = fake_queue.enqueue("m")
-    events = feed.follow(fake_queue, job, None, wait=0.01)
+    events = jobs.follow(fake_queue, job, None, wait=0.01)
     assert next(events) == ": following\n\n"
     assert '"status":"queued"' in next(events)
     assert next(events) == ": still there\n\n"
@@ -85,16 +85,16 @@ def test_what_changes_is_told_as_it_comes_and_silence_is_broken(
 def test_a_listener_is_asked_to_connect_again_in_the_end(
     fake_queue: TrainingQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "LIFETIME", 0.0)
-    assert heard(feed.follow(fake_queue, fake_queue.enqueue("m"), None, wait=0.01)) == []
+    monkeypatch.setattr(jobs, "LIFETIME", 0.0)
+    assert heard(jobs.follow(fake_queue, fake_queue.enqueue("m"), None, wait=0.01)) == []
 
 
 def test_what_is_no_position_and_no_job_is_refused(fake_queue: TrainingQueue) -> None:
     job = fake_queue.enqueue("m")
     with pytest.raises(InvalidRequest, match="expected the id of an event"):
-        feed.follow(fake_queue, job, "yesterday", wait=0.01)
+        jobs.follow(fake_queue, job, "yesterday", wait=0.01)
     with pytest.raises(UnknownName):
-        feed.follow(fake_queue, "nope", None, wait=0.01)
+        jobs.follow(fake_queue, "nope", None, wait=0.01)
 
 
 def test_there_are_places_for_two_listeners_fewer_than_threads(http: FlaskClient, ended: str) -> None:

@@ -12,9 +12,8 @@ from collections.abc import Callable
 import pytest
 
 from modelmill.state.connections import Redis
-from services.trainer.jobs.horse import Horse, from_outside, how
 from services.trainer.jobs.journal import LENGTH, Journal
-from services.trainer.jobs.usage import descendants
+from services.trainer.jobs.process import Horse, descendants, from_outside, how
 from tests.eventually import eventually
 from tests.trainer.workers import lives
 

@@ -8,9 +8,9 @@ import pytest
 import redis.exceptions
 
 from modelmill.state.connections import Redis
-from services.trainer.jobs import output
+from services.trainer.jobs import process
 from services.trainer.jobs.journal import Journal
-from services.trainer.jobs.output import LONGEST_LINE, Output
+from services.trainer.jobs.process import LONGEST_LINE, Output
 
 
 class Writer:
@@ -73,14 +73,14 @@ def test_lines_without_the_lease_wait_for_who_knows_that_they_are_right(writer: 
 
 
 def test_while_redis_is_away_the_newest_lines_wait(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "BATCH", 2)
+    monkeypatch.setattr(process, "BATCH", 2)
     add = writer.journal.add
 
     def away(*_: object, **__: object) -> bool:
         raise redis.exceptions.ConnectionError("away")
 
     monkeypatch.setattr(writer.journal, "add", away)
-    writer.write(b"".join(b"%d\n" % number for number in range(output.WAITING // 10)))
+    writer.write(b"".join(b"%d\n" % number for number in range(process.WAITING // 10)))
     assert writer.lines == []
     monkeypatch.setattr(writer.journal, "add", add)
     writer.write(b"".join(b"%d\n" % number for number in range(5)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.trainer.jobs.priority import Priority
 from services.trainer.jobs.queue import TrainingQueue
+from services.trainer.jobs.view import Priority
 from tests.trainer.conftest import began
 
 

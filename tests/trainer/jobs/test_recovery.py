@@ -22,7 +22,7 @@ from services.trainer.jobs.recovery import (
     requeue_unclaimed,
     restore_strays,
 )
-from services.trainer.jobs.retry import ATTEMPTS
+from services.trainer.jobs.view import ATTEMPTS
 from tests.conftest import RedisServer
 from tests.eventually import eventually
 from tests.trainer.conftest import began

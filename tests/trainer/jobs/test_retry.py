@@ -13,7 +13,7 @@ import redis.exceptions
 from modelmill.declare.definitions_file import load_code
 from modelmill.declare.user_code import UserCode
 from modelmill.errors import DefinitionsError, InvalidRequest, PackageError, RequestFailed, RunEnded, Unavailable
-from services.trainer.jobs.retry import FIRST_PAUSE, LONGEST_PAUSE, may_pass, pause
+from services.trainer.jobs.view import FIRST_PAUSE, LONGEST_PAUSE, may_pass, pause
 
 
 @pytest.mark.parametrize(

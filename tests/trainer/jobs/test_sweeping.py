@@ -14,7 +14,7 @@ from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.storage import Storage
-from services.trainer.jobs.sweeping import UNFINISHED, sweep
+from services.trainer.jobs.recovery import UNFINISHED, sweep
 from tests.trainer.http import manifest
 
 

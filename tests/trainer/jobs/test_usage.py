@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.trainer.jobs.usage import of_this_process
+from services.trainer.jobs.process import of_this_process
 
 HOLD = "import sys, time; held = bytearray(80_000_000); begun = time.process_time()\n"
 BUSY = "while time.process_time() - begun < 0.2: pass\nprint('there', flush=True); sys.stdin.read()"

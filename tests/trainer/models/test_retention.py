@@ -9,7 +9,7 @@ from modelmill.state import keys
 from modelmill.state.registry import Registry
 from modelmill.state.runs import code_file, folder, modules_folder
 from modelmill.storage import Storage
-from services.trainer.models.retention import Retention
+from services.trainer.models import Retention
 from tests.trainer.http import Train
 
 MODEL = "user_target"

@@ -32,8 +32,7 @@ from services.predictor.instances import parse
 from services.predictor.live import ServedModel
 from services.predictor.loading import warmed_up
 from services.trainer.evaluation.answers import Answers
-from services.trainer.packaging.manifest import example, one_row
-from services.trainer.packaging.packing import pack
+from services.trainer.packaging.packing import example, one_row, pack
 from tests.predictor.packages import manifest
 
 ROWS, FITTED, ASKED = 400, 300, 100

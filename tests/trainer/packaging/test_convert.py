@@ -31,9 +31,8 @@ from modelmill.packages.package import Input, Parity
 from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging import convert as convert_module
 from services.trainer.packaging.convert import Converted, NoGraph, convert
-from services.trainer.packaging.graph import Graph
+from services.trainer.packaging.graph import Graph, OwnAnswers, Tolerance
 from services.trainer.packaging.packing import DEFAULT
-from services.trainer.packaging.parity import OwnAnswers, Tolerance
 from services.trainer.packaging.probes import prove
 
 RANDOM = np.random.default_rng(0)

@@ -15,9 +15,9 @@ from sklearn.pipeline import make_pipeline
 from modelmill.packages.package import Input
 from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging.convert import convert
-from services.trainer.packaging.lightgbm import opset
-from services.trainer.packaging.parity import OwnAnswers, Tolerance
+from services.trainer.packaging.graph import OwnAnswers, Tolerance
 from services.trainer.packaging.probes import prove
+from services.trainer.packaging.trees import opset
 
 RANDOM = np.random.default_rng(0)
 ROWS = pd.DataFrame(RANDOM.normal(size=(400, 3)), columns=["a", "b", "c"])

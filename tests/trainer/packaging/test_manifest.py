@@ -15,8 +15,7 @@ from modelmill.declare.definitions_file import load
 from modelmill.packages.package import MOST_VALUES, Input, Manifest, Range, Tensor
 from modelmill.state.runs import Run
 from services.trainer.evaluation.answers import Answers
-from services.trainer.packaging.manifest import Inputs, example, manifest, one_row, signature, value_range
-from services.trainer.packaging.packing import pack
+from services.trainer.packaging.packing import Inputs, example, manifest, one_row, pack, signature, value_range
 
 MILL = """
 from modelmill import Entity, Model, Source, feature

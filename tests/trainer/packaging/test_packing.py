@@ -26,8 +26,8 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 from modelmill.errors import InvalidRequest
 from modelmill.packages.package import ESTIMATOR, GRAPH, Input
 from services.trainer.evaluation.answers import Answers
+from services.trainer.packaging.graph import Tolerance
 from services.trainer.packaging.packing import Packed, pack
-from services.trainer.packaging.parity import Tolerance
 from tests.own_types import Halved
 
 RANDOM = np.random.default_rng(0)

@@ -18,9 +18,8 @@ from modelmill.declare.metrics import Metric
 from modelmill.packages.package import Parity
 from services.trainer.evaluation.answers import Answers, Output
 from services.trainer.evaluation.evaluation import segmentation
-from services.trainer.promotion.checks import Evidence, verdicts
 from services.trainer.promotion.contender import Contender, HeldOut, Obstacle
-from services.trainer.promotion.decision import Verdict
+from services.trainer.promotion.judgement import Evidence, Verdict, verdicts
 
 RANDOM = np.random.default_rng(7)
 ROWS = pd.DataFrame({"x": RANDOM.normal(size=400), "origin": RANDOM.choice(["EWR", "JFK", "LGA"], 400)})

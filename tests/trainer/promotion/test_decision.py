@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from modelmill.declare.gates import Policy
-from services.trainer.promotion.decision import Comparison, Decision, Verdict, decide
+from services.trainer.promotion.judgement import Comparison, Decision, Verdict, decide
 
 FIRST = Comparison("accuracy", 250, 0.86125)
 BESIDE = Comparison("accuracy", 250, 0.86125, 3, 0.841)

@@ -27,10 +27,9 @@ from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers
 from services.trainer.evaluation.evaluation import Evaluation
 from services.trainer.evaluation.metrics import scores
-from services.trainer.packaging.manifest import Inputs, manifest
-from services.trainer.packaging.packing import pack
+from services.trainer.packaging.packing import Inputs, manifest, pack
 from services.trainer.promotion.contender import HeldOut
-from services.trainer.promotion.decision import Decision
+from services.trainer.promotion.judgement import Decision
 from services.trainer.promotion.registration import TRIES, Candidate, register
 
 RANDOM = np.random.default_rng(1)

@@ -26,7 +26,7 @@ from modelmill.storage import Storage
 from services.trainer.app import trainer_app
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.recovery import close_lost_runs
-from services.trainer.models.overview import Overview
+from services.trainer.models import Overview
 from services.trainer.recipes import Recipes
 from services.trainer.runs import logged
 from services.trainer.runs.index import RunIndex

@@ -13,7 +13,7 @@ from modelmill.state import keys
 from modelmill.state.runs import Run
 from services.trainer.app import trainer_app
 from services.trainer.jobs.queue import TrainingQueue
-from services.trainer.models.overview import Overview
+from services.trainer.models import Overview
 from services.trainer.recipes import Recipes
 from services.trainer.runs.index import RunIndex
 from services.trainer.settings import TrainerSettings

@@ -16,7 +16,7 @@ from modelmill.state.runs import Run, code_file
 from services.feature.proof.forget import forget
 from services.feature.store.compaction import compact
 from services.feature.store.statistics_files import StatisticsFiles
-from services.trainer.trace.reports import reports
+from services.trainer.trace.compare import reports
 from services.trainer.trace.reproduce import reproduce
 from tests.conftest import USERS_MILL
 from tests.trainer.trace.conftest import House, users

@@ -13,7 +13,7 @@ from modelmill.state.connections import Redis
 from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run, new_run_id
-from services.trainer.training.board import ATTEMPTS, Board
+from services.trainer.training.sharing import ATTEMPTS, Board
 from tests.conftest import RedisServer
 
 LEASES = ("lease:parent", "lease:one", "lease:two")

@@ -12,7 +12,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from modelmill.declare.search import Space
 from modelmill.errors import InvalidRequest
-from services.trainer.training.proposals import Proposals, Tried, proposals, require_parameters, with_params
+from services.trainer.training.study import Proposals, Tried, proposals, require_parameters, with_params
 
 
 def pipeline() -> Pipeline:

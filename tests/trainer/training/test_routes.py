@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
-from services.trainer.training.board import Board
+from services.trainer.training.sharing import Board
 from tests.trainer.http import problem
 
 

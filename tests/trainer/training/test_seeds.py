@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 
-from services.trainer.training.seeds import seed_process, seeded
+from services.trainer.training.steps import seed_process, seeded
 
 
 def test_each_random_state_that_was_left_open_is_seeded() -> None:

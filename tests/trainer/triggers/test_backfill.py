@@ -19,8 +19,7 @@ from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from services.trainer.jobs.queue import TrainingQueue
-from services.trainer.triggers.backfill import Backfill, Backfills, NoBackfill
-from services.trainer.triggers.points import Point, points, when
+from services.trainer.triggers.backfill import Backfill, Backfills, NoBackfill, Point, points, when
 from tests.conftest import USERS_MILL, RedisServer
 
 MODEL = "user_target"

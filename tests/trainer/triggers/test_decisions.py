@@ -15,13 +15,13 @@ from services.trainer.triggers.decisions import (
     MOST_COUNTED,
     MOST_MISSED,
     PATIENCE,
+    Read,
     Step,
+    TriggerState,
     look_at_events,
     look_at_rows,
     look_at_slots,
 )
-from services.trainer.triggers.state import TriggerState
-from services.trainer.triggers.streams import Read
 
 NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

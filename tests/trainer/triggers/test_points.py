@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from modelmill.errors import InvalidRequest
-from services.trainer.triggers.points import MOST_POINTS, Point, points, when
+from services.trainer.triggers.backfill import MOST_POINTS, Point, points, when
 
 START = datetime(2013, 1, 31, 5, tzinfo=UTC)
 

@@ -20,8 +20,7 @@ from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.recipes import Recipes
 from services.trainer.triggers.backfill import Backfills
 from services.trainer.triggers.decisions import GRACE
-from services.trainer.triggers.overview import schedules
-from services.trainer.triggers.scheduler import Scheduler
+from services.trainer.triggers.scheduler import Scheduler, schedules
 from tests.conftest import USERS_MILL, RedisServer
 from tests.eventually import eventually
 

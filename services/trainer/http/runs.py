@@ -1,16 +1,19 @@
-"""The HTTP calls that repeat runs and trace what was made of what."""
+"""The HTTP calls about searches, and those that repeat runs and trace what was made of what."""
 
 from __future__ import annotations
+
+from dataclasses import asdict
 
 from flask import Flask, Response
 
 from modelmill.http.web import json_object, reply
+from modelmill.state.registry import Registry
 from services.trainer import requests
 from services.trainer.jobs.queue import TrainingQueue
-from services.trainer.models.overview import Overview
+from services.trainer.models import Overview
 from services.trainer.recipes import Recipes
+from services.trainer.trace.compare import reports, require_repeatable
 from services.trainer.trace.lineage import Lineage
-from services.trainer.trace.reports import reports, require_repeatable
 
 
 def add_trace_routes(app: Flask, queue: TrainingQueue, overview: Overview, recipes: Recipes) -> None:
@@ -50,3 +53,29 @@ def add_trace_routes(app: Flask, queue: TrainingQueue, overview: Overview, recip
     def source_lineage(source: str) -> Response:
         """What was made of a source: features, models, runs, versions and the aliases that name them."""
         return reply(Lineage(overview.registry, recipes.definitions).of_source(source))
+
+
+# --- the HTTP calls about searches
+
+
+def add_search_routes(app: Flask, registry: Registry) -> None:
+    """Add them to the trainer."""
+
+    @app.get("/runs/<run>/trials")
+    def trials(run: str) -> Response:
+        """The trials of a run's search as runs of their own, in the order of their numbers, without tracebacks.
+
+        A trial whose process was killed has a run for each attempt. `trials` is how many the search has, `trials_ended`
+        how many of them have ended and `trials_failed` how many of these failed.
+        """
+        parent = registry.runs.get(run)
+        found = [asdict(trial) for trial in registry.runs.trials(run)]
+        return reply(
+            {
+                "run": run,
+                "trials": parent.trials,
+                "trials_ended": parent.trials_ended,
+                "trials_failed": parent.trials_failed,
+                "runs": [{name: trial[name] for name in trial if name != "traceback"} for trial in found],
+            }
+        )

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
+import shutil
+from datetime import UTC, datetime, timedelta
+from typing import IO
+
 import orjson
 from flask import Flask, Response, request
 
@@ -13,7 +18,8 @@ from modelmill.packages.package import ESTIMATOR, MANIFEST
 from modelmill.state.registry import Registry, Version
 from modelmill.storage import Storage
 from services.trainer import requests
-from services.trainer.exchange.uploads import Uploads
+from services.trainer.jobs.journal import KEPT_SECONDS
+from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.recipes import Recipes
 
 LONGEST_OFFER = 400_000
@@ -97,6 +103,37 @@ def _stored(registry: Registry, model: str, name: str) -> Version:
 
 def _types(storage: Storage, version: Version) -> list[str]:
     # Here, so that the trainer's front does not load scikit-learn before somebody asks for this.
-    from services.trainer.exchange.estimators import untrusted_types
+    from services.trainer.exchange.foreign import untrusted_types
 
     return untrusted_types(package.read(storage, version.package, ESTIMATOR)[1])
+
+
+# --- uploaded models between the call that takes them and the job that makes a version of them: files of the storage
+
+FOLDER = "uploads"
+
+
+class Uploads:
+    """Takes uploads and enqueues what is to become of them."""
+
+    def __init__(self, queue: TrainingQueue, storage: Storage) -> None:
+        self.queue = queue
+        self.storage = storage
+
+    def enqueue(
+        self, model: str, file: IO[bytes], offer: Offer, *, by: str = "", promote: bool = False, reason: str = ""
+    ) -> str:
+        """Keep `file`, enqueue its registration and return the job's id.
+
+        Raises:
+            QueueFull: where as many jobs wait as may.
+        """
+        self.queue.require_room()
+        # Jobs that failed or were canceled leave theirs, so that an attempt that was killed can be repeated.
+        self.storage.remove_older(FOLDER, datetime.now(UTC) - timedelta(seconds=2 * KEPT_SECONDS))
+        name = f"{FOLDER}/{model}/{secrets.token_hex(8)}.{offer.format}"
+        with self.storage.writing(name) as stored:
+            shutil.copyfileobj(file, stored)
+        arguments = {"upload": name, "offer": offer.to_json(), "by": by, "promote": promote, "reason": reason}
+        described = f"register {offer.file or offer.format} as {model}{f' by {by}' if by else ''}"
+        return self.queue.enqueue_registration(model, arguments, described)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from datetime import datetime
+from typing import Any, Literal
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 from zlib import crc32
 
 from markupsafe import Markup
-
-from services.trainer.cards import words
 
 WIDTH, HEIGHT = 360.0, 270.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 10.0, 10.0, 38.0
@@ -74,11 +73,11 @@ class Chart:
         for value in ticks(x):
             at = chart.at_x(value)
             _line(chart.svg, (at, TOP), (at, HEIGHT - BOTTOM), "grid")
-            _text(chart.svg, at, HEIGHT - BOTTOM + 13, words.tick(value), "tick middle")
+            _text(chart.svg, at, HEIGHT - BOTTOM + 13, tick(value), "tick middle")
         for value in ticks(y):
             at = chart.at_y(value)
             _line(chart.svg, (LEFT, at), (WIDTH - RIGHT, at), "grid")
-            _text(chart.svg, LEFT - 6, at + 3.5, words.tick(value), "tick end")
+            _text(chart.svg, LEFT - 6, at + 3.5, tick(value), "tick end")
         _text(chart.svg, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x.name, "axis middle")
         middle = (TOP + HEIGHT - BOTTOM) / 2
         name = _text(chart.svg, 10, middle, y.name, "axis middle")
@@ -161,8 +160,8 @@ def heat_map(title: str, description: str, labels: Sequence[str], counts: Sequen
             shade.set("fill-opacity", f"{0.06 + 0.94 * part:.3f}")
             dark = "cell strong middle" if part > 0.55 else "cell middle"
             if size >= 44:
-                _text(svg, x + size / 2, y + size / 2, words.number(times), dark)
-                _text(svg, x + size / 2, y + size / 2 + 14, words.share(part), f"{dark} small")
+                _text(svg, x + size / 2, y + size / 2, number(times), dark)
+                _text(svg, x + size / 2, y + size / 2 + 14, share(part), f"{dark} small")
             elif times:
                 _text(svg, x + size / 2, y + size / 2 + 3, f"{part * 100:.0f}", f"{dark} small")
     return _markup(svg)
@@ -176,17 +175,17 @@ def bars(title: str, description: str, values: Sequence[tuple[str, float, float]
     for value in ticks(axis):
         at = axis.place(value, BAR_NAME, BAR_WIDTH - 70)
         _line(svg, (at, 0), (at, height - 32), "grid")
-        _text(svg, at, height - 19, words.tick(value), "tick middle")
+        _text(svg, at, height - 19, tick(value), "tick middle")
     _text(svg, (BAR_NAME + BAR_WIDTH - 70) / 2, height - 4, name, "axis middle")
     zero = axis.place(0, BAR_NAME, BAR_WIDTH - 70)
-    for number, (label, value, spread) in enumerate(values):
-        y, end = BAR_HEIGHT * number, axis.place(value, BAR_NAME, BAR_WIDTH - 70)
+    for row, (label, value, spread) in enumerate(values):
+        y, end = BAR_HEIGHT * row, axis.place(value, BAR_NAME, BAR_WIDTH - 70)
         _text(svg, BAR_NAME - 10, y + BAR_HEIGHT / 2 + 4, _short(label), "name end")
         bar = _sub(svg, "rect", "bar", x=f"{min(zero, end):g}", y=f"{y + 4:g}", width=f"{abs(end - zero):g}")
         bar.set("height", f"{BAR_HEIGHT - 8:g}")
         ends = [axis.place(value + sign * spread, BAR_NAME, BAR_WIDTH - 70) for sign in (-1, 1)]
         _line(svg, (ends[0], y + BAR_HEIGHT / 2), (ends[1], y + BAR_HEIGHT / 2), "spread")
-        _text(svg, max(ends[1], zero) + 8, y + BAR_HEIGHT / 2 + 4, words.number(value, 3), "tick")
+        _text(svg, max(ends[1], zero) + 8, y + BAR_HEIGHT / 2 + 4, number(value, 3), "tick")
     return _markup(svg)
 
 
@@ -248,3 +247,59 @@ def _short(name: str, longest: int = LONGEST_NAME) -> str:
 
 def _markup(svg: Element) -> Markup:
     return Markup(ElementTree.tostring(svg, encoding="unicode"))
+
+
+# --- numbers, shares, times and durations as a card writes them
+
+THIN = "\N{NARROW NO-BREAK SPACE}"
+MINUS = "\N{MINUS SIGN}"
+NONE = "\N{EN DASH}"
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """A number with so many digits, whole ones with all of theirs: `0.7492`, `70 120`."""
+    if value is None or isinstance(value, str):
+        return value or NONE
+    if not math.isfinite(value):
+        return str(value)
+    if float(value).is_integer() and abs(value) < 1e15:
+        text = f"{int(value):,}".replace(",", THIN)
+    elif abs(value) >= 10**digits:
+        text = f"{value:,.0f}".replace(",", THIN)
+    elif 0.01 <= abs(value) < 1:
+        text = f"{value:.{digits}f}"  # as many decimals each, so that a column is aligned
+    else:
+        text = f"{value:.{digits}g}"
+    return text.replace("-", MINUS)
+
+
+def tick(value: float) -> str:
+    """A round number on an axis, as short as it can be: `0.2`, `1 500`."""
+    text = f"{value:,.0f}".replace(",", THIN) if abs(value) >= 1000 else f"{value:g}"
+    return text.replace("-", MINUS)
+
+
+def share(value: float) -> str:
+    """A share in percent: `0 %`, `0.3 %`, `41 %`; what is not all and not nothing never looks so."""
+    if value in (0, 1):
+        return f"{value * 100:.0f}{THIN}%"
+    percent = min(max(value * 100, 0.01), 99.9)
+    return f"{percent:.2g}{THIN}%" if percent < 10 else f"{percent:.3g}{THIN}%"
+
+
+def moment(text: str) -> str:
+    """An ISO time to the second, `2013-03-31 21:05:00 UTC`, without a time of day that is midnight."""
+    if not text:
+        return NONE
+    at = datetime.fromisoformat(text)
+    return f"{at:%Y-%m-%d}" if (at.hour, at.minute, at.second) == (0, 0, 0) else f"{at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def seconds(value: float) -> str:
+    """A duration: `0.3 ms`, `12 ms`, `4.2 s`, `3 min 20 s`."""
+    if value < 1:
+        return f"{value * 1000:.2g}{THIN}ms"
+    if value < 60:
+        return f"{value:.3g}{THIN}s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes}{THIN}min {rest}{THIN}s"

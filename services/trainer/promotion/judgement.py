@@ -1,24 +1,38 @@
-"""What each gate says of a candidate beside the champion. Nothing here predicts again but what measures latency."""
+"""Whether a new version goes live: what each gate says of it beside the champion, and the policy of its model.
+
+Nothing here predicts again but what measures latency.
+"""
 
 from __future__ import annotations
 
 import math
+import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import singledispatch
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from modelmill.declare.gates import AtLeast, Gate, Improves, Judged, LatencyBelow, NoSegmentWorse, Parity, SizeBelow
+from modelmill.declare.gates import (
+    AtLeast,
+    Gate,
+    Improves,
+    Judged,
+    LatencyBelow,
+    NoSegmentWorse,
+    Parity,
+    Policy,
+    SizeBelow,
+)
 from modelmill.errors import InvalidRequest, printable, sentence
 from modelmill.packages import package
+from modelmill.state.aliases import CHALLENGER, CHAMPION
 from services.trainer.evaluation.evaluation import MIN_SEGMENT_ROWS
 from services.trainer.evaluation.metrics import paired, score
 from services.trainer.promotion.contender import Contender, Obstacle
-from services.trainer.promotion.decision import Verdict
-from services.trainer.promotion.latency import measure
 
 
 @dataclass(frozen=True)
@@ -177,3 +191,137 @@ def _line(error: Exception) -> str:
 
 def _finite(figures: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+
+# --- whether a new version goes live: what each gate says, and the policy of the model
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one gate says."""
+
+    gate: str
+    """Its name, such as `improves_roc_auc`."""
+    declared: str
+    """What it asks for, such as `improves(roc_auc, by=0.002, confidence=0.95)`."""
+    held: bool
+    reason: str
+    figures: dict[str, float] = field(default_factory=dict)
+    """Name to figure, such as `estimate`, `lo` and `hi`."""
+
+    def __str__(self) -> str:
+        return f"{'passed' if self.held else 'failed'}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Candidate and champion by the deciding metric on the same held-out rows."""
+
+    metric: str
+    rows: int
+    score: float
+    """The candidate's, as it would be served; greater is better."""
+    champion: int | None = None
+    """Version of the champion; None where there is none yet."""
+    champion_score: float | None = None
+    """None where it cannot be compared."""
+    obstacle: str = ""
+    """Why it cannot be."""
+
+    def __str__(self) -> str:
+        figure = f"{self.metric} {self.score:.6g} on {self.rows} held-out rows"
+        if self.champion is None:
+            return f"{figure}; there is no champion yet"
+        if self.champion_score is None:
+            return f"{figure}; champion version {self.champion} cannot be compared: {self.obstacle}"
+        return f"{figure}, champion version {self.champion} {self.champion_score:.6g} on the same rows"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a version is promoted, to what, and why, in words and figures."""
+
+    promote: bool
+    """Whether `alias` names the version from its registration on."""
+    alias: str
+    """`champion`, or `challenger`."""
+    policy: str
+    reason: str
+    compared: Comparison
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def gates(self) -> dict[str, str]:
+        """Gate to what it says, as it is kept with the run and the version."""
+        return {verdict.gate: str(verdict) for verdict in self.verdicts}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The decision as it is kept with the evaluation."""
+        return asdict(self)
+
+
+def decide(policy: Policy, compared: Comparison, verdicts: Sequence[Verdict]) -> Decision:
+    """Decide about a version of which the gates say this.
+
+    A first version becomes champion where it passes, also with `canary`: there is none that it could be tried beside.
+    """
+    failed = [verdict for verdict in verdicts if not verdict.held]
+    canary = policy == "canary" and compared.champion is not None
+    alias = CHALLENGER if canary else CHAMPION
+    if failed:
+        reasons = "; ".join(f"{verdict.gate} failed: {verdict.reason}" for verdict in failed)
+        stated = f"not promoted, {reasons} ({compared})"
+    elif policy == "manual":
+        stated = f"waits for a person (promote=manual): {compared}; {_held(verdicts)}"
+    else:
+        to = f"to {CHALLENGER} " if canary else ""
+        stated = f"promoted {to}({_held(verdicts)}): {compared}"
+    promote = not failed and policy != "manual"
+    return Decision(promote, alias, policy, stated, compared, tuple(verdicts))
+
+
+def _held(verdicts: Sequence[Verdict]) -> str:
+    """Why nothing is in the way; what each of many gates says is beside the reason, not in it."""
+    if not verdicts:
+        return "no gates are declared"
+    if len(verdicts) == 1:
+        return f"{verdicts[0].gate}: {verdicts[0].reason}"
+    return f"all {len(verdicts)} gates hold"
+
+
+# --- how long a packaged model takes for one row
+
+MOST_CALLS = 200
+FEWEST_CALLS = 20
+SECONDS = 0.04
+"""After which no further call begins, once there were the fewest."""
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of some calls with one row each."""
+
+    calls: np.ndarray
+
+    def quantile(self, share: float) -> float:
+        """Milliseconds below which this share of the calls is."""
+        return float(np.quantile(self.calls, share))
+
+    def __str__(self) -> str:
+        return f"median {self.quantile(0.5):.3g} ms, p99 {self.quantile(0.99):.3g} ms of {len(self.calls)} calls"
+
+
+def measure(model: Any, rows: pd.DataFrame) -> Latency:
+    """Ask `model` about one row at a time; making a row into what the model takes is counted too."""
+    singles = [rows.iloc[[number]] for number in range(min(len(rows), FEWEST_CALLS))]
+    for row in singles[:WARM_UP]:
+        model.predict(row)
+    took: list[float] = []
+    begun = time.perf_counter()
+    while len(took) < FEWEST_CALLS or (len(took) < MOST_CALLS and time.perf_counter() - begun < SECONDS):
+        row = singles[len(took) % len(singles)]
+        started = time.perf_counter()
+        model.predict(row)
+        took.append((time.perf_counter() - started) * 1000)
+    return Latency(np.array(took))

@@ -6,18 +6,25 @@ a Cast), the order of the outputs, and the list of maps (ZipMap) that skl2onnx p
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import onnx
+import sklearn
+import skops.io
 from onnx import TensorProto, external_data_helper, helper
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
 
+from modelmill.columns.types import Column
 from modelmill.errors import InvalidRequest, sentence
+from modelmill.packages.estimator_serving import load_estimator
 from modelmill.packages.package import MATRIX, Input, Layout, Precision
 from services.trainer.evaluation.answers import Task
-from services.trainer.exchange.agreement import require_count, require_names
 
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 CASTABLE = (*FLOATS, TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.FLOAT16)
@@ -208,3 +215,149 @@ def _shape(item: Any) -> list[int | None]:
 
 def _type(kind: int) -> str:
     return str(TensorProto.DataType.Name(kind)).lower()
+
+
+# --- estimators of scikit-learn that were trained elsewhere, from the skops files in which they come.
+#
+# A skops file says which types are made when it is loaded. Only scikit-learn's own are, those of the reviewed list,
+# and those that the definitions trust; for any other the file is refused before anything in it is made.
+
+LARGEST = 4 << 30
+"""Bytes that a file may be unpacked."""
+PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"(dp", b"ccopy_reg")
+
+
+def read_estimator(content: bytes, model: str, inputs: Sequence[Input], trusted: Collection[str] = ()) -> Any:
+    """The fitted estimator in a skops file, which takes the declared inputs; `trusted` are types of the user's own.
+
+    Raises:
+        InvalidRequest: for anything else.
+    """
+    estimator = _loaded(content, trusted)
+    if not hasattr(estimator, "predict"):
+        raise InvalidRequest(
+            f"the file holds a {type(estimator).__name__}; expected a fitted estimator of scikit-learn"
+        )
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError:
+        raise InvalidRequest(f"estimator {type(estimator).__name__} is not fitted; fit it before it is saved") from None
+    except TypeError as error:
+        raise InvalidRequest(f"the file holds no estimator of scikit-learn: {error}") from None
+    what = f"estimator {type(estimator).__name__}"
+    names, count = getattr(estimator, "feature_names_in_", None), getattr(estimator, "n_features_in_", None)
+    if names is not None:
+        require_names(what, [str(name) for name in names], model, inputs)
+    elif count is not None:
+        require_count(what, int(count), model, inputs)
+    return estimator
+
+
+def untrusted_types(content: bytes) -> list[str]:
+    """The types in a skops file that skops does not trust by itself."""
+    found: list[str] = sorted(set(skops.io.get_untrusted_types(data=content)))
+    return found
+
+
+def _loaded(content: bytes, trusted: Collection[str]) -> Any:
+    if content.startswith(PICKLE_STARTS):
+        raise InvalidRequest(
+            "the file is a pickle, which runs code when it is loaded and is never taken; save the estimator with"
+            " skops.io.dump(estimator, 'model.skops')"
+        )
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(item.file_size for item in archive.infolist())
+        if size > LARGEST:
+            raise InvalidRequest(f"the skops file is {size} bytes unpacked; expected at most {LARGEST}")
+        return load_estimator(content, trusted)
+    except InvalidRequest:
+        raise
+    except Exception as error:  # zipfile, json, skops and scikit-learn each have their own
+        raise InvalidRequest(
+            f"the file cannot be read as skops by scikit-learn {sklearn.__version__} and skops {skops.__version__}:"
+            f" {sentence(error, 300)}"
+        ) from None
+
+
+# --- whether a model that was trained elsewhere is what the definitions declare: its inputs, its task, its classes
+
+NUMBERS = ("double", "float", "long", "integer")
+TYPES = {"float": NUMBERS, "int": NUMBERS, "bool": ("boolean", *NUMBERS), "str": ("string",)}
+"""Declared type to what MLflow may call it; all numbers are fed to a model as floating-point numbers."""
+
+
+def require_names(what: str, names: Sequence[str], model: str, inputs: Sequence[Input]) -> None:
+    """Refuse a model that takes other columns than the declared ones, or takes them in another order.
+
+    Raises:
+        InvalidRequest: naming the columns.
+    """
+    declared = [item.name for item in inputs]
+    if list(names) == declared:
+        return
+    lacking = [name for name in declared if name not in names]
+    unknown = [name for name in names if name not in declared]
+    if lacking or unknown:
+        wrong = " and ".join(
+            [f"does not take {_listed(lacking)}"] * bool(lacking)
+            + [f"takes {_listed(unknown)}, not declared"] * bool(unknown)
+        )
+        raise InvalidRequest(f"{what} {wrong}; model {model!r} declares {_listed(declared)}")
+    raise InvalidRequest(
+        f"{what} takes its columns in the order {_listed(names)}; model {model!r} declares {_listed(declared)}: declare"
+        " them in its order, features before request inputs, or train it in this one"
+    )
+
+
+def require_count(what: str, count: int, model: str, inputs: Sequence[Input]) -> None:
+    """Refuse a model that takes another number of columns than are declared."""
+    if count != len(inputs):
+        raise InvalidRequest(
+            f"{what} takes {count} columns; model {model!r} declares {len(inputs)}:"
+            f" {_listed([item.name for item in inputs])}"
+        )
+
+
+def require_types(columns: Mapping[str, str], model: str, inputs: Sequence[Input]) -> None:
+    """Refuse a signature, name to MLflow's type, that does not agree with the declared inputs.
+
+    Raises:
+        InvalidRequest: naming the column and both types.
+    """
+    require_names("its signature", list(columns), model, inputs)
+    for item in inputs:
+        if columns[item.name] not in TYPES[item.dtype]:
+            raise InvalidRequest(
+                f"its signature has column {item.name!r} as {columns[item.name]}; model {model!r} declares"
+                f" {item.dtype}, which is {' or '.join(TYPES[item.dtype])}"
+            )
+
+
+def require_task(task: Task, declared: Task, model: str) -> None:
+    """Refuse a classifier for a model that is declared with a regressor, and the other way round."""
+    if task != declared:
+        raise InvalidRequest(f"the file holds a model for {task}; model {model!r} is declared for {declared}")
+
+
+def as_labels(classes: Sequence[Any], label: Column, model: str) -> list[Any]:
+    """The classes as values of the declared label's type.
+
+    Raises:
+        InvalidRequest: for classes of another type.
+    """
+    kinds = {"int": (int,), "float": (int, float), "bool": (bool, int), "str": (str,)}[label.dtype]
+    fit = all(isinstance(c, kinds) and (label.dtype == "bool" or not isinstance(c, bool)) for c in classes)
+    if label.dtype == "bool":
+        fit = fit and set(classes) <= {0, 1}
+    if not fit or len(set(classes)) != len(classes):
+        raise InvalidRequest(
+            f"its classes are {_listed(classes)}; the label {label.name!r} of model {model!r} is {label.dtype}"
+        )
+    convert = {"int": int, "float": float, "bool": bool, "str": str}[label.dtype]
+    return [convert(c) for c in classes]
+
+
+def _listed(values: Sequence[Any]) -> str:
+    shown = ", ".join(repr(value) for value in values[:20])
+    return f"{shown} and {len(values) - 20} more" if len(values) > 20 else shown

@@ -5,15 +5,18 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import resource
 import select
 import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
@@ -21,9 +24,7 @@ from rq.timeouts import BaseDeathPenalty
 
 from modelmill.state.connections import AWAY, Redis
 from modelmill.state.runs import Run
-from services.trainer.jobs.journal import Journal
-from services.trainer.jobs.output import Output
-from services.trainer.jobs.usage import Usage, children, descendants, of_ended
+from services.trainer.jobs.journal import Journal, log_entries
 
 log = logging.getLogger(__name__)
 
@@ -218,3 +219,169 @@ def die_without(redis: Redis, lease: str) -> None:
                     os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=look, name="lease", daemon=True).start()
+
+
+# --- what a training's process writes to standard output and error: read by its worker, so that nothing is lost when
+# the process is killed, and nothing waits while it computes.
+
+LONGEST_LINE = 2000
+"""Characters kept of a line."""
+WAITING = 10_000
+"""Lines that may wait for a Redis that is away; older ones are dropped."""
+BATCH = 500
+"""Lines written to Redis at a time."""
+PIECE = 65536
+PIECES = 4
+"""Read at a time."""
+
+
+class Output:
+    """A pipe from the process that trains; `journal` gets each line under the id of `run`, the worker's own standard
+    error too."""
+
+    def __init__(self, journal: Journal, run: str) -> None:
+        self.journal = journal
+        self.run = run
+        self.reading, self._writing = os.pipe()
+        os.set_blocking(self.reading, False)
+        self._rest = b""
+        self._lines: deque[str] = deque(maxlen=WAITING)
+        self._read = 0
+        """Lines read so far, dropped ones included."""
+
+    def redirect(self) -> None:
+        """In the process that trains: write everything into the pipe from now on."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(self._writing, 1)
+        os.dup2(self._writing, 2)
+        os.close(self._writing)
+        os.close(self.reading)
+        sys.stdout, sys.stderr = (
+            open(number, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115  until it ends
+            for number in (1, 2)
+        )
+
+    def hand_over(self) -> None:
+        """In the worker: the other end belongs to the process alone from now on."""
+        os.close(self._writing)
+
+    def read(self) -> bool:
+        """Take in what was written; False where that was all, since nobody can write any more.
+
+        However much is written, it returns soon: the lease is to be renewed, and the time limit kept.
+        """
+        for _ in range(PIECES):
+            try:
+                piece = os.read(self.reading, PIECE)
+            except BlockingIOError:
+                return True
+            if not piece:
+                return False
+            self._split(piece)
+        return True
+
+    @property
+    def waits(self) -> bool:
+        """Whether lines wait to be shipped."""
+        return bool(self._lines)
+
+    def ship_some(self, *, fenced: bool = True) -> bool:
+        """Write the first lines that wait to the journal; False where they must go on waiting, because Redis is away,
+        or the lease is."""
+        batch = [self._lines[number] for number in range(min(BATCH, len(self._lines)))]
+        first = self._read - len(self._lines) + 1
+        try:
+            if not self.journal.add(log_entries(self.run, first, batch), fenced=fenced):
+                return False
+        except AWAY as error:
+            log.warning("%d lines of the log wait for Redis: %s", len(self._lines), error)
+            return False
+        for _ in batch:
+            self._lines.popleft()
+        return True
+
+    def ship(self, *, fenced: bool = True) -> None:
+        """Write all the lines that wait, as far as they need not go on waiting."""
+        while self.waits and self.ship_some(fenced=fenced):
+            pass
+
+    def close(self) -> None:
+        """Take in the rest and let go of the pipe, whoever may still write to it; nothing of it is shipped yet."""
+        self.read()
+        if self._rest:
+            self._split(b"\n")
+        os.close(self.reading)
+
+    def _split(self, piece: bytes) -> None:
+        *whole, self._rest = (self._rest + piece).split(b"\n")
+        if len(self._rest) > 4 * LONGEST_LINE:  # a line without an end must not fill the memory
+            whole.append(self._rest)
+            self._rest = b""
+        for raw in whole:
+            text = raw.rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace")  # a progress bar's last state
+            self._lines.append(text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}...")
+            self._read += 1
+            print(text, file=sys.stderr)
+
+
+# --- what a training's process takes: memory and processor time, with those of the processes that it started
+
+MB = 1_000_000
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Memory in MB, processor time in seconds."""
+
+    peak_memory_mb: float
+    cpu_seconds: float
+
+
+def of_this_process() -> Usage:
+    """What this process and its children have taken so far.
+
+    The peaks of children that live are added to its own, though they need not have come at the same time; of children
+    that have ended the largest one counts where it is larger than all that.
+    """
+    own, ended = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    living = [_of_child(pid) for pid in descendants(os.getpid())]
+    peak = own.ru_maxrss * _RSS_UNIT / MB + sum(child.peak_memory_mb for child in living)
+    seconds = own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
+    return Usage(
+        round(max(peak, ended.ru_maxrss * _RSS_UNIT / MB), 1),
+        round(seconds + sum(child.cpu_seconds for child in living), 3),
+    )
+
+
+def of_ended(taken: resource.struct_rusage) -> Usage:
+    """What a process had taken that was waited for."""
+    return Usage(round(taken.ru_maxrss * _RSS_UNIT / MB, 1), round(taken.ru_utime + taken.ru_stime, 3))
+
+
+def children(pid: int) -> frozenset[int]:
+    """The processes that `pid` is the parent of, ended ones too until it has waited for them; only Linux tells."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return frozenset(int(child) for task in tasks for child in _text(task).split())
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """The processes below `pid`."""
+    for child in children(pid):
+        yield child
+        yield from descendants(child)
+
+
+def _of_child(pid: int) -> Usage:
+    peak = next((line.split()[1] for line in _text(Path(f"/proc/{pid}/status")).splitlines() if "VmHWM" in line), "0")
+    times = _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return Usage(int(peak) * 1024 / MB, sum(map(int, times[11:15])) / _TICKS)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:  # it has just ended
+        return ""

@@ -1,0 +1,233 @@
+"""The HTTP calls about trainings that wait, run or have ended, and about what triggers them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from threading import BoundedSemaphore
+from typing import Any, cast
+
+import orjson
+from flask import Flask, Response, request
+
+from modelmill.errors import InvalidRequest, Unavailable, UnknownName
+from modelmill.http.web import json_object, reply
+from modelmill.settings import Settings
+from modelmill.state.connections import AWAY
+from modelmill.state.registry import Registry
+from modelmill.storage import Storage
+from services.trainer import requests
+from services.trainer.jobs import snapshot
+from services.trainer.jobs.journal import Journal, read_log, readable
+from services.trainer.jobs.queue import TrainingQueue
+from services.trainer.jobs.view import ENDED_NAMES, PRIORITIES, JobView, Priority
+from services.trainer.recipes import Recipes
+from services.trainer.triggers.backfill import STEP, Backfill, Backfills, Point, points, when
+from services.trainer.triggers.scheduler import schedules
+
+
+def add_job_routes(
+    app: Flask, queue: TrainingQueue, registry: Registry, recipes: Recipes, storage: Storage, settings: Settings
+) -> None:
+    """Add them to the trainer."""
+    most_listeners = max(0, settings.threads - 2)  # two threads remain for everybody else
+    places = BoundedSemaphore(most_listeners)
+    wait = min(WAIT, settings.redis_timeout / 2)
+
+    @app.post("/models/<model>/train")
+    def train(model: str) -> Response:
+        """Enqueue a training; answers 202 with the job to look at.
+
+        `{"start": ..., "end": ...}` trains on the labelled rows with start <= event time < end, default all.
+        `{"by": ...}` says who asks, `{"priority": "high"}` (or normal, low) which job comes first. Where a training
+        of the same model and span waits already, or runs and nothing was ingested since, no second one is enqueued:
+        200 with its job, and `existing`. 429 while too many trainings wait.
+        """
+        body = json_object()
+        requests.require_fields(body, ("by", "start", "end", "priority"))
+        start, end = requests.span(body)
+        by = requests.text(body, "by")
+        priority = cast(Priority, requests.one_of(body, "priority", PRIORITIES, "normal"))
+        definitions = recipes.definitions
+        timeout = definitions.model(model).timeout
+        data = snapshot.position(queue.redis, definitions, model)
+        asked = queue.request(model, data, by=by, start=start, end=end, priority=priority, timeout=timeout)
+        url = f"/jobs/{asked.job}"
+        answer = {"job": asked.job, "url": url, "model": model, "existing": asked.existing}
+        return reply(
+            {**answer, "status": queue.job(asked.job).status}, 200 if asked.existing else 202, {"Location": url}
+        )
+
+    @app.get("/jobs")
+    def jobs() -> Response:
+        """Jobs that wait or run, then those that ended last, newest first."""
+        return reply({"jobs": [asdict(job) for job in queue.jobs()]})
+
+    @app.get("/jobs/<job>")
+    def job(job: str) -> Response:
+        """A job: its status, stage, progress, the run that it made, and why it failed."""
+        return reply(asdict(queue.job(job)))
+
+    @app.delete("/jobs/<job>")
+    def cancel(job: str) -> Response:
+        """Take a waiting job off the queue, or stop a running one; `?by=` says who asks. 409 once it has ended."""
+        return reply(asdict(queue.cancel(job, registry, by=requests.text(request.args, "by"))))
+
+    @app.get("/jobs/<job>/events")
+    def job_events(job: str) -> Response:
+        """What a job does, as server-sent events: `state`, `stage` (with progress and rows), `log`, `again`, `end`.
+
+        All that has happened comes first; `Last-Event-ID` goes on after that event. There are places for two fewer
+        listeners than the server has threads.
+        """
+        if not places.acquire(blocking=False):
+            raise Unavailable(f"all {most_listeners} places for listeners are taken; raise MODELMILL_THREADS")
+        try:
+            events = follow(queue, job, request.headers.get("Last-Event-ID"), wait=wait)
+        except BaseException:
+            places.release()
+            raise
+        response = Response(events, content_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        response.call_on_close(places.release)
+        return response
+
+    @app.get("/runs/<run>/log")
+    def run_log(run: str) -> Response:
+        """What a run has logged and printed so far, a line each with its time; the newest 10,000 lines."""
+        found = registry.runs.get(run)
+        text = read_log(storage, Journal(registry.redis, found.job), found.model, run)
+        return Response(text, content_type="text/plain; charset=utf-8")
+
+
+# --- a job's journal as server-sent events, live and again afterwards.
+#
+# `state` is the job as `GET /jobs/{id}` shows it, first of all and whenever its status or place changes; `stage`,
+# `log` and `again` are the journal's entries; `end` is the job once it has ended, and the last of them.
+
+HEARTBEAT = 2.0
+"""Seconds after which a silent stream says that it is still there; a client that left is noticed by that."""
+LIFETIME = 600.0
+"""Seconds after which a listener is asked to connect again, so that no thread is taken for ever."""
+WAIT = 1.0
+"""Seconds that one read waits for entries; it must be below the time limit of a Redis call."""
+POSITION = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+
+
+def follow(queue: TrainingQueue, job: str, position: str | None, *, wait: float = WAIT) -> Iterator[str]:
+    """The events of `job` after `position`, the id of one, or from its begin.
+
+    Raises:
+        InvalidRequest: for a position that is no id of an event.
+        UnknownName: for a job that does not exist.
+    """
+    if position is not None and not POSITION.fullmatch(position):
+        raise InvalidRequest(f"Last-Event-ID is {position!r}; expected the id of an event, such as 1795477628000-0")
+    return _follow(queue, queue.job(job), position or "0-0", wait)
+
+
+def _follow(queue: TrainingQueue, view: JobView, position: str, wait: float) -> Iterator[str]:
+    journal, deadline, shown, closed = Journal(queue.redis, view.job), time.monotonic() + LIFETIME, None, False
+    spoken = time.monotonic()
+    again: dict[str, str] | None = None  # told by the attempt itself, before its worker has taken in its last lines
+    yield ": following\n\n"
+    try:
+        while time.monotonic() < deadline:
+            if (state := (view.status, view.position, view.attempt)) != shown:
+                yield server_sent("state", asdict(view))
+                shown, spoken = state, time.monotonic()
+            found = queue.redis.xread({journal.key: position}, count=1000, block=max(1, int(wait * 1000)))
+            entries = found[0][1] if found else []
+            for number, fields in entries:
+                position, entry = number.decode(), readable(fields)
+                kind = entry.pop("kind")
+                closed = kind == "closed"
+                if again and kind in ("closed", "stage"):
+                    yield server_sent("again", again, position)
+                    again = None
+                if kind == "again":
+                    again = entry
+                elif kind not in ("closed", "end"):
+                    yield server_sent(kind, entry, position)
+                    spoken = time.monotonic()
+            if again and not entries:
+                yield server_sent("again", again, position)
+                again = None
+            view = queue.job(view.job)
+            if view.status in ENDED_NAMES and (closed or not entries):
+                yield server_sent("end", asdict(view))
+                return
+            if time.monotonic() - spoken > HEARTBEAT:
+                yield ": still there\n\n"
+                spoken = time.monotonic()
+    except (*AWAY, UnknownName):
+        return  # the client connects again, or is told that there is no such job any more
+
+
+def server_sent(kind: str, content: Any, position: str = "") -> str:
+    """One event; what it holds is one line of JSON."""
+    number = f"id: {position}\n" if position else ""
+    return f"{number}event: {kind}\ndata: {orjson.dumps(content).decode()}\n\n"
+
+
+# --- the HTTP calls about triggers, and about training as of past days
+
+
+def add_trigger_routes(app: Flask, recipes: Recipes, backfills: Backfills) -> None:
+    """Add them to the trainer."""
+
+    @app.get("/schedules")
+    def triggers() -> Response:
+        """Every trigger: when it fires next, when it fired last, what became of it and what it waits for.
+
+        `today` counts the outcomes of the day in UTC; `rows` are those that came since it fired last, `lost` the
+        entries of its stream that were trimmed before they were read.
+        """
+        found = schedules(recipes.redis, recipes.definitions, datetime.now(UTC))
+        return reply({"schedules": found})
+
+    @app.post("/models/<model>/backfill")
+    def backfill(model: str) -> Response:
+        """Train a model as of past days: `{"from": "2013-02-01", "to": "2013-12-01", "step": "month"}`; answers 202.
+
+        As of `from` and every `step` later (default `1d`) up to `to`, on the rows with event times before, one training
+        after another. Asked again, it goes on with the points for which none has succeeded; with `{"again": true}` it
+        begins anew. 409 while it does so for other points.
+        """
+        body = json_object()
+        requests.require_fields(body, ("from", "to", "step", "again", "by"))
+        wanted = _wanted(model, body)
+        again = body.get("again", False)
+        if not isinstance(again, bool):
+            raise InvalidRequest(f"field 'again' is {again!r}; expected true or false", field="again")
+        recipes.definitions.model(model)
+        return reply(backfills.ask(wanted, again=again).view(), 202, {"Location": f"/models/{model}/backfill"})
+
+    @app.get("/models/<model>/backfill")
+    def backfilled(model: str) -> Response:
+        """How far the training of a model as of past days has come, and each point's run and version."""
+        return reply(backfills.get(model).view())
+
+    @app.delete("/models/<model>/backfill")
+    def cancel_backfill(model: str) -> Response:
+        """End the training of a model as of past days, and cancel its job; 409 once it has ended."""
+        return reply(backfills.cancel(model).view())
+
+
+def _wanted(model: str, body: dict[str, Any]) -> Backfill:
+    start, end = _moment(body, "from"), _moment(body, "to")
+    step = requests.text(body, "step") or STEP
+    if end > datetime.now(UTC):
+        raise InvalidRequest(f"field 'to' is {when(end)}; expected a time that has passed", field="to")
+    found = {name: Point(as_of=name) for name in map(when, points(start, end, step))}
+    by = requests.text(body, "by")
+    return Backfill(model=model, start=when(start), end=when(end), step=step, by=by, points=found)
+
+
+def _moment(body: dict[str, Any], name: str) -> datetime:
+    text = requests.moment(body, name)
+    if text is None:
+        raise InvalidRequest(f"field {name!r} is missing; expected a time such as 2013-02-01T00:00:00Z", field=name)
+    return datetime.fromisoformat(text)
