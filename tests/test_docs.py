@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -70,3 +72,20 @@ def test_links_in_the_docs_lead_to_files(text: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text.read_text()):
         if not target.startswith(("http:", "https:", "mailto:")):
             assert (text.parent / target).exists(), f"{text.name} links to {target}"
+
+
+def test_the_index_of_the_pages_names_each() -> None:
+    named = re.findall(r"\]\((\w[\w-]*\.md)\)", (ROOT / "docs" / "README.md").read_text())
+    assert set(named) == {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+
+
+def test_the_files_of_the_page_your_own_data_do_what_it_says(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "your-own-data.md").read_text()
+    for name, text in re.findall(r"```python\n# (\S+\.py)\n(.*?)```", page, re.DOTALL):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    subprocess.run([sys.executable, "make_readings.py"], cwd=tmp_path, check=True, timeout=60)
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(tests, cwd=tmp_path / "machines", capture_output=True, text=True, timeout=100)
+    assert "2 passed" in done.stdout, done.stdout
+    assert "2 passed" in page
