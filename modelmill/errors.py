@@ -42,6 +42,12 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 
+def shortened(value: object) -> str:
+    """A value as an error shows it: as Python prints it, in at most 80 letters."""
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."
+
+
 def did_you_mean(name: str, known: Collection[str]) -> str:
     """The end of a sentence about an unknown `name`: the nearest known names, or all of them when they are few.
 

@@ -30,6 +30,7 @@ from prometheus_client import (
     multiprocess,
 )
 from prometheus_client.registry import Collector
+from pydantic import BaseModel
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import RequestEntityTooLarge as BodyTooLarge
 from werkzeug.wsgi import get_input_stream
@@ -429,6 +430,10 @@ def add_routes(app: Flask, service: str) -> None:
         return render_template_string(PAGE, spec=describe(app, service))
 
 
+def _request_body(form: type[BaseModel]) -> dict[str, Any]:
+    return {"content": {"application/json": {"schema": form.model_json_schema()}}}
+
+
 def describe(app: Flask, service: str) -> dict[str, Any]:
     """The OpenAPI document of all routes of `app`; a view's docstring is its summary and description."""
     paths: dict[str, dict[str, Any]] = {}
@@ -437,6 +442,7 @@ def describe(app: Flask, service: str) -> dict[str, Any]:
             continue
         summary, _, description = inspect.cleandoc(app.view_functions[rule.endpoint].__doc__ or "").partition("\n")
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        body = getattr(app.view_functions[rule.endpoint], "body", None)
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             paths.setdefault(path, {})[method.lower()] = {
                 "operationId": f"{rule.endpoint}_{method.lower()}",
@@ -446,6 +452,7 @@ def describe(app: Flask, service: str) -> dict[str, Any]:
                     {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
                     for name in re.findall(r"{(\w+)}", path)
                 ],
+                **({"requestBody": _request_body(body)} if body else {}),
                 "responses": {
                     "2XX": {"description": "Done."},
                     "default": {

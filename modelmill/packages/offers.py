@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self, get_args
 
-from modelmill.errors import InvalidRequest, did_you_mean
+from modelmill.errors import InvalidRequest, did_you_mean, shortened
 
 OfferFormat = Literal["onnx", "skops"]
 LONGEST_NAME = 250
@@ -64,7 +64,7 @@ class Offer:
         for name, value in raw.items():
             expected, holds = _CHECKS[name]
             if not holds(value):
-                raise InvalidRequest(f"field {name!r} is {_shown(value)}; expected {expected}", field=name)
+                raise InvalidRequest(f"field {name!r} is {shortened(value)}; expected {expected}", field=name)
         metrics = {name: float(value) for name, value in raw.get("metrics", {}).items()}
         return cls(**{**raw, "metrics": metrics})
 
@@ -107,8 +107,3 @@ _CHECKS: dict[str, tuple[str, Any]] = {
     ),
 }
 """Field of an offer to what is expected of it, in words and as a test."""
-
-
-def _shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."

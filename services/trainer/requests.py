@@ -8,7 +8,7 @@ from typing import Any
 
 from modelmill import times
 from modelmill.declare.declarations import NAME
-from modelmill.errors import InvalidRequest, did_you_mean
+from modelmill.errors import InvalidRequest, did_you_mean, shortened
 
 LONGEST_TEXT = 500
 MOST_RUNS = 1000
@@ -25,7 +25,7 @@ def text(body: Mapping[str, Any], name: str) -> str:
     """A field of text, which may be left out."""
     value = body.get(name, "")
     if not isinstance(value, str) or len(value) > LONGEST_TEXT:
-        raise InvalidRequest(f"field {name!r} is {_shown(value)}; expected a text of at most {LONGEST_TEXT} letters")
+        raise InvalidRequest(f"field {name!r} is {shortened(value)}; expected a text of at most {LONGEST_TEXT} letters")
     return value
 
 
@@ -37,7 +37,7 @@ def moment(body: Mapping[str, Any], name: str) -> str | None:
     try:
         return times.read(value).isoformat()
     except ValueError:
-        raise InvalidRequest(f"field {name!r} is {_shown(value)}; expected {times.EXPECTED}") from None
+        raise InvalidRequest(f"field {name!r} is {shortened(value)}; expected {times.EXPECTED}") from None
 
 
 def span(body: Mapping[str, Any]) -> tuple[str | None, str | None]:
@@ -52,7 +52,7 @@ def one_of(body: Mapping[str, Any], name: str, known: tuple[str, ...], default: 
     """A field with one of a few words, which may be left out."""
     value = body.get(name, default)
     if value not in known:
-        raise InvalidRequest(f"field {name!r} is {_shown(value)}; expected {' or '.join(known)}", field=name)
+        raise InvalidRequest(f"field {name!r} is {shortened(value)}; expected {' or '.join(known)}", field=name)
     return str(value)
 
 
@@ -60,7 +60,7 @@ def version(body: Mapping[str, Any]) -> int:
     """The field `version`."""
     value = body.get("version")
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidRequest(f"field 'version' is {_shown(value)}; expected a version number such as 3")
+        raise InvalidRequest(f"field 'version' is {shortened(value)}; expected a version number such as 3")
     return value
 
 
@@ -70,7 +70,7 @@ def expected(value: Any) -> int | None:
         return None
     given = int(value) if isinstance(value, str) and value.isdecimal() else value
     if not isinstance(given, int) or isinstance(given, bool) or given < 0:
-        raise InvalidRequest(f"field 'expected' is {_shown(value)}; expected a version number, or 0 for none")
+        raise InvalidRequest(f"field 'expected' is {shortened(value)}; expected a version number, or 0 for none")
     return given
 
 
@@ -78,7 +78,7 @@ def switch(body: Mapping[str, Any], name: str) -> bool:
     """A field that is true or false, false where it is left out."""
     value = body.get(name, False)
     if not isinstance(value, bool):
-        raise InvalidRequest(f"field {name!r} is {_shown(value)}; expected true or false")
+        raise InvalidRequest(f"field {name!r} is {shortened(value)}; expected true or false")
     return value
 
 
@@ -89,7 +89,7 @@ def tags(body: Mapping[str, Any]) -> dict[str, str]:
     for name, value in body.items():
         if value is not None and (not isinstance(value, str) or len(value) > LONGEST_TEXT):
             raise InvalidRequest(
-                f"tag {name!r} is {_shown(value)}; expected a text of at most {LONGEST_TEXT} letters, or null"
+                f"tag {name!r} is {shortened(value)}; expected a text of at most {LONGEST_TEXT} letters, or null"
             )
     return {name: value or "" for name, value in body.items()}
 
@@ -108,8 +108,3 @@ def limit(given: str | None) -> int:
     if not given.isdecimal() or not 1 <= int(given) <= MOST_RUNS:
         raise InvalidRequest(f"limit={given!r}; expected a number from 1 to {MOST_RUNS}")
     return int(given)
-
-
-def _shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."

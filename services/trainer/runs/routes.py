@@ -7,26 +7,22 @@ from typing import Any
 
 from flask import Flask, Response, request
 
-from modelmill.declare.declarations import NAME
 from modelmill.errors import InvalidRequest, UnknownName
-from modelmill.http.web import json_object, reply, whole
+from modelmill.http.bodies import takes
+from modelmill.http.web import reply, whole
 from modelmill.state.runs import Run
 from services.trainer import requests
 from services.trainer.models import Overview
 from services.trainer.recipes import Recipes
 from services.trainer.runs import logged
 from services.trainer.runs.index import NEWEST_FIRST, RunIndex
-from services.trainer.runs.logged import LoggedRuns
+from services.trainer.runs.logged import LoggedRuns, NewRun, RunChange
 from services.trainer.runs.tables import CSV_TYPE, MAX_COMPARED_RUNS, PARQUET_TYPE, as_csv, as_parquet, compare
-
-LONGEST_TRACEBACK = 100_000
-"""Characters of a traceback."""
 
 
 def add_run_routes(app: Flask, index: RunIndex, overview: Overview, recipes: Recipes) -> None:
     """Add them to the trainer."""
     _add_search(app, index, overview, recipes)
-    _add_export(app, index)
     _add_logging(app, LoggedRuns(index.runs), recipes)
 
 
@@ -50,7 +46,7 @@ def _add_search(app: Flask, index: RunIndex, overview: Overview, recipes: Recipe
             limit=limit,
             cursor=request.args.get("cursor"),
         )
-        found = [_brief(run) for run in index.runs.read(page.ids)]
+        found = [_without_traceback(run) for run in index.runs.read(page.ids)]
         return reply({"runs": found, "total": page.total, "next": page.next})
 
     @app.get("/runs/<run>")
@@ -74,8 +70,6 @@ def _add_search(app: Flask, index: RunIndex, overview: Overview, recipes: Recipe
             raise UnknownName("run", missing[0], index.search(limit=200).ids)
         return reply(compare(found))
 
-
-def _add_export(app: Flask, index: RunIndex) -> None:
     @app.get("/runs/export")
     def export() -> Response:
         """Runs as a file: `?format=csv` with timestamp, model, parameters, score, model_path; `parquet` with all.
@@ -95,55 +89,28 @@ def _add_export(app: Flask, index: RunIndex) -> None:
 
 def _add_logging(app: Flask, runs: LoggedRuns, recipes: Recipes) -> None:
     @app.post("/runs")
-    def start() -> Response:
+    @takes(NewRun)
+    def start(body: NewRun) -> Response:
         """Begin a run that is logged by hand: `{"model": ..., "params": {...}, "packages": {...}, "by": ...}`; 201.
 
         The model need not be declared. `lease_seconds` says how long the run goes on without being heard of; after
         that it is closed as lost.
         """
-        body = json_object()
-        requests.require_fields(body, ("model", "params", "packages", "by"))
-        model = requests.text(body, "model")
-        if not NAME.fullmatch(model):
-            raise InvalidRequest(f"model {model!r}: expected letters, digits and _, not starting with a digit")
-        declared = recipes.definitions.models.get(model)
-        run = runs.start(
-            model,
-            metric=declared.metric if declared else "",
-            by=requests.text(body, "by"),
-            params=logged.params(body),
-            packages=logged.packages(body),
-        )
-        return reply({**_brief(run), "lease_seconds": logged.LEASE}, 201, {"Location": f"/runs/{run.id}"})
+        declared = recipes.definitions.models.get(body.model)
+        run = runs.start(body, metric=declared.metric if declared else "")
+        answer = {**_without_traceback(run), "lease_seconds": logged.LEASE_SECONDS}
+        return reply(answer, 201, {"Location": f"/runs/{run.id}"})
 
     @app.patch("/runs/<run>")
-    def change(run: str) -> Response:
+    @takes(RunChange)
+    def change(run: str, body: RunChange) -> Response:
         """Add to a run that is logged by hand, or end it; an empty body renews its lease.
 
         `{"params": {...}, "metrics": {...}}` adds; `{"status": "succeeded"}` ends it, `{"status": "failed", "error":
         ..., "traceback": ...}` too. 409 once it has ended.
         """
-        body = json_object()
-        requests.require_fields(body, ("params", "metrics", "status", "error", "traceback"))
-        status = requests.text(body, "status")
-        if status not in ("", "succeeded", "failed"):
-            raise InvalidRequest(f"status {status!r}; expected succeeded or failed", field="status")
-        error, traceback = _long_text(body, "error")[: requests.LONGEST_TEXT], _long_text(body, "traceback")
-        after = runs.add(run, params=logged.params(body), metrics=logged.metrics(body))
-        if status == "succeeded":
-            after = runs.finish(run)
-        elif status == "failed":
-            after = runs.fail(run, error=error, traceback=traceback)
-        return reply(_brief(after))
+        return reply(_without_traceback(runs.change(run, body)))
 
 
-def _brief(run: Run) -> dict[str, Any]:
+def _without_traceback(run: Run) -> dict[str, Any]:
     return {name: value for name, value in vars(run).items() if name != "traceback"}
-
-
-def _long_text(body: dict[str, Any], name: str) -> str:
-    """A field of text that is cut where it is too long: its end, where a traceback says most."""
-    value = body.get(name, "")
-    if not isinstance(value, str):
-        raise InvalidRequest(f"field {name!r} is no text", field=name)
-    return value[-LONGEST_TRACEBACK:]

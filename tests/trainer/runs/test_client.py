@@ -123,7 +123,7 @@ signal.pause()
 def test_the_run_of_a_killed_process_is_closed_soon_and_that_of_a_living_one_is_not(
     real_redis: RedisServer, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logged, "LEASE", 2)
+    monkeypatch.setattr(logged, "LEASE_SECONDS", 2)
     registry = Registry(real_redis.client())
     recipes, queue = Recipes(registry.redis, USERS_MILL), TrainingQueue(real_redis.client(text=False), limit=3)
     runs, overview = RunIndex(registry.runs), Overview(registry, storage)
@@ -142,9 +142,11 @@ def test_the_run_of_a_killed_process_is_closed_soon_and_that_of_a_living_one_is_
             return registry.runs.get(killed).status != "running"
 
         eventually(is_closed, within=10, saying="the killed one's run is closed")
-        assert time.monotonic() - begun < logged.LEASE + 3
+        assert time.monotonic() - begun < logged.LEASE_SECONDS + 3
         assert "lost" in registry.runs.get(killed).error
-        eventually(lambda: time.monotonic() - begun > 2 * logged.LEASE, within=10, saying="two leases have passed")
+        eventually(
+            lambda: time.monotonic() - begun > 2 * logged.LEASE_SECONDS, within=10, saying="two leases have passed"
+        )
         close_lost_runs(registry, storage)
         assert registry.runs.get(living).status == "running"
     finally:

@@ -115,7 +115,7 @@ def test_a_run_that_cannot_be_begun_says_why(http: FlaskClient, body: dict[str, 
         ({"metrics": {"a": True}}, "expected a finite number"),
         ({"metrics": {str(n): n for n in range(1001)}}, "at most 1000"),
         ({"status": "done"}, "expected succeeded or failed"),
-        ({"status": "failed", "traceback": 1}, "no text"),
+        ({"status": "failed", "traceback": 1}, "field 'traceback' is 1; expected a text"),
     ],
 )
 def test_what_cannot_be_logged_says_why(http: FlaskClient, body: dict[str, object], reason: str) -> None:
