@@ -17,7 +17,7 @@ import click
 
 from modelmill.cli import show
 from modelmill.client import Client
-from modelmill.errors import Conflict, ModelmillError, RequestFailed, Unavailable
+from modelmill.errors import Conflict, ModelmillError, NotFound, RequestFailed, Unavailable
 from modelmill.local import Local
 from modelmill.settings import Settings
 
@@ -65,7 +65,10 @@ def up(file: Path | None, detach: bool) -> None:
 
     Then run `load.py`, if there is one beside FILE, which may put first rows in and train a first model.
     """
-    local = Local.at(home(), file or Settings.read().definitions)
+    path = file or Settings.read().definitions
+    if not path.exists():
+        raise NotFound(f"{path} is not there; name a definitions file, or let modelmill init write a project")
+    local = Local.at(home(), path)
     if local.running():
         show.console.print("It runs already; see [bold]modelmill status[/], stop it with [bold]modelmill down[/].")
         return

@@ -1,4 +1,4 @@
-"""`modelmill init`: a small project that is whole, in a folder that was free."""
+"""`modelmill init` writes a small project that is whole, in a folder that was free; `up` runs its loader."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from modelmill import cli
+from modelmill.cli import system
+from modelmill.errors import ModelmillError
 from modelmill.local import free_port
+from modelmill.settings import Settings
 
 
 def init(folder: Path) -> Result:
@@ -78,3 +81,28 @@ def test_init_refuses_what_is_not_empty_and_leaves_it_as_it_is(name: str, tmp_pa
     assert f"{tmp_path / name} exists and is not empty; name a new folder" in done.stderr
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["shop", "shop/file"]
     assert (tmp_path / "shop" / "file").read_text() == "mine"
+
+
+def test_up_without_definitions_says_where_they_can_come_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli.main, ["up"])
+    assert done.exit_code == 1
+    assert "mill.py is not there; name a definitions file, or let modelmill init write a project" in done.stderr
+
+
+def test_a_loader_runs_in_its_folder_with_the_settings_of_the_system(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "load.py"
+    script.write_text("import os\nprint(os.getcwd(), os.environ['MODELMILL_FEATURE_URL'], '[bold]')\n")
+    system._load(Settings(feature_url="http://127.0.0.1:9"), script)
+    assert f"{tmp_path} http://127.0.0.1:9 [bold]\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text, reason", [("1 / 0", "ZeroDivisionError: division by zero"), ("exit(3)", "exit code 3")])
+def test_a_loader_that_fails_is_named_with_its_reason(text: str, reason: str, tmp_path: Path) -> None:
+    script = tmp_path / "load.py"
+    script.write_text(text)
+    with pytest.raises(ModelmillError) as failed:
+        system._load(Settings(), script)
+    assert str(failed.value) == f"{script} failed: {reason}"

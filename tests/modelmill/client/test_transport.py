@@ -69,3 +69,32 @@ def test_a_redirect_is_an_error_and_not_followed() -> None:
 def test_an_answer_that_is_not_json_is_an_error_that_shows_it() -> None:
     with pytest.raises(RequestFailed, match="HTTP status 200: <html>"):
         client(lambda _: httpx.Response(200, text="<html>")).jobs()
+
+
+def answering(*statuses: int) -> Client:
+    """A client whose calls are answered with these statuses, one after the other."""
+    left = iter(statuses)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if (status := next(left)) == 0:
+            raise httpx.ConnectError("refused")
+        return httpx.Response(status, json={"detail": f"{status}", "jobs": []})
+
+    return client(answer)
+
+
+def test_a_service_that_is_not_ready_is_waited_for() -> None:
+    waiting = answering(0, 503, 200)
+    assert waiting.when_ready(waiting.jobs) == []
+
+
+def test_what_a_ready_service_refuses_is_not_asked_again() -> None:
+    waiting = answering(404)
+    with pytest.raises(RequestFailed, match="404"):
+        waiting.when_ready(waiting.jobs)
+
+
+def test_a_wait_for_a_service_ends_with_what_it_answered_last() -> None:
+    waiting = answering(503)
+    with pytest.raises(RequestFailed, match="503"):
+        waiting.when_ready(waiting.jobs, seconds=0)
