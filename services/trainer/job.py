@@ -28,7 +28,7 @@ from modelmill.storage import Storage
 from services.trainer.cards.cards import Cards
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers, task_of
-from services.trainer.evaluation.evaluation import Evaluation, Question, evaluate, segment_extremes, with_card_data
+from services.trainer.evaluation.evaluation import Evaluation, HeldOut, evaluate, with_card_data
 from services.trainer.evaluation.importance import Fitted
 from services.trainer.jobs import snapshot
 from services.trainer.jobs.opening import prepare_opening, require_opening
@@ -39,7 +39,6 @@ from services.trainer.jobs.view import attempt_of
 from services.trainer.models import Retention
 from services.trainer.packaging import packing as packaging
 from services.trainer.packaging.packing import pack
-from services.trainer.promotion.contender import HeldOut
 from services.trainer.promotion.registration import Candidate, register
 from services.trainer.settings import TrainerSettings
 from services.trainer.trace import code
@@ -152,7 +151,7 @@ def _train(
         estimator = fit(Fitting(record, storage, recipe, crew), study, rows, parted.train, constraints, recipe.seed)
     with record.stage("evaluate"):
         held_out = hold_out(recipe, frame, parted)
-        answers, found = _evaluate(record, storage, recipe, estimator, held_out, rows, parted.description)
+        answers, found = _evaluate(record, storage, recipe, estimator, held_out, rows)
     with record.stage("package"):
         packed = pack(
             estimator, inputs.fed, held_out.rows, answers, trusted=recipe.trusted, tolerance=tolerance_of(recipe)
@@ -170,21 +169,15 @@ def _train(
 
 
 def _evaluate(
-    record: RunRecord, storage: Storage, recipe: Model, estimator: Any, held_out: HeldOut, rows: Rows, split: str
+    record: RunRecord, storage: Storage, recipe: Model, estimator: Any, held_out: HeldOut, rows: Rows
 ) -> tuple[Answers, Evaluation]:
     """What the estimator, fitted on `rows`, says of the held-out ones, and how good that is, which is recorded."""
     begun = time.perf_counter()
     answers = Answers.of(estimator, held_out.rows)
     fitted = Fitted(estimator, held_out.rows, answers, record.run.seconds["fit"], time.perf_counter() - begun)
-    question = Question(recipe.metrics, held_out.label, recipe.labels, held_out.segments, split, recipe.seed)
-    found = with_card_data(evaluate(question, answers, rows.label), recipe, question, fitted, rows.inputs)
+    found = with_card_data(evaluate(held_out, answers, rows.label), recipe, held_out, fitted, rows.inputs)
     evaluations.write(storage, recipe.name, record.run.id, found)
-    record.note(
-        metric=recipe.metric,
-        metrics=found.metrics,
-        intervals={name: str(interval) for name, interval in found.intervals.items()},
-        segments=segment_extremes(found.segments, recipe.metric),
-    )
+    record.note(**found.run_fields(recipe.metric))
     return answers, found
 
 

@@ -74,6 +74,15 @@ class Evaluation:
     decision: dict[str, Any] = field(default_factory=dict)
     """Whether its version was promoted, and what each gate said."""
 
+    def run_fields(self, metric: str) -> dict[str, Any]:
+        """What the run's record holds of it, `metric` being the deciding one."""
+        return {
+            "metric": metric,
+            "metrics": self.metrics,
+            "intervals": {name: str(one) for name, one in self.intervals.items()},
+            "segments": segment_extremes(self.segments, metric),
+        }
+
     def to_json(self) -> bytes:
         """The evaluation as it is stored."""
         return orjson.dumps(self, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
@@ -160,22 +169,25 @@ def _values(values: pd.Series) -> tuple[np.ndarray, list[str], str]:
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked about the answers of a model to n held-out rows."""
+class HeldOut:
+    """n rows that a model was not trained on, and what is asked about its answers to them."""
 
     metrics: tuple[Metric, ...]
     """The deciding one first."""
-    truth: np.ndarray
+    rows: pd.DataFrame
+    """[n, inputs]"""
+    label: np.ndarray
     """[n] or [n, outputs]"""
-    labels: tuple[str, ...]
+    label_names: tuple[str, ...]
     """The name of each output."""
-    segments: Mapping[str, Segmentation]
-    """Column to how it parts the rows."""
-    split: str
+    segments: Mapping[str, Segmentation] = field(default_factory=dict)
+    """By column."""
+    split: str = ""
+    """How they were chosen, in words."""
     seed: int = 0
 
 
-def evaluate(question: Question, answers: Answers, trained_on: np.ndarray) -> Evaluation:
+def evaluate(held_out: HeldOut, answers: Answers, trained_on: np.ndarray) -> Evaluation:
     """All that can be said about `answers`, those of one model.
 
     Args:
@@ -184,16 +196,16 @@ def evaluate(question: Question, answers: Answers, trained_on: np.ndarray) -> Ev
     Raises:
         InvalidRequest: where one of the metrics cannot be computed.
     """
-    found = scores(question.metrics, answers, question.truth)
-    declared = {metric.name: metric for metric in question.metrics}
+    found = scores(held_out.metrics, answers, held_out.label)
+    declared = {metric.name: metric for metric in held_out.metrics}
     metrics = [declared.get(name, Metric(name)) for name in found]
-    labels = zip(question.labels, answers.outputs, label_columns(question.truth), strict=True)
+    labels = zip(held_out.label_names, answers.outputs, label_columns(held_out.label), strict=True)
     return Evaluation(
         rows=len(answers),
-        split=question.split,
+        split=held_out.split,
         metrics=found,
-        intervals=_intervals(metrics, answers, question.truth, question.seed),
-        baseline=_scores(metrics, baseline(answers, trained_on), question.truth)[0],
+        intervals=_intervals(metrics, answers, held_out.label, held_out.seed),
+        baseline=_scores(metrics, baseline(answers, trained_on), held_out.label)[0],
         outputs={
             label: _scores(metrics, Answers(answers.task, (output,)), truth)[0]
             for label, output, truth in labels
@@ -201,17 +213,17 @@ def evaluate(question: Question, answers: Answers, trained_on: np.ndarray) -> Ev
         },
         segments={
             column: {
-                name: _segment(metrics, answers.rows(mask), question.truth[mask], question.seed)
+                name: _segment(metrics, answers.rows(mask), held_out.label[mask], held_out.seed)
                 for name, mask in by_value.masks().items()
             }
-            for column, by_value in question.segments.items()
+            for column, by_value in held_out.segments.items()
         },
-        notes={column: by_value.note for column, by_value in question.segments.items() if by_value.note},
+        notes={column: by_value.note for column, by_value in held_out.segments.items() if by_value.note},
     )
 
 
 def with_card_data(
-    evaluation: Evaluation, recipe: Model, question: Question, fitted: Fitted, trained_on: pd.DataFrame
+    evaluation: Evaluation, recipe: Model, held_out: HeldOut, fitted: Fitted, trained_on: pd.DataFrame
 ) -> Evaluation:
     """`evaluation` with all that is drawn or told on the card.
 
@@ -221,8 +233,8 @@ def with_card_data(
     """
     return replace(
         evaluation,
-        figures=figures(question.labels, fitted.answers, question.truth),
-        importance=importance(question.metrics[0], fitted, question.truth, question.seed),
+        figures=figures(held_out.label_names, fitted.answers, held_out.label),
+        importance=importance(held_out.metrics[0], fitted, held_out.label, held_out.seed),
         features=feature_statistics(trained_on),
         purpose=asdict(recipe.about) | {"limits": recipe.limits},
     )

@@ -139,20 +139,13 @@ class Paired:
 
     estimate: float
     """Challenger minus champion on all rows; greater is better."""
+    lo: float
+    """The lower end of the difference's 95 % interval; NaN where the metric has no value on most resamples."""
+    hi: float
     differences: np.ndarray = field(repr=False)
-    """[resamples] challenger minus champion; empty where the metric has no value on most resamples."""
+    """[resamples] challenger minus champion; empty where there is no interval."""
     method: str
-    """Such as `1000 resamples of 500 blocks of 150 rows`."""
-
-    @property
-    def lo(self) -> float:
-        """The lower end of the difference's 95 % interval; NaN where there is none."""
-        return float(np.percentile(self.differences, PERCENTILES[0])) if len(self.differences) else math.nan
-
-    @property
-    def hi(self) -> float:
-        """Its upper end."""
-        return float(np.percentile(self.differences, PERCENTILES[1])) if len(self.differences) else math.nan
+    """As that of an interval."""
 
     def share_above(self, margin: float) -> float:
         """Share of the resamples in which the challenger is better by more than `margin`; 0 where there are none."""
@@ -192,7 +185,9 @@ def paired(
     """
     own, other = known or (score(metric, challenger, truth), score(metric, champion, truth))
     values, method = _resampled(metric, [challenger, champion], truth, seed)
-    return Paired(own - other, values[0] - values[1], method)
+    differences = values[0] - values[1]
+    lo, hi = np.percentile(differences, PERCENTILES) if len(differences) else (math.nan, math.nan)
+    return Paired(own - other, float(lo), float(hi), differences, method)
 
 
 def _resampled(metric: Metric, models: Sequence[Answers], truth: np.ndarray, seed: int) -> tuple[np.ndarray, str]:

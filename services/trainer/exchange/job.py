@@ -26,7 +26,7 @@ from modelmill.state.runs import Run, new_run_id
 from modelmill.storage import Storage
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers, Task, task_of
-from services.trainer.evaluation.evaluation import Evaluation, Question, evaluate, segment_extremes
+from services.trainer.evaluation.evaluation import Evaluation, evaluate
 from services.trainer.evaluation.metrics import require_metrics
 from services.trainer.exchange import judging
 from services.trainer.exchange.foreign import ForeignGraph, read_estimator, read_graph, require_task, require_types
@@ -201,18 +201,10 @@ def _checked(task: Registration, content: bytes) -> tuple[ForeignGraph | Any, Ta
 
 def _evaluate(task: Registration, court: judging.Court, answers: Answers) -> Evaluation:
     """How good it is on the held-out rows, recorded."""
-    record, recipe, held_out = task.record, task.recipe, court.held_out
-    question = Question(
-        recipe.metrics, held_out.label, recipe.labels, held_out.segments, court.parted.description, recipe.seed
-    )
-    found = evaluate(question, answers, court.frame.label[court.parted.train])
+    record, recipe = task.record, task.recipe
+    found = evaluate(court.held_out, answers, court.frame.label[court.parted.train])
     evaluations.write(task.storage, recipe.name, record.run.id, found)
-    record.note(
-        metric=recipe.metric,
-        metrics=found.metrics,
-        intervals={name: str(interval) for name, interval in found.intervals.items()},
-        segments=segment_extremes(found.segments, recipe.metric),
-    )
+    record.note(**found.run_fields(recipe.metric))
     return found
 
 

@@ -20,10 +20,10 @@ from modelmill.packages.offers import Offer
 from modelmill.packages.package import GRAPH, Input
 from modelmill.packages.sessions import graph_session
 from services.trainer.evaluation.answers import Answers, Task, task_of
+from services.trainer.evaluation.evaluation import HeldOut
 from services.trainer.exchange.foreign import ForeignGraph, as_labels
 from services.trainer.packaging.graph import Graph, GraphClassifier, GraphRegressor, OwnAnswers
 from services.trainer.packaging.packing import Packed
-from services.trainer.promotion.contender import HeldOut
 from services.trainer.settings import TrainerSettings
 from services.trainer.training.frame import Frame
 from services.trainer.training.split import Split

@@ -13,21 +13,8 @@ import pandas as pd
 from modelmill.declare.metrics import Metric
 from modelmill.errors import InvalidRequest
 from services.trainer.evaluation.answers import Answers
-from services.trainer.evaluation.evaluation import MIN_SEGMENT_ROWS, Segmentation
+from services.trainer.evaluation.evaluation import MIN_SEGMENT_ROWS, HeldOut
 from services.trainer.evaluation.metrics import score, scores
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """The rows on which both are compared, and by what."""
-
-    metrics: tuple[Metric, ...]
-    """The deciding one first."""
-    rows: pd.DataFrame
-    label: np.ndarray
-    """[n] or [n, outputs]"""
-    segments: Mapping[str, Segmentation] = field(default_factory=dict)
-    """Column to how it parts the rows."""
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers
-from services.trainer.evaluation.evaluation import Evaluation
+from services.trainer.evaluation.evaluation import Evaluation, HeldOut
 from services.trainer.packaging.graph import packaged
-from services.trainer.promotion.contender import Contender, HeldOut, Obstacle
+from services.trainer.promotion.contender import Contender, Obstacle
 from services.trainer.promotion.judgement import Comparison, Decision, Evidence, decide, verdicts
 
 TRIES = 5

@@ -21,7 +21,7 @@ from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.trainer.evaluation.answers import Answers, task_of
-from services.trainer.evaluation.evaluation import Question, evaluate
+from services.trainer.evaluation.evaluation import evaluate
 from services.trainer.jobs.run_record import RunRecord, git_commit
 from services.trainer.packaging import packing as packaging
 from services.trainer.packaging.graph import packaged
@@ -134,10 +134,7 @@ def _repeat(
     held_out = hold_out(recipe, frame, parted)
     with record.stage("evaluate"):
         answers = Answers.of(estimator, held_out.rows)
-        question = Question(
-            recipe.metrics, held_out.label, recipe.labels, held_out.segments, parted.description, recipe.seed
-        )
-        record.note(metrics=dict(evaluate(question, answers, frame.label[parted.train]).metrics))
+        record.note(metrics=dict(evaluate(held_out, answers, frame.label[parted.train]).metrics))
     with record.stage("package"):
         inputs = packaging.signature(definitions, recipe).fed
         tolerance = tolerance_of(recipe)

@@ -1,4 +1,4 @@
-"""Which rows a model is trained on which are held out to evaluate it, and the folds of a search.
+"""Which rows a model is trained on, which are held out to evaluate it, and the folds of a search.
 
 Splits are ours, the folds scikit-learn's: its `GroupShuffleSplit` holds out a share of the groups where users ask for a
 share of the rows, its `StratifiedShuffleSplit` refuses a class of one row, and none of it splits by time.
@@ -125,16 +125,12 @@ def at_random(label: np.ndarray, share: float, seed: int, *, classes: bool) -> S
     """
     order = np.random.default_rng(seed).permutation(len(label))
     stratified = classes and label.ndim == 1
-    groups = np.unique(label, return_inverse=True)[1] if stratified else np.zeros(len(label), np.int64)
-    held_out = [
-        members[: round(len(members) * share)]
-        for group in range(groups.max(initial=0) + 1)
-        for members in [order[groups[order] == group]]
-    ]
-    chosen = np.zeros(len(label), np.bool_)
-    chosen[np.concatenate(held_out)] = True
+    strata = pd.factorize(label if stratified else np.zeros(len(label)), use_na_sentinel=False)[0][order]
+    wanted = np.round(np.bincount(strata) * share)
+    held_out = np.zeros(len(label), np.bool_)
+    held_out[order] = pd.Series(strata).groupby(strata).cumcount() < wanted[strata]
     description = f"at random, seed {seed}{', stratified' if stratified else ''}"
-    return _checked(chosen, f"{description}: {chosen.sum()} of {len(label)} rows held out")
+    return _checked(held_out, f"{description}: {held_out.sum()} of {len(label)} rows held out")
 
 
 def by_function(function: Callable[[pd.DataFrame], Any], frame: pd.DataFrame) -> Split:

@@ -19,11 +19,10 @@ from modelmill.declare.gates import Parity, metrics_of
 from modelmill.declare.splits import AtRandom, ByGroup, ByTime, SplitRule
 from modelmill.errors import InvalidRequest
 from services.trainer.evaluation.answers import Answers
-from services.trainer.evaluation.evaluation import segmentation
+from services.trainer.evaluation.evaluation import HeldOut, segmentation
 from services.trainer.evaluation.metrics import require_metrics, score
 from services.trainer.packaging import packing as packaging
 from services.trainer.packaging.graph import Tolerance
-from services.trainer.promotion.contender import HeldOut
 from services.trainer.settings import TrainerSettings
 from services.trainer.training import frame as frames
 from services.trainer.training.frame import Frame
@@ -137,7 +136,8 @@ def hold_out(recipe: Model, frame: Frame, parted: Split) -> HeldOut:
     """The rows that the model is evaluated on."""
     rows = parted.held_out
     segments = {column: segmentation(frame.column(column).iloc[rows]) for column in recipe.segments}
-    return HeldOut(recipe.metrics, frame.inputs.iloc[rows], frame.label[rows], segments)
+    inputs, label = frame.inputs.iloc[rows], frame.label[rows]
+    return HeldOut(recipe.metrics, inputs, label, recipe.labels, segments, parted.description, recipe.seed)
 
 
 # --- seeds, so that a training can be repeated

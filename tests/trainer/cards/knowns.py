@@ -20,7 +20,7 @@ from modelmill.packages.package import Input, Manifest, Parity
 from modelmill.state.runs import Run
 from services.trainer.cards.card import Known
 from services.trainer.evaluation.answers import Answers
-from services.trainer.evaluation.evaluation import Question, evaluate, segmentation, with_card_data
+from services.trainer.evaluation.evaluation import HeldOut, evaluate, segmentation, with_card_data
 from services.trainer.evaluation.importance import Fitted
 
 
@@ -49,12 +49,12 @@ def _known(
 ) -> Known:
     rows, truth = data.data, np.asarray(data.target)
     order = np.random.default_rng(0).permutation(len(rows))
-    held_out, train = np.sort(order[: len(rows) // 3]), np.sort(order[len(rows) // 3 :])
+    tested, train = np.sort(order[: len(rows) // 3]), np.sort(order[len(rows) // 3 :])
     estimator.fit(rows.iloc[train], truth[train])
-    answers = Answers.of(estimator, rows.iloc[held_out])
-    segments = {segment: segmentation(pd.Series(rows[segment].iloc[held_out]))}
-    how = f"at random, seed 0: {len(held_out)} of {len(rows)} rows held out"
-    question = Question((Metric(metric),), truth[held_out], tuple(labels), segments, how)
+    answers = Answers.of(estimator, rows.iloc[tested])
+    segments = {segment: segmentation(pd.Series(rows[segment].iloc[tested]))}
+    split = f"at random, seed 0: {len(tested)} of {len(rows)} rows held out"
+    held_out = HeldOut((Metric(metric),), rows.iloc[tested], truth[tested], tuple(labels), segments, split)
     recipe = Model(
         name,
         entities=[Entity("thing", key="thing_id")],
@@ -66,8 +66,8 @@ def _known(
         tags=["example", "small"],
         limits="Only what <b>grew</b> in one valley.",
     )
-    fitted = Fitted(estimator, rows.iloc[held_out], answers, 1.0, 1e-4)
-    found = with_card_data(evaluate(question, answers, truth[train]), recipe, question, fitted, rows.iloc[train])
+    fitted = Fitted(estimator, rows.iloc[tested], answers, 1.0, 1e-4)
+    found = with_card_data(evaluate(held_out, answers, truth[train]), recipe, held_out, fitted, rows.iloc[train])
     run = Run(
         id="20260101T000000-abcdef",
         model=name,
@@ -80,9 +80,9 @@ def _known(
         estimator=repr(estimator),
         metric=metric,
         metrics=found.metrics,
-        split=how,
+        split=split,
         rows_train=len(train),
-        rows_test=len(held_out),
+        rows_test=len(tested),
         rows_dropped=3,
         data_fingerprint="4f2e1a9c" * 8,
         data_start="2025-01-01T00:00:00Z",

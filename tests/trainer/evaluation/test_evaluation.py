@@ -25,7 +25,7 @@ from services.trainer.evaluation.evaluation import (
     MAX_VALUES,
     RANGES,
     Evaluation,
-    Question,
+    HeldOut,
     Segment,
     evaluate,
     segment_extremes,
@@ -40,14 +40,14 @@ NOISE = np.where(SHOP == "south", 2.0, 0.2) * RANDOM.normal(size=400)
 LABEL = (ROWS["a"] + NOISE > 0).to_numpy().astype(int)
 
 
-def question(label: np.ndarray = LABEL, **changes: Any) -> Question:
-    base = Question((Metric("roc_auc"),), label, ("y",), {"shop": segmentation(SHOP)}, "at random")
+def held_out(label: np.ndarray = LABEL, **changes: Any) -> HeldOut:
+    base = HeldOut((Metric("roc_auc"),), ROWS, label, ("y",), {"shop": segmentation(SHOP)}, "at random")
     return replace(base, **changes)
 
 
 @pytest.fixture(scope="module")
 def found() -> Evaluation:
-    return evaluate(question(), Answers.of(LogisticRegression().fit(ROWS, LABEL), ROWS), LABEL)
+    return evaluate(held_out(), Answers.of(LogisticRegression().fit(ROWS, LABEL), ROWS), LABEL)
 
 
 def test_every_metric_has_an_interval_around_it(found: Evaluation) -> None:
@@ -75,7 +75,7 @@ def test_a_segment_that_is_too_small_says_so_instead(found: Evaluation) -> None:
 
 def test_a_segment_of_one_class_has_the_metrics_that_it_can_have() -> None:
     label = np.where(SHOP == "south", 1, LABEL)
-    found = evaluate(question(label), Answers.of(LogisticRegression().fit(ROWS, label), ROWS), label)
+    found = evaluate(held_out(label), Answers.of(LogisticRegression().fit(ROWS, label), ROWS), label)
     south = found.segments["shop"]["south"]
     assert "accuracy" in south.metrics
     assert south.missing["roc_auc"].startswith("metric 'roc_auc' cannot be computed on 190 rows with 1 different")
@@ -87,7 +87,7 @@ def test_a_function_that_fails_on_a_segment_says_so_there() -> None:
             raise ZeroDivisionError("no north")
         return 1.0
 
-    asked = question(metrics=(Metric.of(both_shops),))
+    asked = held_out(metrics=(Metric.of(both_shops),))
     found = evaluate(asked, Answers.of(LogisticRegression().fit(ROWS, LABEL), ROWS), LABEL)
     assert found.metrics["both_shops"] == 1
     assert found.segments["shop"]["south"].missing["both_shops"] == "ZeroDivisionError: no north"
@@ -95,7 +95,7 @@ def test_a_function_that_fails_on_a_segment_says_so_there() -> None:
 
 def test_a_regression_is_compared_with_the_mean_of_its_labels() -> None:
     number = ROWS["a"].to_numpy() + NOISE
-    asked = question(number, metrics=(Metric("r2"),))
+    asked = held_out(number, metrics=(Metric("r2"),))
     found = evaluate(asked, Answers.of(LinearRegression().fit(ROWS, number), ROWS), number)
     assert list(found.metrics) == ["r2", "neg_mean_absolute_error", "neg_root_mean_squared_error"]
     assert found.baseline["r2"] == pytest.approx(0)
@@ -104,7 +104,7 @@ def test_a_regression_is_compared_with_the_mean_of_its_labels() -> None:
 def test_of_several_labels_each_has_its_own_metrics() -> None:
     both = np.column_stack([LABEL, (ROWS["b"] > 0).astype(int)])
     estimator = MultiOutputClassifier(LogisticRegression()).fit(ROWS, both)
-    found = evaluate(question(both, labels=("y", "z")), Answers.of(estimator, ROWS), both)
+    found = evaluate(held_out(both, label_names=("y", "z")), Answers.of(estimator, ROWS), both)
     assert list(found.outputs) == ["y", "z"]
     assert found.metrics["roc_auc"] == pytest.approx(np.mean([one["roc_auc"] for one in found.outputs.values()]))
     assert found.intervals["roc_auc"].lo < found.metrics["roc_auc"]

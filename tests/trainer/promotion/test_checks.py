@@ -17,14 +17,14 @@ from modelmill.declare.gates import Gate, Judged
 from modelmill.declare.metrics import Metric
 from modelmill.packages.package import Parity
 from services.trainer.evaluation.answers import Answers, Output
-from services.trainer.evaluation.evaluation import segmentation
-from services.trainer.promotion.contender import Contender, HeldOut, Obstacle
+from services.trainer.evaluation.evaluation import HeldOut, segmentation
+from services.trainer.promotion.contender import Contender, Obstacle
 from services.trainer.promotion.judgement import Evidence, Verdict, verdicts
 
 RANDOM = np.random.default_rng(7)
 ROWS = pd.DataFrame({"x": RANDOM.normal(size=400), "origin": RANDOM.choice(["EWR", "JFK", "LGA"], 400)})
 LABEL = (ROWS["x"] + RANDOM.normal(size=400) > 0).to_numpy().astype(int)
-HELD_OUT = HeldOut((Metric("roc_auc"),), ROWS, LABEL, {"origin": segmentation(ROWS["origin"])})
+HELD_OUT = HeldOut((Metric("roc_auc"),), ROWS, LABEL, ("late",), {"origin": segmentation(ROWS["origin"])})
 
 
 def answers(noise: float, worse_at: str = "", seed: int = 0) -> Answers:
@@ -172,7 +172,7 @@ def test_a_candidate_that_is_nowhere_worse_passes() -> None:
 
 
 def test_segments_of_few_rows_are_left_out_and_without_others_it_fails() -> None:
-    few = HeldOut(HELD_OUT.metrics, ROWS[:30], LABEL[:30], {"origin": segmentation(ROWS["origin"][:30])})
+    few = HeldOut(HELD_OUT.metrics, ROWS[:30], LABEL[:30], ("late",), {"origin": segmentation(ROWS["origin"][:30])})
     two = [Contender(v, None, few, c.answers.rows(np.arange(30)), 0) for v, c in ((None, GOOD), (3, POOR))]
     verdict = said(no_segment_worse("roc_auc", than=0.05), *two)
     assert not verdict.held

@@ -25,10 +25,9 @@ from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers
-from services.trainer.evaluation.evaluation import Evaluation
+from services.trainer.evaluation.evaluation import Evaluation, HeldOut
 from services.trainer.evaluation.metrics import scores
 from services.trainer.packaging.packing import Inputs, manifest, pack
-from services.trainer.promotion.contender import HeldOut
 from services.trainer.promotion.judgement import Decision
 from services.trainer.promotion.registration import TRIES, Candidate, register
 
@@ -64,7 +63,7 @@ def train(registry: Registry, storage: Storage) -> Train:
         made = manifest(recipe, run, inputs, estimator, packed, fitted_on=rows, held_out=rows)
         run = replace(run, package=package.write(storage, made, packed.files))
         evaluation = Evaluation(len(rows), "by hand", run.metrics)
-        held_out = HeldOut(recipe.metrics, rows, LABEL)
+        held_out = HeldOut(recipe.metrics, rows, LABEL, recipe.labels)
         return register(registry, storage, Candidate(recipe, run, made, held_out, evaluation))
 
     return train
