@@ -71,7 +71,7 @@ NUMBER: /[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?(?![\w.])/i
 STRING: /"[^"]*"|'[^']*'/
 %ignore /\s+/
 """
-EXPECTED = {
+TERMINAL_WORDS = {
     "a value": {"NUMBER"},
     "a text": {"STRING"},
     "a field": {"NAME"},
@@ -89,20 +89,20 @@ EXPECTED = {
     "the end": {"$END"},
 }
 """What people call the terminals of the grammar, in the order in which they are told."""
-WORDS = {"true": "True", "false": "False", "none": "None", "null": "None"}
+PYTHON_VALUES = {"true": "True", "false": "False", "none": "None", "null": "None"}
 """Words that mean a Python value, as parameters are recorded."""
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "like", "ilike", "contains"]
-LIKE = {"like", "ilike", "contains"}
+LIKE_OPERATORS = {"like", "ilike", "contains"}
 """Operators of texts and of lists alone."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """The name of a field as it is recorded, such as `metrics.roc_auc`; `at` is its place in the filter."""
+    """The name of a field as it is recorded, such as `metrics.roc_auc`, and its place in the filter."""
 
     name: str
-    at: int
+    position: int
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Value:
 
     kind: Literal["number", "text", "time"]
     value: float | str
-    at: int
+    position: int
 
 
 @dataclass(frozen=True)
@@ -177,24 +177,24 @@ def parse(text: str, known: Collection[str] | None = None, now: datetime | None 
         tree = _parser().parse(text)
         condition: Condition = _Conditions(text, known, now or datetime.now(UTC)).transform(tree)
     except UnexpectedToken as error:
-        at = len(text) if error.token.type == "$END" else error.token.start_pos or 0
+        position = len(text) if error.token.type == "$END" else error.token.start_pos or 0
         found = "the end" if error.token.type == "$END" else repr(str(error.token))
-        raise InvalidFilter(text, at, f"{_expected(error.accepts or {'$END'})}, found {found}") from None
+        raise InvalidFilter(text, position, f"{_expected(error.accepts or {'$END'})}, found {found}") from None
     except UnexpectedCharacters as error:
-        at = error.pos_in_stream or 0
-        raise InvalidFilter(text, at, _unread(text, at)) from None
+        position = error.pos_in_stream or 0
+        raise InvalidFilter(text, position, _unread(text, position)) from None
     except VisitError as error:
         raise error.orig_exc from None
     return condition
 
 
-def names(condition: Condition) -> set[str]:
+def field_names(condition: Condition) -> set[str]:
     """The fields that a condition is about."""
     match condition:
         case And(conditions) | Or(conditions):
-            return set().union(*map(names, conditions))
+            return set().union(*map(field_names, conditions))
         case Not(inner):
-            return names(inner)
+            return field_names(inner)
         case Comparison(field) | OneOf(field) | Missing(field):
             return {field.name}
 
@@ -232,16 +232,16 @@ def _parser() -> Lark:
 def _expected(terminals: set[str]) -> str:
     if "STRING" in terminals:  # a word is a text there, and a text may be a value
         terminals = terminals - ({"NAME", "STRING"} if "NUMBER" in terminals else {"NAME"})
-    words = [words for words, names in EXPECTED.items() if names & terminals]
+    words = [words for words, names in TERMINAL_WORDS.items() if names & terminals]
     return f"expected {', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else f"expected {words[0]}"
 
 
-def _unread(text: str, at: int) -> str:
-    if text[at] in "\"'":
-        return f"the text that begins here has no closing {text[at]}"
-    if text.startswith("==", at):
+def _unread(text: str, position: int) -> str:
+    if text[position] in "\"'":
+        return f"the text that begins here has no closing {text[position]}"
+    if text.startswith("==", position):
         return "expected = for equal, found =="
-    return f"{text[at]!r} cannot be read here"
+    return f"{text[position]!r} cannot be read here"
 
 
 @v_args(inline=True)
@@ -285,7 +285,7 @@ class _Conditions(Transformer[Token, Any]):
     def field(self, token: Token) -> Field:
         field = Field(token.replace("`", ""), token.start_pos or 0)
         if self.known is not None and (problem := field_problem(field.name, self.known)):
-            raise InvalidFilter(self.text, field.at, problem)
+            raise InvalidFilter(self.text, field.position, problem)
         return field
 
     def _typed(self, field: Field, operator: Operator, value: Value) -> Value:
@@ -293,20 +293,20 @@ class _Conditions(Transformer[Token, Any]):
         name, kind = field.name, kind_of(field.name)
         if self.known is None:
             return value
-        if kind == "list" and operator not in LIKE:
-            raise InvalidFilter(self.text, field.at, f"{name} is a list; expected {name} contains ...")
-        if kind in ("number", "time") and operator in LIKE:
-            raise InvalidFilter(self.text, field.at, f"{name} is a {kind}; {operator} is for texts")
+        if kind == "list" and operator not in LIKE_OPERATORS:
+            raise InvalidFilter(self.text, field.position, f"{name} is a list; expected {name} contains ...")
+        if kind in ("number", "time") and operator in LIKE_OPERATORS:
+            raise InvalidFilter(self.text, field.position, f"{name} is a {kind}; {operator} is for texts")
         if kind == "number" and value.kind != "number":
-            raise InvalidFilter(self.text, value.at, f"{name} is a number; expected one such as 0.7")
+            raise InvalidFilter(self.text, value.position, f"{name} is a number; expected one such as 0.7")
         if kind == "time" and value.kind == "text":
             with suppress(ValueError):
-                return Value("time", times.read(value.value).timestamp(), value.at)
+                return Value("time", times.read(value.value).timestamp(), value.position)
         if kind == "time" and value.kind != "time":
             expected = "expected one such as 2026-11-25T14:00Z or 7d ago"
-            raise InvalidFilter(self.text, value.at, f"{name} is a time; {expected}")
+            raise InvalidFilter(self.text, value.position, f"{name} is a time; {expected}")
         if kind == "text" and value.kind == "time":
-            raise InvalidFilter(self.text, value.at, f"{name} is no time; put a text in quotes")
+            raise InvalidFilter(self.text, value.position, f"{name} is no time; put a text in quotes")
         return value
 
     def number(self, token: Token) -> Value:
@@ -316,7 +316,7 @@ class _Conditions(Transformer[Token, Any]):
         return Value("text", str(token[1:-1]), token.start_pos or 0)
 
     def word(self, token: Token) -> Value:
-        return Value("text", WORDS.get(token.lower(), str(token)), token.start_pos or 0)
+        return Value("text", PYTHON_VALUES.get(token.lower(), str(token)), token.start_pos or 0)
 
     def time(self, token: Token) -> Value:
         try:

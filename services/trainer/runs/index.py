@@ -42,9 +42,9 @@ from services.trainer.runs.filter import (
     OneOf,
     Or,
     Value,
+    field_names,
     field_problem,
     kind_of,
-    names,
     parse,
 )
 
@@ -57,7 +57,7 @@ MAX_TEXT_CHARACTERS = 1000
 MAX_ORDER_FIELDS = 5
 NEWEST_FIRST = "-started"
 Direction = Literal["ascending", "descending"]
-TIES: list[tuple[str, Direction]] = [("started", "descending"), ("id", "descending")]
+TIE_ORDER: list[tuple[str, Direction]] = [("started", "descending"), ("id", "descending")]
 """How runs are ordered that are equal in all fields asked for."""
 TRIAL_FIELDS = {"parent", "trial"}
 """A filter on one of these is about trials; they are listed by no other."""
@@ -66,7 +66,7 @@ NUMBER_PATTERN = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 QUOTED_PATTERN = r"(?s)^(?:'(.*)'|\"(.*)\")$"
 TEXT = pa.dictionary(pa.int32(), pa.string())
 """Many runs have the same text: it is held once a model."""
-LIST = pa.list_(pa.string())
+COLUMN_TYPES: dict[Kind, pa.DataType] = {"number": pa.float64(), "time": pa.float64(), "text": TEXT, "list": TEXT}
 COMPARISONS = {
     "=": pc.equal,
     "!=": pc.not_equal,
@@ -134,26 +134,26 @@ class RunIndex:
             InvalidFilter: for a filter that cannot be read or names a field that no run has.
             InvalidRequest: for an order or a cursor that makes no sense.
         """
-        by = _directions(order)
+        wanted = _directions(order)
         with self._lock:
             self._refresh()
             known = set[str]().union(*(table.column_names for table in self._tables.values()))
             condition = parse(filter_text, known) if filter_text.strip() else None
-            for field, _ in by:
+            for field, _ in wanted:
                 if problem := field_problem(field, known):
                     raise InvalidRequest(f"order={order!r}: {problem}", field="order")
             keys = [
                 (direction, values)
-                for field, direction in [*by, *TIES]
+                for field, direction in [*wanted, *TIE_ORDER]
                 for values in self._column(field).sort_keys(direction)
             ]
             columns = {"id": self._column("id").texts} | {str(place): values for place, (_, values) in enumerate(keys)}
             found = pa.table(columns).filter(self._selected(condition, model))
         sorting = [(str(place), direction) for place, (direction, _) in enumerate(keys)]
-        left = found.filter(_after(found, sorting, _from_cursor(cursor, order, found))) if cursor else found
-        shown = len(left) if limit is None else min(limit, len(left))
-        page = left.take(pc.select_k_unstable(left, shown, sorting)) if shown else left[:0]
-        last = page[-1:].drop_columns("id").to_pylist() if shown < len(left) else []
+        rest = found.filter(_after(found, sorting, _from_cursor(cursor, order, found))) if cursor else found
+        count = len(rest) if limit is None else min(limit, len(rest))
+        page = rest.take(pc.select_k_unstable(rest, count, sorting)) if count else rest
+        last = page[-1:].drop_columns("id").to_pylist() if count < len(rest) else []
         return Page(page["id"].to_pylist(), len(found), _to_cursor(order, [*last[0].values()]) if last else None)
 
     def _refresh(self) -> None:
@@ -192,7 +192,7 @@ class RunIndex:
 
     def _column(self, name: str) -> Column:
         if name not in self._columns:
-            type_ = _type_of(kind_of(name))
+            type_ = COLUMN_TYPES[kind_of(name)]
             parts = [
                 table[name].chunks if name in table.column_names else [pa.nulls(len(table), type_)]
                 for table in self._tables.values()
@@ -206,7 +206,7 @@ class RunIndex:
         masks = [] if condition is None else [self._matches(condition)]
         if model is not None:
             masks.append(self._column("model").compare("=", Value("text", model, 0)))
-        if condition is None or TRIAL_FIELDS.isdisjoint(names(condition)):
+        if condition is None or TRIAL_FIELDS.isdisjoint(field_names(condition)):
             masks.append(self._column("parent").missing())
         return reduce(pc.and_, masks)
 
@@ -245,10 +245,8 @@ class Column:
         """True of the runs whose value compares so, false of all others."""
         if operator in COMPARISONS:
             found = COMPARISONS[operator](self.texts if value.kind == "text" else self.numbers, value.value)
-        elif kind_of(self.name) == "list":
-            found = _has_like(self.texts, operator, str(value.value))
         else:
-            found = _like(self.texts, operator, str(value.value))
+            found = (_has_like if kind_of(self.name) == "list" else _like)(self.texts, operator, str(value.value))
         return pc.and_not(found.fill_null(operator == "!="), self.missing())  # a text is unlike any number
 
     def sort_keys(self, direction: Direction) -> list[pa.Array]:
@@ -262,12 +260,8 @@ class Column:
 def _text_column(name: str, values: pa.DictionaryArray) -> Column:
     texts = values.cast(pa.string())
     numbers = pc.if_else(pc.match_substring_regex(texts, NUMBER_PATTERN), texts, None).cast(pa.float64())
-    finite = pc.if_else(pc.is_finite(numbers), numbers, None)
-    return Column(name, finite, pc.replace_substring_regex(texts, QUOTED_PATTERN, r"\1\2"))
-
-
-def _type_of(kind: Kind) -> pa.DataType:
-    return pa.float64() if kind in ("number", "time") else TEXT
+    numbers = pc.if_else(pc.is_finite(numbers), numbers, None)
+    return Column(name, numbers, pc.replace_substring_regex(texts, QUOTED_PATTERN, r"\1\2"))
 
 
 def _table(hashes: Sequence[Mapping[str, str]]) -> pa.Table:
@@ -276,7 +270,7 @@ def _table(hashes: Sequence[Mapping[str, str]]) -> pa.Table:
     fields = sorted(name for name in found if name.partition(".")[0] not in UNSEARCHED_FIELDS)
     return pa.table(
         {
-            name: pa.array([_value(kind, of.get(name)) for of in hashes], _type_of(kind))
+            name: pa.array([_value(kind, of.get(name)) for of in hashes], COLUMN_TYPES[kind])
             for name, kind in zip(fields, map(kind_of, fields), strict=True)
         }
     )
@@ -316,7 +310,8 @@ def _like(texts: pa.Array, operator: str, pattern: str) -> pa.BooleanArray:
 def _has_like(texts: pa.Array, operator: str, pattern: str) -> pa.BooleanArray:
     """Which lists, given as JSON, have an entry that is like the pattern."""
     distinct = texts.dictionary_encode()
-    lists = pa.array([list(map(str, orjson.loads(text))) for text in distinct.dictionary.to_pylist()], LIST)
+    entries = [list(map(str, orjson.loads(text))) for text in distinct.dictionary.to_pylist()]
+    lists = pa.array(entries, pa.list_(pa.string()))
     found = pc.list_parent_indices(lists).filter(_like(pc.list_flatten(lists), operator, pattern))
     return pc.is_in(distinct.indices, value_set=found.cast(pa.int32()))
 
