@@ -9,13 +9,13 @@ import csv
 import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from modelmill import times
 from modelmill.state.runs import BATCH, Run, Runs
 from services.trainer.runs.filter import FIELD_TYPES, SINGLE_FIELDS, kind_of
 
@@ -109,12 +109,12 @@ def as_parquet(runs: Runs, ids: Sequence[str], fields: Collection[str]) -> Itera
     Numbers are int64 or double, times timestamps in UTC, lists lists, and everything else, parameters included, is
     text as it was recorded.
     """
-    schema = pa.schema([(name, _parquet_type(name)) for name in _parquet_columns(fields)])
+    schema = pa.schema([(name, _parquet_column(name, []).type) for name in _parquet_fields(fields)])
     sink = io.BytesIO()
     writer = pq.ParquetWriter(sink, schema)
     for some in _batches(ids):
         found = [of for of in runs.hashes(some) if of]
-        columns = [pa.array([_parquet_value(item.name, of) for of in found], item.type) for item in schema]
+        columns = [_parquet_column(name, [of.get(name, "") for of in found]) for name in schema.names]
         writer.write_table(pa.table(columns, schema=schema))
         yield _taken(sink)
     writer.close()
@@ -139,32 +139,23 @@ def _taken(sink: io.BytesIO) -> bytes:
     return content
 
 
-def _parquet_columns(fields: Collection[str]) -> list[str]:
+def _parquet_fields(fields: Collection[str]) -> list[str]:
     """Every run's fields in the order of their declaration, each group's own by name in its place."""
     single = {name: [name] for name in SINGLE_FIELDS - UNEXPORTED_FIELDS}
     grouped = {name: sorted(field for field in fields if field.startswith(f"{name}.")) for name in FIELD_TYPES}
     return [column for name in FIELD_TYPES for column in single.get(name, grouped[name])]
 
 
-def _parquet_type(name: str) -> pa.DataType:
-    kind = kind_of(name)
-    if kind == "number":
-        return pa.int64() if _is_whole(name) else pa.float64()
-    return {"time": pa.timestamp("us", "UTC"), "list": pa.list_(pa.string()), "text": pa.string()}[kind]
-
-
-def _parquet_value(name: str, of: Mapping[str, str]) -> Any:
-    """A field of a run's hash as its column holds it; the empty text is an absent value."""
-    text, kind = of.get(name, ""), kind_of(name)
-    if not text:
-        return [] if kind == "list" else None
-    if kind == "number":
-        return int(text) if _is_whole(name) else float(text)
-    if kind == "time":
-        moment = datetime.fromisoformat(text)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return [str(item) for item in orjson.loads(text)] if kind == "list" else text
-
-
-def _is_whole(name: str) -> bool:
-    return FIELD_TYPES.get(name, "").startswith("int")
+def _parquet_column(name: str, texts: Sequence[str]) -> pa.Array:
+    """A field of runs as they lie in Redis; the empty text is an absent value."""
+    match kind_of(name):
+        case "number":
+            type_ = pa.int64() if FIELD_TYPES.get(name, "").startswith("int") else pa.float64()
+            return pa.array([text or None for text in texts], pa.string()).cast(type_)
+        case "time":
+            return pa.array([times.read(text) if text else None for text in texts], pa.timestamp("us", "UTC"))
+        case "list":
+            lists = [[str(item) for item in orjson.loads(text or "[]")] for text in texts]
+            return pa.array(lists, pa.list_(pa.string()))
+        case "text":
+            return pa.array([text or None for text in texts], pa.string())
