@@ -124,11 +124,15 @@ def _calibration(data: Mapping[str, Any], beside: str) -> Iterator[Picture]:
         Axis("predicted probability", 0, 1),
         Axis("share that came true", 0, 1),
     )
-    chart.reference((0, 0), (1, 1)).draw([Series(n, one["said"], one["true"], "dotted") for n, one in data.items()])
+    chart.reference((0, 0), (1, 1)).draw(
+        [Series(n, one["predicted"], one["observed"], "dotted") for n, one in data.items()]
+    )
     rows = [
-        (f"{name}, {at + 1}", *map(drawing.number, (said, true, count)))
+        (f"{name}, {at + 1}", *map(drawing.number, (predicted, observed, count)))
         for name, one in data.items()
-        for at, (said, true, count) in enumerate(zip(one["said"], one["true"], one["rows"], strict=True))
+        for at, (predicted, observed, count) in enumerate(
+            zip(one["predicted"], one["observed"], one["rows"], strict=True)
+        )
     ]
     caption = (
         "Groups of equally many rows by predicted probability; on the dashed line it came true as often as was said."

@@ -90,10 +90,10 @@ class Evaluation:
     @classmethod
     def from_json(cls, text: bytes) -> Evaluation:
         """The evaluation in `text`."""
-        return STORED.validate_json(text)
+        return JSON_CODEC.validate_json(text)
 
 
-STORED = TypeAdapter(Evaluation)
+JSON_CODEC = TypeAdapter(Evaluation)
 
 
 def write(storage: Storage, model: str, run: str, evaluation: Evaluation) -> None:

@@ -54,13 +54,13 @@ def _classes(output: Output, truth: np.ndarray) -> dict[str, Any]:
     known = pd.Index(output.classes)
     unseen = pd.Index(pd.unique(pd.Series(truth))).difference(known)
     labels = known.append(unseen)
-    true, said = labels.get_indexer(pd.Index(truth)), labels.get_indexer(pd.Index(output.predicted))
+    true, predicted = labels.get_indexer(pd.Index(truth)), labels.get_indexer(pd.Index(output.predicted))
     names = [shown(label) for label in labels]
-    found: dict[str, Any] = {"confusion": _confusion(names, true, said)}
+    found: dict[str, Any] = {"confusion": _confusion(names, true, predicted)}
     scored = output.probabilities if output.probabilities is not None else output.decisions
     if scored is None:
         return found
-    for number in _curved(true, len(known)):
+    for number in _with_curves(true, len(known)):
         scores, positive = scored if scored.ndim == 1 else scored[:, number], true == number
         drawn = ranking(np.asarray(scores, np.float64), positive)
         if output.probabilities is not None:
@@ -70,7 +70,7 @@ def _classes(output: Output, truth: np.ndarray) -> dict[str, Any]:
     return found
 
 
-def _curved(true: np.ndarray, classes: int) -> list[int]:
+def _with_curves(true: np.ndarray, classes: int) -> list[int]:
     """The numbers of the classes that have curves."""
     if classes == 2:
         return [1]
@@ -78,15 +78,15 @@ def _curved(true: np.ndarray, classes: int) -> list[int]:
     return sorted(np.argsort(-times, kind="stable")[:MAX_CURVES].tolist())
 
 
-def _confusion(names: list[str], true: np.ndarray, said: np.ndarray) -> dict[str, Any]:
+def _confusion(names: list[str], true: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
     if len(names) > MAX_CONFUSED_CLASSES:
-        times = np.bincount(true, minlength=len(names)) + np.bincount(said, minlength=len(names))
+        times = np.bincount(true, minlength=len(names)) + np.bincount(predicted, minlength=len(names))
         kept = np.sort(np.argsort(-times, kind="stable")[: MAX_CONFUSED_CLASSES - 1])
         place = np.full(len(names), MAX_CONFUSED_CLASSES - 1)
         place[kept] = np.arange(len(kept))
-        true, said, names = place[true], place[said], [*(names[number] for number in kept), OTHER]
+        true, predicted, names = place[true], place[predicted], [*(names[number] for number in kept), OTHER]
     count = len(names)
-    counts = np.bincount(true * count + said, minlength=count * count).reshape(count, count)
+    counts = np.bincount(true * count + predicted, minlength=count * count).reshape(count, count)
     return {"labels": names, "counts": counts.tolist()}
 
 
@@ -170,14 +170,14 @@ def calibration(probabilities: np.ndarray, positive: np.ndarray) -> dict[str, An
     """
     order = np.argsort(probabilities, kind="stable")
     groups = np.array_split(order, min(CALIBRATION_GROUPS, len(order)))
-    said = np.array([probabilities[group].mean() for group in groups])
-    true = np.array([positive[group].mean() for group in groups])
+    predicted = np.array([probabilities[group].mean() for group in groups])
+    observed = np.array([positive[group].mean() for group in groups])
     rows = np.array([len(group) for group in groups])
     return {
-        "said": rounded(said),
-        "true": rounded(true),
+        "predicted": rounded(predicted),
+        "observed": rounded(observed),
         "rows": rows.tolist(),
-        "error": float(np.average(np.abs(said - true), weights=rows)),
+        "error": float(np.average(np.abs(predicted - observed), weights=rows)),
     }
 
 

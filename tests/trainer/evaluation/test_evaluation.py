@@ -1,4 +1,4 @@
-"""All that is said about how good a model is."""
+"""All that is said about how good a model is, on all held-out rows and by segment, and over HTTP."""
 
 from __future__ import annotations
 

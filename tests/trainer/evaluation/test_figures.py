@@ -1,4 +1,4 @@
-"""The data of the figures, for each kind of answers."""
+"""The data of the figures: of each kind of answers, curves equal to scikit-learn's in few points, and of trained rows."""
 
 from __future__ import annotations
 
@@ -151,9 +151,9 @@ def test_calibration_compares_what_was_said_with_what_came_true() -> None:
     true = np.concatenate([np.arange(50) < 10, np.arange(50) < 30])
     found = calibration(said, true)
     assert sum(found["rows"]) == 100
-    assert found["said"][0] == 0.2
-    assert found["said"][-1] == 0.8
-    whole = np.average(found["true"], weights=found["rows"])
+    assert found["predicted"][0] == 0.2
+    assert found["predicted"][-1] == 0.8
+    whole = np.average(found["observed"], weights=found["rows"])
     assert whole == pytest.approx(true.mean())
 
 

@@ -1,4 +1,7 @@
-"""Scores by scikit-learn's scorers and by the user's functions."""
+"""Scores by scikit-learn's scorers and the user's functions, the same as sums over rows, and intervals around them.
+
+Intervals are as wide as a plain bootstrap of rows makes them, and differences are those of the same rows.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows are held out."""
+"""Which rows are held out, and which folds a search is scored on."""
 
 from __future__ import annotations
 
