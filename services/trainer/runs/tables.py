@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
@@ -29,17 +28,6 @@ Facts = Mapping[str, Any]
 """What one run says in one section, by name."""
 
 
-@dataclass(frozen=True)
-class Line:
-    """One fact of all compared runs: `values` in their order, None where a run has none."""
-
-    name: str
-    values: list[Any]
-    differs: bool
-    change: list[float | None] | None = None
-    """Of numbers: what each is more than the first run's."""
-
-
 def compare(runs: Sequence[Run]) -> dict[str, Any]:
     """The runs' ids, and of each section its lines: those of the first run in its order, then what only others have."""
     sections = {}
@@ -47,15 +35,17 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
         facts = [facts_of(run) for run in runs]
         names = dict.fromkeys(name for some in facts for name in some)
         lines = [_line(section, name, [some.get(name) for some in facts]) for name in names]
-        sections[section] = [asdict(line) for line in lines if any(value not in (None, "") for value in line.values)]
+        sections[section] = [line for line in lines if any(value not in (None, "") for value in line["values"])]
     return {"runs": [run.id for run in runs], "sections": sections}
 
 
-def _line(section: str, name: str, values: list[Any]) -> Line:
+def _line(section: str, name: str, values: list[Any]) -> dict[str, Any]:
+    """One fact of all compared runs, None where a run has none; of numbers with how much more each is than the first
+    run's."""
     differs = any(value != values[0] for value in values)
     numbers = section in SECTIONS_OF_AMOUNTS and differs and isinstance(values[0], int | float)
     change = [value - values[0] if isinstance(value, int | float) else None for value in values] if numbers else None
-    return Line(name, values, differs, change)
+    return {"name": name, "values": values, "differs": differs, "change": change}
 
 
 def _fields(*names: str) -> Callable[[Run], Facts]:

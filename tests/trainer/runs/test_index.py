@@ -8,6 +8,7 @@ from dataclasses import replace
 from operator import eq, ge, gt, le, lt, ne
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -209,6 +210,19 @@ def test_a_run_that_is_gone_from_the_registry_is_forgotten(
     assert index.search().ids == ["r4", "r3", "r2"]
     fake_redis.flushall()
     assert index.search().ids == []
+
+
+def test_texts_that_no_run_has_any_more_are_not_kept(index: RunIndex, registry: Registry) -> None:
+    def change(number: int) -> None:
+        registry.runs.update(replace(registry.runs.get("r1"), decision=f"{number:04}" * 250))
+        index.search()
+
+    change(0)
+    before = pa.total_allocated_bytes()
+    for number in range(1, 101):
+        change(number)
+    assert index.search("decision contains '0100'").ids == ["r1"]
+    assert pa.total_allocated_bytes() - before < 20_000
 
 
 def test_runs_of_before_changes_were_marked_are_found(registry: Registry, fake_redis: Redis) -> None:
