@@ -96,12 +96,12 @@ def ingest(client: Client, number: int) -> None:
 
 def train(client: Client, model: str, months: int) -> list[int]:
     """Train a model as of the end of each of the first months, on all rows before; the versions."""
-    client.backfill(model, start=data.start(2), end=data.start(months + 1), step="month", by="flights")
+    begin, end = data.start(2), data.start(months + 1)
     with show.bar(f"training {model}", quiet=False) as progress:
-        done = client.wait_for_backfill(model, seconds=3600, progress=progress)
-    if errors := [point["error"] for point in done["points"] if point["status"] != "succeeded"]:
+        done = client.backfill(model, start=begin, end=end, step="month", by="flights", seconds=3600, progress=progress)
+    if errors := [point["error"] for point in done if point["status"] != "succeeded"]:
         raise ModelmillError(f"training {model} failed: {errors[0]}")
-    return [point["version"] for point in done["points"]]
+    return [point["version"] for point in done]
 
 
 def asked(client: Client, model: str, inputs: pd.DataFrame, version: int) -> Sequence[float]:

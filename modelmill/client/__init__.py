@@ -15,9 +15,9 @@ import httpx
 from modelmill.client.exchange import ExchangeCalls
 from modelmill.client.features import FeatureCalls
 from modelmill.client.registry import AliasCalls, ModelCalls
-from modelmill.client.runs import LoggedRun, RunCalls
+from modelmill.client.runs import LoggedRun
 from modelmill.client.serving import EventCalls, PredictionCalls
-from modelmill.client.training import TraceCalls, TrainingCalls, TrialCalls, TriggerCalls
+from modelmill.client.training import TraceCalls, TrialCalls, TriggerCalls
 from modelmill.client.transport import Json, Progress
 
 __all__ = ["Client", "Json", "LoggedRun", "Progress"]
@@ -26,10 +26,8 @@ __all__ = ["Client", "Json", "LoggedRun", "Progress"]
 class Client(
     FeatureCalls,
     TraceCalls,
-    TrainingCalls,
     TrialCalls,
     TriggerCalls,
-    RunCalls,
     ModelCalls,
     AliasCalls,
     ExchangeCalls,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from calendar import monthrange
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import orjson
 
+from modelmill import times
+from modelmill.client.runs import RunCalls
 from modelmill.client.transport import Json, Progress, Transport, url_of
-from modelmill.errors import Conflict, Unavailable
+from modelmill.errors import Conflict, InvalidRequest, Unavailable
 
 ENDED = ("finished", "failed", "cancelled")
 """States of a job that do not change any more."""
@@ -29,16 +32,18 @@ class TrainingCalls(Transport):
         *,
         start: str | None = None,
         end: str | None = None,
+        as_of: str | None = None,
         by: str = "",
         priority: str = "",
         wait: bool = False,
     ) -> Json:
         """Enqueue a training of `model` on the rows with start <= event time < end; the answer names the job.
 
-        That is the one that waits or runs already, where it is for the same data (`existing`). `priority` is high,
+        That is the one that waits or runs already, where it is for the same data (`existing`). `as_of`, a time that has
+        passed, is an end that keeps no trigger from firing. `priority` is high,
         normal or low. With `wait`, return the job when it has ended.
         """
-        asked = {"start": start, "end": end, "by": by, "priority": priority}
+        asked = {"start": start, "end": end, "as_of": as_of, "by": by, "priority": priority}
         body = {name: text for name, text in asked.items() if text}
         job = self._call("POST", url_of(self.settings.trainer_url, "models", model, "train"), json=body)
         return self.wait(job["job"]) if wait else job
@@ -114,11 +119,11 @@ class TrialCalls(Transport):
         return self._call("GET", url_of(self.settings.trainer_url, "runs", run_id, "trials"))
 
 
-# --- calls of the trainer about what triggers trainings, and about training as of past days
+# --- calls of the trainer about what triggers trainings, and trainings as of past days
 
 
-class TriggerCalls(Transport):
-    """What the trainer does without being asked, and what it is asked to do for past days."""
+class TriggerCalls(TrainingCalls, RunCalls):
+    """What the trainer does without being asked, and what it would have done on past days."""
 
     def schedules(self) -> list[Json]:
         """Every trigger: when it fires next, when it fired last, what became of it and what it waits for."""
@@ -133,42 +138,102 @@ class TriggerCalls(Transport):
         step: str = "1d",
         again: bool = False,
         by: str = "",
-        wait: bool = False,
-    ) -> Json:
-        """Train `model` as of `start` and every `step` (such as `30d`, or `month`) later up to `end`.
+        seconds: float = 24 * 3600,
+        progress: Progress | None = None,
+    ) -> list[Json]:
+        """Train `model` as of `start` and every `step` (`30d`, or `month`) later up to `end`, one after another.
 
-        Points that a training has succeeded for are left out, unless it is to begin anew. With `wait`, return when all
-        have ended.
-        """
-        body = {"from": str(start), "to": str(end), "step": step, "again": again, "by": by}
-        asked = self._call("POST", self._backfill(model), json=body)
-        return self.wait_for_backfill(model) if wait else asked
-
-    def backfilled(self, model: str) -> Json:
-        """How far the training of a model as of past days has come, and each point's run and version."""
-        return self._call("GET", self._backfill(model))
-
-    def cancel_backfill(self, model: str) -> Json:
-        """End the training of a model as of past days."""
-        return self._call("DELETE", self._backfill(model))
-
-    def wait_for_backfill(self, model: str, *, seconds: float = 24 * 3600, progress: Progress | None = None) -> Json:
-        """The state of a model's training as of past days once that has ended.
+        Points as of which a training has succeeded are left out, so a call that was interrupted goes on where it is
+        made again; unless it is to begin anew. Each point's answer has `as_of`, `status` (succeeded, failed or
+        cancelled), `run`, `version` and `error`.
 
         Raises:
-            Unavailable: where it has not ended after `seconds`; it goes on.
+            InvalidRequest: for points that cannot be.
+            Unavailable: where a training has not ended after `seconds`, in which its job goes on.
+            RequestFailed: where the queue is full for as long, or the trainer refuses.
         """
-        deadline = time.monotonic() + seconds
-        while (state := self.backfilled(model))["status"] == "running":
+        wanted = points(start, end, step)
+        done = {} if again else self._trained_as_of(model)
+        for number, point in enumerate(wanted):
             if progress is not None:
-                progress(state["total"] - sum(state["counts"].get(s, 0) for s in ("waiting", "active")), state["total"])
-            if time.monotonic() > deadline:
-                raise Unavailable(f"model {model!r} is still being trained as of past days after {seconds:.0f} s")
-            time.sleep(0.2)
-        return state
+                progress(number, len(wanted))
+            if point not in done:
+                done[point] = self._train_as_of(model, point, by, seconds)
+        if progress is not None:
+            progress(len(wanted), len(wanted))
+        return [{"as_of": when(point), **done[point]} for point in wanted]
 
-    def _backfill(self, model: str) -> str:
-        return url_of(self.settings.trainer_url, "models", model, "backfill")
+    def _trained_as_of(self, model: str) -> dict[datetime, Json]:
+        """Points as of which a training of `model` has succeeded, on all rows before it, to the newest one."""
+        condition = "status = succeeded and as_of is not missing and start is missing"
+        runs = self.runs(model, MOST_RUNS, filter=condition, order="started")
+        return {times.read(run["as_of"]): _point(run) for run in runs}
+
+    def _train_as_of(self, model: str, point: datetime, by: str, seconds: float) -> Json:
+        """Train as of one point and wait for it; while the trainer is away or its queue full, that is waited for."""
+        deadline = time.monotonic() + seconds
+        asked = self.when_ready(lambda: self.train(model, as_of=when(point), by=by), seconds=seconds)
+        job = self.when_ready(lambda: self.wait(asked["job"], seconds=deadline - time.monotonic()), seconds=seconds)
+        if job["status"] != "finished":
+            return _point({"status": job["status"], "id": job["run"], "error": job["error"]})
+        return _point(self.when_ready(lambda: self.get_run(job["run"])))
+
+
+def _point(run: Json) -> Json:
+    return {"status": run["status"], "run": run["id"], "version": run.get("version"), "error": run.get("error") or ""}
+
+
+MONTH = "month"
+MOST_POINTS = 1000
+MOST_RUNS = 1_000_000
+
+
+def points(start: str | datetime, end: str | datetime, step: str) -> list[datetime]:
+    """`start` and every `step` later, up to and including `end`; a month later is the same day of the next month.
+
+    Raises:
+        InvalidRequest: for what is no time or no length of time, an end before the start or in the future, or more than
+            `MOST_POINTS`.
+    """
+    first, last = _moment("start", start), _moment("end", end)
+    if last < first:
+        raise InvalidRequest(f"the start is {when(first)} and the end {when(last)}; expected the end to be later")
+    if last > datetime.now(UTC):
+        raise InvalidRequest(f"the end is {when(last)}; expected a time that has passed", field="end")
+    try:
+        length = None if step == MONTH else timedelta(seconds=times.seconds(step))
+    except ValueError as error:
+        raise InvalidRequest(f"step: {error}, or {MONTH!r}", field="step") from None
+    found: list[datetime] = []
+    while (point := _later(first, len(found), length)) <= last:
+        if len(found) == MOST_POINTS:
+            raise InvalidRequest(
+                f"from {when(first)} to {when(last)} in steps of {step} is more than {MOST_POINTS} trainings; expected"
+                " a longer step"
+            )
+        found.append(point)
+    return found
+
+
+def _later(first: datetime, steps: int, length: timedelta | None) -> datetime:
+    """So many steps of a length, or of a month, after `first`."""
+    if length is not None:
+        return first + steps * length
+    years, month = divmod(first.month - 1 + steps, 12)
+    year = first.year + years
+    return first.replace(year=year, month=month + 1, day=min(first.day, monthrange(year, month + 1)[1]))
+
+
+def _moment(name: str, value: str | datetime) -> datetime:
+    try:
+        return times.read(str(value)).astimezone(UTC)
+    except ValueError:
+        raise InvalidRequest(f"the {name} is {str(value)[:80]!r}; expected {times.EXPECTED}", field=name) from None
+
+
+def when(moment: datetime) -> str:
+    """A point as text, such as `2013-02-01T05:00:00Z`."""
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 # --- calls of the trainer that repeat a run and tell what came of what

@@ -41,7 +41,8 @@ class Transport:
         self.http.close()
 
     def when_ready(self, call: Callable[[], T], *, seconds: float = LONG) -> T:
-        """The result of `call`, a call of this client, once the service behind it answers and is ready (not 503).
+        """The result of `call`, a call of this client, once the service behind it answers and is ready (neither 503 nor
+        429).
 
         Raises:
             Unavailable, RequestFailed: what `call` raises at the end of `seconds`, and any other error at once.
@@ -51,7 +52,7 @@ class Transport:
             try:
                 return call()
             except (Unavailable, RequestFailed) as error:
-                passing = isinstance(error, Unavailable) or error.http_status == 503
+                passing = isinstance(error, Unavailable) or error.http_status in (429, 503)
                 if not passing or time.monotonic() > deadline:
                     raise
             time.sleep(POLL_SECONDS)

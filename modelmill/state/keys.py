@@ -253,16 +253,6 @@ def triggers(model: str) -> str:
     return f"triggers:{model}"
 
 
-BACKFILLS = "backfills"
-"""Set: names of the models that are being trained as of past days."""
-
-
-def backfill(model: str) -> str:
-    """Hash: the last request to train a model as of past days: what was asked for, `status`, and as `point.{time}` what
-    became of each point in time."""
-    return f"backfill:{model}"
-
-
 def report_batch(reporter: str) -> str:
     """String: number of the last batch of reports that one predictor process appended; expires after a day."""
     return f"predictor:{reporter}:batch"

@@ -21,7 +21,6 @@ from services.trainer.models import Moves, Overview, Retention
 from services.trainer.recipes import Recipes
 from services.trainer.runs.index import RunIndex
 from services.trainer.runs.routes import add_run_routes
-from services.trainer.triggers.backfill import Backfills
 
 
 def trainer_app(
@@ -42,6 +41,6 @@ def trainer_app(
     add_card_routes(app, overview, recipes)
     add_search_routes(app, registry)
     add_exchange_routes(app, Uploads(queue, overview.storage), registry, recipes)
-    add_trigger_routes(app, recipes, Backfills(queue, registry))
+    add_trigger_routes(app, recipes)
     add_trace_routes(app, queue, overview, recipes)
     return app

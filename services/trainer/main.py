@@ -23,7 +23,6 @@ from services.trainer.models import Overview
 from services.trainer.recipes import Recipes
 from services.trainer.runs.index import RunIndex
 from services.trainer.settings import TrainerSettings
-from services.trainer.triggers.backfill import Backfills
 from services.trainer.triggers.scheduler import Scheduler
 
 PORT = 8002
@@ -46,7 +45,7 @@ def build() -> Flask:
     storage = Storage(settings.storage_url)
     stop = Flag()
     Thread(target=recipes.follow, args=(position, stop), name="definitions", daemon=True).start()
-    scheduler = Scheduler(recipes, queue, Backfills(queue, registry))
+    scheduler = Scheduler(recipes, queue)
     Thread(target=scheduler.watch, args=(stop,), name="schedules", daemon=True).start()
     Thread(target=recovery.watch, args=(queue.rq, registry, storage, stop), name="recovery", daemon=True).start()
     runs = RunIndex(registry.runs)

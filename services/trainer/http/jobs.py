@@ -22,10 +22,9 @@ from modelmill.storage import Storage
 from services.trainer import requests
 from services.trainer.jobs import snapshot
 from services.trainer.jobs.journal import Journal, read_log, readable
-from services.trainer.jobs.queue import TrainingQueue
+from services.trainer.jobs.queue import BACKFILL, TrainingQueue
 from services.trainer.jobs.view import ENDED_NAMES, PRIORITIES, JobView, Priority
 from services.trainer.recipes import Recipes
-from services.trainer.triggers.backfill import STEP, Backfill, Backfills, Point, points, when
 from services.trainer.triggers.scheduler import schedules
 
 
@@ -41,20 +40,23 @@ def add_job_routes(
     def train(model: str) -> Response:
         """Enqueue a training; answers 202 with the job to look at.
 
-        `{"start": ..., "end": ...}` trains on the labelled rows with start <= event time < end, default all.
+        `{"start": ..., "end": ...}` trains on the labelled rows with start <= event time < end, default all;
+        `{"as_of": ...}`, a time that has passed, on those before it, which does not keep triggers from firing.
         `{"by": ...}` says who asks, `{"priority": "high"}` (or normal, low) which job comes first. Where a training
         of the same model and span waits already, or runs and nothing was ingested since, no second one is enqueued:
         200 with its job, and `existing`. 429 while too many trainings wait.
         """
         body = json_object()
-        requests.require_fields(body, ("by", "start", "end", "priority"))
-        start, end = requests.span(body)
+        requests.require_fields(body, ("by", "start", "end", "as_of", "priority"))
+        start, end, trigger = _asked(body)
         by = requests.text(body, "by")
         priority = cast(Priority, requests.one_of(body, "priority", PRIORITIES, "normal"))
         definitions = recipes.definitions
         timeout = definitions.model(model).timeout
         data = snapshot.position(queue.redis, definitions, model)
-        asked = queue.request(model, data, by=by, start=start, end=end, priority=priority, timeout=timeout)
+        asked = queue.request(
+            model, data, trigger=trigger, by=by, start=start, end=end, priority=priority, timeout=timeout
+        )
         url = f"/jobs/{asked.job}"
         answer = {"job": asked.job, "url": url, "model": model, "existing": asked.existing}
         return reply(
@@ -100,6 +102,19 @@ def add_job_routes(
         found = registry.runs.get(run)
         text = read_log(storage, Journal(registry.redis, found.job), found.model, run)
         return Response(text, content_type="text/plain; charset=utf-8")
+
+
+def _asked(body: dict[str, Any]) -> tuple[str | None, str | None, str]:
+    """The span of event times that a training is asked for, and what it says that it was triggered by."""
+    as_of = requests.moment(body, "as_of")
+    if as_of is None:
+        return (*requests.span(body), "manual")
+    if body.get("start") is not None or body.get("end") is not None:
+        raise InvalidRequest("field 'as_of' is given; expected no 'start' and no 'end' beside it", field="as_of")
+    end = datetime.fromisoformat(as_of).astimezone(UTC)
+    if end > datetime.now(UTC):
+        raise InvalidRequest(f"field 'as_of' is {as_of}; expected a time that has passed", field="as_of")
+    return None, end.isoformat().replace("+00:00", "Z"), BACKFILL
 
 
 # --- a job's journal as server-sent events, live and again afterwards.
@@ -172,11 +187,11 @@ def server_sent(kind: str, content: Any, position: str = "") -> str:
     return f"{number}event: {kind}\ndata: {orjson.dumps(content).decode()}\n\n"
 
 
-# --- the HTTP calls about triggers, and about training as of past days
+# --- the HTTP call about triggers
 
 
-def add_trigger_routes(app: Flask, recipes: Recipes, backfills: Backfills) -> None:
-    """Add them to the trainer."""
+def add_trigger_routes(app: Flask, recipes: Recipes) -> None:
+    """Add it to the trainer."""
 
     @app.get("/schedules")
     def triggers() -> Response:
@@ -187,47 +202,3 @@ def add_trigger_routes(app: Flask, recipes: Recipes, backfills: Backfills) -> No
         """
         found = schedules(recipes.redis, recipes.definitions, datetime.now(UTC))
         return reply({"schedules": found})
-
-    @app.post("/models/<model>/backfill")
-    def backfill(model: str) -> Response:
-        """Train a model as of past days: `{"from": "2013-02-01", "to": "2013-12-01", "step": "month"}`; answers 202.
-
-        As of `from` and every `step` later (default `1d`) up to `to`, on the rows with event times before, one training
-        after another. Asked again, it goes on with the points for which none has succeeded; with `{"again": true}` it
-        begins anew. 409 while it does so for other points.
-        """
-        body = json_object()
-        requests.require_fields(body, ("from", "to", "step", "again", "by"))
-        wanted = _wanted(model, body)
-        again = body.get("again", False)
-        if not isinstance(again, bool):
-            raise InvalidRequest(f"field 'again' is {again!r}; expected true or false", field="again")
-        recipes.definitions.model(model)
-        return reply(backfills.ask(wanted, again=again).view(), 202, {"Location": f"/models/{model}/backfill"})
-
-    @app.get("/models/<model>/backfill")
-    def backfilled(model: str) -> Response:
-        """How far the training of a model as of past days has come, and each point's run and version."""
-        return reply(backfills.get(model).view())
-
-    @app.delete("/models/<model>/backfill")
-    def cancel_backfill(model: str) -> Response:
-        """End the training of a model as of past days, and cancel its job; 409 once it has ended."""
-        return reply(backfills.cancel(model).view())
-
-
-def _wanted(model: str, body: dict[str, Any]) -> Backfill:
-    start, end = _moment(body, "from"), _moment(body, "to")
-    step = requests.text(body, "step") or STEP
-    if end > datetime.now(UTC):
-        raise InvalidRequest(f"field 'to' is {when(end)}; expected a time that has passed", field="to")
-    found = {name: Point(as_of=name) for name in map(when, points(start, end, step))}
-    by = requests.text(body, "by")
-    return Backfill(model=model, start=when(start), end=when(end), step=step, by=by, points=found)
-
-
-def _moment(body: dict[str, Any], name: str) -> datetime:
-    text = requests.moment(body, name)
-    if text is None:
-        raise InvalidRequest(f"field {name!r} is missing; expected a time such as 2013-02-01T00:00:00Z", field=name)
-    return datetime.fromisoformat(text)

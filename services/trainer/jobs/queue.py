@@ -38,6 +38,8 @@ from services.trainer.jobs.view import (
     view,
 )
 
+BACKFILL = "backfill"
+"""What a training as of a past time says that it was triggered by."""
 LISTED = 50
 """Ended jobs of each kind that a list shows."""
 

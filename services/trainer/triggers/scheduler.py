@@ -37,10 +37,8 @@ from modelmill.errors import QueueFull
 from modelmill.state import keys
 from modelmill.state.connections import AWAY, Redis
 from modelmill.state.events import iso
-from services.trainer.jobs.queue import TrainingQueue
+from services.trainer.jobs.queue import BACKFILL, TrainingQueue
 from services.trainer.recipes import Recipes
-from services.trainer.triggers.backfill import TRIGGER as BACKFILL
-from services.trainer.triggers.backfill import Backfills
 from services.trainer.triggers.decisions import FIRED, NOTHING, Read, Step, Streams, TriggerState, decide
 
 log = logging.getLogger(__name__)
@@ -51,34 +49,27 @@ MOST_BATCHES = 20
 
 
 class Scheduler:
-    """Looks at the triggers of all models, and at the models that are trained as of past days."""
+    """Looks at the triggers of all models."""
 
-    def __init__(self, recipes: Recipes, queue: TrainingQueue, backfills: Backfills) -> None:
+    def __init__(self, recipes: Recipes, queue: TrainingQueue) -> None:
         self.recipes = recipes
         self.queue = queue
-        self.backfills = backfills
 
     def watch(self, stop: Flag, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         """Look every second until `stop` is set. Whatever goes wrong is logged once, and tried again."""
         failing = False
         while not stop.wait(1.0):
-            problem = self._attempt(clock())
+            problem = None
+            try:
+                self.look(clock())
+            except Exception as error:  # a thread that died would stay dead
+                problem = error
             if problem is not None and not failing:
                 known = isinstance(problem, AWAY)
                 log.warning(
                     "cannot look at triggers, trying every second: %s", problem, exc_info=None if known else problem
                 )
             failing = problem is not None
-
-    def _attempt(self, now: datetime) -> Exception | None:
-        """Do all there is to do; what went wrong is returned, for a thread that died would stay dead."""
-        problem = None
-        for work in (partial(self.look, now), partial(self.backfills.advance, self.recipes.definitions)):
-            try:
-                work()
-            except Exception as error:
-                problem = error
-        return problem
 
     def look(self, now: datetime) -> None:
         """Carry out what has become due since anyone looked.

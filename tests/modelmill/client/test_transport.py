@@ -16,7 +16,7 @@ from modelmill.settings import Settings
 
 NAMES = {"model", "run_id", "job_id", "run", "alias", "of", "source", "entity", "name", "key", "version"}
 """Parameters of the client's calls that a path may name."""
-LOCAL = {"ready", "wait", "run", "reproduction", "export_runs", "register", "training_frame", "wait_for_backfill"}
+LOCAL = {"ready", "wait", "run", "reproduction", "export_runs", "register", "training_frame", "backfill"}
 """Methods that only call others, or name nothing in a path that a caller gives as text."""
 CALLS = [
     name

@@ -18,7 +18,6 @@ from modelmill.state.events import DriftDetected, Event, QualityDegraded, RowsIn
 from modelmill.state.registry import Registry
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.recipes import Recipes
-from services.trainer.triggers.backfill import Backfills
 from services.trainer.triggers.decisions import GRACE
 from services.trainer.triggers.scheduler import Scheduler, schedules
 from tests.conftest import USERS_MILL, RedisServer
@@ -35,7 +34,7 @@ def counted(outcome: str, trigger: str = "every") -> float:
 
 def scheduling(text: Redis, queue: TrainingQueue, mill: Path = USERS_MILL) -> Scheduler:
     """One scheduler of its own, as each trainer process has."""
-    return Scheduler(Recipes(text, mill), queue, Backfills(queue, Registry(text)))
+    return Scheduler(Recipes(text, mill), queue)
 
 
 def declaring(folder: Path, train: str) -> Path:
@@ -77,7 +76,7 @@ def test_each_slot_is_enqueued_once_its_training_has_ended(scheduler: Scheduler)
 def test_a_restart_neither_doubles_nor_loses_a_slot(scheduler: Scheduler) -> None:
     scheduler.look(START + MINUTE)
     scheduler.queue.rq.empty()
-    again = Scheduler(scheduler.recipes, scheduler.queue, scheduler.backfills)
+    again = Scheduler(scheduler.recipes, scheduler.queue)
     again.look(START + MINUTE + timedelta(seconds=30))
     assert again.queue.jobs() == []
     again.look(START + 2 * MINUTE + timedelta(seconds=20))
