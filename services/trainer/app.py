@@ -15,12 +15,11 @@ from services.trainer.http.models import (
     add_model_routes,
     add_remark_routes,
 )
-from services.trainer.http.runs import add_search_routes, add_trace_routes
+from services.trainer.http.runs import add_run_routes, add_trace_routes
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.models import Moves, Overview, Retention
 from services.trainer.recipes import Recipes
 from services.trainer.runs.index import RunIndex
-from services.trainer.runs.routes import add_run_routes
 
 
 def trainer_app(
@@ -39,7 +38,6 @@ def trainer_app(
     add_alias_routes(app, overview, Moves(registry, overview.storage), recipes)
     add_remark_routes(app, registry)
     add_card_routes(app, overview, recipes)
-    add_search_routes(app, registry)
     add_exchange_routes(app, Uploads(queue, overview.storage), registry, recipes)
     add_trigger_routes(app, recipes)
     add_trace_routes(app, queue, overview, recipes)
