@@ -20,12 +20,11 @@ from modelmill.errors import RequestFailed
 @click.option("--wait", is_flag=True, help="Show progress until the job has ended.")
 @click.option("--start", help="Train on rows from this time on (ISO 8601).")
 @click.option("--end", help="Train on rows before this time (ISO 8601).")
-@click.option("--priority", type=click.Choice(["high", "normal", "low"]), default="normal", show_default=True)
 @json_option
-def train(model: str, wait: bool, start: str | None, end: str | None, priority: str, as_json: bool) -> None:
+def train(model: str, wait: bool, start: str | None, end: str | None, as_json: bool) -> None:
     """Enqueue a training of MODEL, or join the one that waits or runs for the same data."""
     api = system.client()
-    job = api.train(model, start=start, end=end, priority=priority, by=system.user())
+    job = api.train(model, start=start, end=end, by=system.user())
     if wait:
         job = followed(api, job["job"], f"training {model}", as_json)
     show.as_json(job) if as_json else show.facts(job)
@@ -52,7 +51,7 @@ def jobs(context: click.Context, as_json: bool) -> None:
     """List waiting, running and recently ended jobs, or look after one of them."""
     if context.invoked_subcommand is None:
         rows = system.client().jobs()
-        columns = ["job", "model", "status", "stage", "attempt", "priority", "trigger", "run"]
+        columns = ["job", "model", "status", "stage", "attempt", "trigger", "run"]
         show.as_json(rows) if as_json else show.table(rows, columns, empty="No jobs.")
 
 

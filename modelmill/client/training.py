@@ -34,16 +34,14 @@ class TrainingCalls(Transport):
         end: str | None = None,
         as_of: str | None = None,
         by: str = "",
-        priority: str = "",
         wait: bool = False,
     ) -> Json:
         """Enqueue a training of `model` on the rows with start <= event time < end; the answer names the job.
 
         That is the one that waits or runs already, where it is for the same data (`existing`). `as_of`, a time that has
-        passed, is an end that keeps no trigger from firing. `priority` is high,
-        normal or low. With `wait`, return the job when it has ended.
+        passed, is an end that keeps no trigger from firing. With `wait`, return the job when it has ended.
         """
-        asked = {"start": start, "end": end, "as_of": as_of, "by": by, "priority": priority}
+        asked = {"start": start, "end": end, "as_of": as_of, "by": by}
         body = {name: text for name, text in asked.items() if text}
         job = self._call("POST", url_of(self.settings.trainer_url, "models", model, "train"), json=body)
         return self.wait(job["job"]) if wait else job

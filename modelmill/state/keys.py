@@ -31,8 +31,6 @@ STORAGE_SWEPT = "storage:swept"
 OPEN_JOBS = "open_jobs"
 """Set: ids of the RQ jobs that have not ended, or have just done so. Each must be in one of RQ's lists: the queue, the
 jobs just taken from it, the scheduled or the started ones."""
-JOB_PRIORITY = "priority"
-"""Field of an RQ job's hash: 2 high, 1 normal, 0 low. Where it lacks, it is 1."""
 
 DEFINITIONS = "definitions"
 """Hash: fingerprint and path of the definitions file in force, and since when; `applying`: the one begun last."""

@@ -48,14 +48,6 @@ def span(body: Mapping[str, Any]) -> tuple[str | None, str | None]:
     return start, end
 
 
-def one_of(body: Mapping[str, Any], name: str, known: tuple[str, ...], default: str) -> str:
-    """A field with one of a few words, which may be left out."""
-    value = body.get(name, default)
-    if value not in known:
-        raise InvalidRequest(f"field {name!r} is {shortened(value)}; expected {' or '.join(known)}", field=name)
-    return str(value)
-
-
 def version(body: Mapping[str, Any]) -> int:
     """The field `version`."""
     value = body.get("version")

@@ -67,7 +67,7 @@ from services.trainer.jobs.journal import KEPT_SECONDS, Journal, archive
 from services.trainer.jobs.opening import Opener
 from services.trainer.jobs.process import Horse, Unlimited, Usage
 from services.trainer.jobs.recovery import LEASE, SWEEP, recover
-from services.trainer.jobs.view import ATTEMPTS, FUNCTIONS, PriorityQueue, attempt_of, may_pass, pause
+from services.trainer.jobs.view import ATTEMPTS, FUNCTIONS, attempt_of, may_pass, pause
 from services.trainer.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,6 @@ class TrainWorker(Worker):
     """Carries out trainings; see the module."""
 
     job_class = TrainJob
-    queue_class = PriorityQueue
     death_penalty_class = Unlimited
     max_connection_wait_time = 5.0
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from threading import BoundedSemaphore
-from typing import Any, cast
+from typing import Any
 
 import orjson
 from flask import Flask, Response, request
@@ -23,7 +23,7 @@ from services.trainer import requests
 from services.trainer.jobs import snapshot
 from services.trainer.jobs.journal import Journal, read_log, readable
 from services.trainer.jobs.queue import BACKFILL, TrainingQueue
-from services.trainer.jobs.view import ENDED_NAMES, PRIORITIES, JobView, Priority
+from services.trainer.jobs.view import ENDED_NAMES, JobView
 from services.trainer.recipes import Recipes
 from services.trainer.triggers.scheduler import schedules
 
@@ -42,21 +42,17 @@ def add_job_routes(
 
         `{"start": ..., "end": ...}` trains on the labelled rows with start <= event time < end, default all;
         `{"as_of": ...}`, a time that has passed, on those before it, which does not keep triggers from firing.
-        `{"by": ...}` says who asks, `{"priority": "high"}` (or normal, low) which job comes first. Where a training
-        of the same model and span waits already, or runs and nothing was ingested since, no second one is enqueued:
-        200 with its job, and `existing`. 429 while too many trainings wait.
+        `{"by": ...}` says who asks. Where a training of the same model and span waits already, or runs and nothing was
+        ingested since, no second one is enqueued: 200 with its job, and `existing`. 429 while too many trainings wait.
         """
         body = json_object()
-        requests.require_fields(body, ("by", "start", "end", "as_of", "priority"))
+        requests.require_fields(body, ("by", "start", "end", "as_of"))
         start, end, trigger = _asked(body)
         by = requests.text(body, "by")
-        priority = cast(Priority, requests.one_of(body, "priority", PRIORITIES, "normal"))
         definitions = recipes.definitions
         timeout = definitions.model(model).timeout
         data = snapshot.position(queue.redis, definitions, model)
-        asked = queue.request(
-            model, data, trigger=trigger, by=by, start=start, end=end, priority=priority, timeout=timeout
-        )
+        asked = queue.request(model, data, trigger=trigger, by=by, start=start, end=end, timeout=timeout)
         url = f"/jobs/{asked.job}"
         answer = {"job": asked.job, "url": url, "model": model, "existing": asked.existing}
         return reply(

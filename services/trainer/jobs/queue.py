@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis.client import Pipeline
+from rq import Queue
 from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
@@ -25,15 +26,11 @@ from services.trainer.jobs import outcome
 from services.trainer.jobs.journal import KEPT_SECONDS
 from services.trainer.jobs.view import (
     ENDED,
-    NORMAL,
     REGISTER,
     REPRODUCE,
     TRAIN,
     JobView,
-    Priority,
-    PriorityQueue,
     arguments_of,
-    number_of,
     scheduled,
     view,
 )
@@ -57,7 +54,7 @@ class TrainingQueue:
 
     def __init__(self, redis: Redis, *, timeout: int = 3600, limit: int = 1000) -> None:
         self.redis = redis
-        self.rq = PriorityQueue(keys.QUEUE, connection=redis, serializer=JSONSerializer)
+        self.rq = Queue(keys.QUEUE, connection=redis, serializer=JSONSerializer)
         self.timeout = timeout
         self.limit = limit
 
@@ -70,13 +67,11 @@ class TrainingQueue:
         by: str = "",
         start: str | None = None,
         end: str | None = None,
-        priority: Priority = "normal",
         timeout: int | None = None,
     ) -> Requested:
         """The training of `model` on this span that waits already, or runs on the same data; else a new one.
 
-        `data` is the position of the data now, see `snapshot`. Of any number of requests at once one enqueues. One that
-        is joined has the higher priority of the two from then on.
+        `data` is the position of the data now, see `snapshot`. Of any number of requests at once one enqueues.
 
         Raises:
             QueueFull: where `limit` trainings wait.
@@ -84,15 +79,10 @@ class TrainingQueue:
 
         def ask(pipe: Pipeline) -> Requested:
             if there := self.joinable(pipe, model, start, end, data):
-                known = int(pipe.hget(Job.key_for(there), keys.JOB_PRIORITY) or NORMAL)
                 pipe.multi()
-                if number_of(priority) > known:
-                    self.rq.prefer(there, priority, pipe)
                 return Requested(there, existing=True)
             pipe.multi()
-            job = self.enqueue(
-                model, trigger=trigger, by=by, start=start, end=end, priority=priority, timeout=timeout, pipeline=pipe
-            )
+            job = self.enqueue(model, trigger=trigger, by=by, start=start, end=end, timeout=timeout, pipeline=pipe)
             return Requested(job, existing=False)
 
         requested: Requested = self.redis.transaction(ask, keys.TRAININGS, value_from_callable=True)
@@ -124,7 +114,6 @@ class TrainingQueue:
         by: str = "",
         start: str | None = None,
         end: str | None = None,
-        priority: Priority = "normal",
         timeout: int | None = None,
         pipeline: Pipeline | None = None,
     ) -> str:
@@ -138,7 +127,7 @@ class TrainingQueue:
         pipe = self.redis.pipeline() if pipeline is None else pipeline
         arguments = {"model": model, "trigger": trigger, "by": by, "start": start, "end": end}
         description = f"train {model} ({trigger}{f' by {by}' if by else ''})"
-        job = self._add(pipe, TRAIN, arguments, description, priority=priority, timeout=timeout)
+        job = self._add(pipe, TRAIN, arguments, description, timeout=timeout)
         pipe.hset(keys.TRAININGS, _place(model, start, end), job)
         if pipeline is None:
             pipe.execute()
@@ -180,7 +169,6 @@ class TrainingQueue:
         arguments: Mapping[str, Any],
         description: str,
         *,
-        priority: Priority = "normal",
         timeout: int | None = None,
     ) -> str:
         self.require_room()
@@ -192,7 +180,6 @@ class TrainingQueue:
             failure_ttl=KEPT_SECONDS,
             description=description,
         )
-        pipe.hset(job.key, keys.JOB_PRIORITY, number_of(priority))
         pipe.sadd(self.rq.redis_queues_keys, self.rq.key)
         pipe.sadd(keys.OPEN_JOBS, job.id)
         self.rq._enqueue_job(job, pipeline=pipe)  # `enqueue_job` looks at dependencies, of which there are none

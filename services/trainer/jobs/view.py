@@ -1,4 +1,4 @@
-"""A job: as people see it, its place in the queue, and whether it is tried again."""
+"""A job: as people see it, and whether it is tried again."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import traceback
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
-from typing import Any, Literal, get_args
+from typing import Any
 
 import httpx
-from redis.client import Pipeline
 from rq import Queue
 from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job, JobStatus
@@ -19,7 +18,6 @@ from rq.registry import ScheduledJobRegistry
 
 from modelmill.declare.user_code import UserCode
 from modelmill.errors import PackageError, RequestFailed, RunEnded, Unavailable
-from modelmill.state import keys
 from modelmill.state.connections import AWAY
 from modelmill.state.events import iso
 
@@ -50,8 +48,6 @@ class JobView:
     """None for a job that is not ours."""
     status: str
     """queued, scheduled (it waits for its next attempt), started, finished, failed or cancelled."""
-    priority: str
-    """high, normal or low."""
     stage: str
     progress: float
     """Share of the work that is done."""
@@ -80,7 +76,7 @@ class JobView:
     """Why it failed, or who cancelled it, in one sentence; the run has the traceback."""
 
 
-def view(queue: PriorityQueue, job: Job) -> JobView:
+def view(queue: Queue, job: Job) -> JobView:
     """`job` as people see it."""
     status = job.get_status(refresh=False)
     arguments = arguments_of(job) or repetition_of(job)
@@ -91,7 +87,6 @@ def view(queue: PriorityQueue, job: Job) -> JobView:
         url=f"/jobs/{job.id}",
         model=arguments.get("model"),
         status=CANCELLED if status in (JobStatus.CANCELED, JobStatus.STOPPED) else status.value,
-        priority=name_of(queue.connection.hget(job.key, keys.JOB_PRIORITY)),
         stage=status.value if waits else meta.get("stage", ""),
         progress=meta.get("progress", 0.0),
         position=queue.get_job_position(job.id) if status == JobStatus.QUEUED else None,
@@ -137,7 +132,7 @@ def repetition_of(job: Job) -> dict[str, Any]:
         return {}
 
 
-def _scheduled(queue: PriorityQueue, job: Job) -> datetime | None:
+def _scheduled(queue: Queue, job: Job) -> datetime | None:
     try:
         return scheduled(queue).get_scheduled_time(job)
     except NoSuchJobError:  # its time has just come
@@ -156,58 +151,6 @@ def _error(job: Job, status: JobStatus) -> str:
 
 def _time(moment: datetime | None) -> str | None:
     return iso(moment) if moment else None
-
-
-# --- one queue in order of priority, and within one priority in order of arrival.
-#
-# RQ serves several queues by priority, but then its worker pops without the list from which jobs of a killed worker
-# are taken back. So there is one list, and a job takes its place in it.
-
-Priority = Literal["low", "normal", "high"]
-PRIORITIES: tuple[str, ...] = get_args(Priority)
-NORMAL = 1
-
-PLACE = """
-local function priority(id) return tonumber(redis.call('HGET', ARGV[1] .. id, ARGV[2]) or ARGV[3]) end
-local own = priority(ARGV[4])
-for _, other in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
-    if priority(other) < own then return redis.call('LINSERT', KEYS[1], 'BEFORE', other, ARGV[4]) end
-end
-return redis.call('RPUSH', KEYS[1], ARGV[4])
-"""
-
-RAISE = """
-redis.call('HSET', ARGV[1] .. ARGV[4], ARGV[2], ARGV[5])
-if redis.call('LREM', KEYS[1], 1, ARGV[4]) == 0 then return 0 end
-"""
-"""Before `PLACE`: gives a job another priority, and goes on where it waits."""
-
-
-class PriorityQueue(Queue):
-    """RQ's queue, in which a job goes before those of lower priority."""
-
-    def push_job_id(self, job_id: str, pipeline: Pipeline | None = None, at_front: bool = False) -> None:
-        if at_front:
-            super().push_job_id(job_id, pipeline, at_front)
-            return
-        connection: Any = self.connection if pipeline is None else pipeline
-        arguments = ("rq:job:", keys.JOB_PRIORITY, NORMAL, job_id)
-        connection.eval(PLACE, 1, self.key, *arguments)
-
-    def prefer(self, job_id: str, priority: Priority, pipeline: Pipeline) -> None:
-        """Give a job another priority, and where it waits the place of that, on a pipeline that is in MULTI."""
-        arguments = ("rq:job:", keys.JOB_PRIORITY, NORMAL, job_id, number_of(priority))
-        pipeline.eval(RAISE + PLACE, 1, self.key, *map(str, arguments))
-
-
-def number_of(priority: Priority) -> int:
-    """How a priority is kept: the greater, the earlier."""
-    return PRIORITIES.index(priority)
-
-
-def name_of(number: bytes | str | None) -> str:
-    """The priority that is kept as `number`."""
-    return PRIORITIES[NORMAL if number is None else int(number)]
 
 
 def scheduled(queue: Queue) -> ScheduledJobRegistry:

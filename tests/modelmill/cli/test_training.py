@@ -65,11 +65,11 @@ def run(*words: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_a_training_is_enqueued_with_its_priority_and_who_asks(trainer: Trainer) -> None:
-    code, said, _ = run("train", "m", "--priority", "high")
+def test_a_training_is_enqueued_with_its_span_and_who_asks(trainer: Trainer) -> None:
+    code, said, _ = run("train", "m", "--start", "2026-01-01")
     assert code == 0
     assert "existing yes" in said
-    assert trainer.asked == [("m", {"start": None, "end": None, "priority": "high", "by": "ada"})]
+    assert trainer.asked == [("m", {"start": "2026-01-01", "end": None, "by": "ada"})]
 
 
 def test_who_waits_sees_the_log_and_failed_attempts_and_then_the_job(trainer: Trainer) -> None:

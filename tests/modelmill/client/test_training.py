@@ -71,6 +71,6 @@ def test_a_training_is_asked_for_with_what_is_given() -> None:
         bodies.append(orjson.loads(request.content))
         return httpx.Response(202, json={"job": "j"})
 
-    client_of(answer).train("m", priority="high", by="me")
+    client_of(answer).train("m", end="2026-01-01", by="me")
     client_of(answer).train("m")
-    assert bodies == [{"priority": "high", "by": "me"}, {}]
+    assert bodies == [{"end": "2026-01-01", "by": "me"}, {}]

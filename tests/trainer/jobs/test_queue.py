@@ -233,3 +233,16 @@ def test_cancelling_takes_the_lease_so_that_nothing_more_is_recorded(
     fake_queue.cancel(job, registry)
     with pytest.raises(RunEnded, match="did not renew its lease"):
         registry.runs.start(Run(id="r1", model="m", started=utc_now(), job=job, lease=lease))
+
+
+def test_jobs_are_taken_in_the_order_of_arrival_and_one_that_is_tried_again_joins_the_end(
+    fake_queue: TrainingQueue,
+) -> None:
+    first = fake_queue.enqueue("scheduled", trigger="every")
+    fake_queue.request("joined", "data")
+    fake_queue.rq.enqueue("services.trainer.job.train", "shell")
+    assert fake_queue.request("joined", "data").existing
+    assert [fake_queue.job(job).model for job in fake_queue.rq.job_ids] == ["scheduled", "joined", "shell"]
+    began(fake_queue, first, lease=-1)
+    requeue_abandoned(fake_queue.rq)
+    assert [fake_queue.job(job).model for job in fake_queue.rq.job_ids] == ["joined", "shell", "scheduled"]

@@ -79,13 +79,6 @@ def test_a_second_request_for_the_same_is_told_the_first_ones_job(http: FlaskCli
     assert again.headers["Location"] == first.headers["Location"]
 
 
-def test_a_priority_is_kept_and_one_that_is_none_is_refused(http: FlaskClient) -> None:
-    job = http.post("/models/user_target/train", json={"priority": "high"}).json["url"]
-    assert http.get(job).json["priority"] == "high"
-    reason = problem(http, "POST", "/models/user_target/train", 422, json={"priority": "urgent"})
-    assert reason == "field 'priority' is 'urgent'; expected low or normal or high"
-
-
 def test_the_log_of_a_run_is_plain_text(http: FlaskClient, registry: Registry, fake_queue: TrainingQueue) -> None:
     registry.runs.start(Run(id="r1", model="user_target", started=utc_now(), job="j1"))
     assert http.get("/runs/r1/log").text == ""
