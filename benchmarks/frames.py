@@ -29,11 +29,10 @@ from benchmarks.report import Cell, Table
 from benchmarks.system import MILL
 from modelmill.declare import definitions_file
 from modelmill.storage import Storage
-from services.feature.intake.derive import FAILED
-from services.feature.intake.validate import EVENT_TIME, TIME
+from services.feature.http.frame_requests import PARQUET, encoded, frame_of_spine
+from services.feature.rows.derive import FAILED
+from services.feature.rows.schema import EVENT_TIME, TIME
 from services.feature.store import history
-from services.feature.training.encode import PARQUET, encoded
-from services.feature.training.frame_requests import frame_of_spine
 
 FILE_ROWS = 500_000
 """Rows of one history file, as one ingest leaves it."""

@@ -14,7 +14,7 @@ from modelmill.settings import Settings
 from modelmill.storage import Storage
 from services.feature.app import feature_app
 from services.feature.definitions.catalogue import Catalogue
-from services.feature.store.compaction import compact
+from services.feature.upkeep.compaction import compact
 from tests.conftest import ROOT
 from tests.feature.conftest import Room
 

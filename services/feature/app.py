@@ -6,14 +6,12 @@ from flask import Flask
 
 from modelmill.http.web import create_app, redis_answers
 from modelmill.settings import Settings
-from services.feature.arguments import KeyInPath
 from services.feature.definitions.catalogue import Catalogue
-from services.feature.definitions.routes import add_definitions_routes
-from services.feature.intake.routes import add_intake_routes
-from services.feature.proof.routes import add_proof_routes
-from services.feature.store.routes import add_store_routes
-from services.feature.store.statistics_files import StatisticsFiles
-from services.feature.training.routes import add_training_routes
+from services.feature.http.arguments import KeyInPath
+from services.feature.http.definitions import add_definitions_routes
+from services.feature.http.proof import add_proof_routes, add_training_routes
+from services.feature.http.rows import add_intake_routes, add_store_routes
+from services.feature.upkeep.statistics import StatisticsFiles
 
 
 def feature_app(catalogue: Catalogue, settings: Settings, statistics_files: StatisticsFiles | None = None) -> Flask:

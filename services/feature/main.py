@@ -17,9 +17,8 @@ from modelmill.state.connections import AWAY, connect, once_it_answers
 from modelmill.storage import Storage
 from services.feature.app import feature_app
 from services.feature.definitions.catalogue import Catalogue
-from services.feature.intake import recovery
-from services.feature.store import compaction, rebuild
-from services.feature.store.statistics_files import StatisticsFiles, follow
+from services.feature.upkeep import compaction, rebuild
+from services.feature.upkeep.statistics import StatisticsFiles, follow
 
 PORT = 8001
 
@@ -40,7 +39,7 @@ def build() -> Flask:
         "definitions": lambda: catalogue.follow(stop, features),
         "versions": lambda: catalogue.follow_versions(stop, models),
         "apply": catalogue.resume,
-        "recovery": lambda: recovery.watch(catalogue, stop),
+        "recovery": lambda: rebuild.watch(catalogue, stop),
         "statistics": lambda: follow(files, catalogue, stop, features),
         "rebuild": lambda: rebuild.resume(catalogue),
         "compaction": lambda: compaction.watch(catalogue, stop),

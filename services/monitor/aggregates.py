@@ -7,16 +7,21 @@ the position moved and its write refused. Nothing is kept in memory from one bat
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from threading import Event as Flag
+from threading import Thread
 from typing import Any
 
 from redis import ResponseError, WatchError
 
+from modelmill.errors import Unavailable
 from modelmill.state import bus, keys
-from modelmill.state.connections import Redis
-from services.monitor.progress import Lag, Progress
-from services.monitor.windows import MINUTE_FORMAT, Slot, Window, fold, minute_text
+from modelmill.state.connections import AWAY, Redis
+from services.monitor.windows import LOST, MINUTE_FORMAT, OUTCOMES, Slot, Window, fold, minute_text
 
 STREAM = keys.EVENTS_PREDICTIONS
 BATCH = 500
@@ -134,3 +139,126 @@ def _member(slot: Slot) -> str:
 def _slot(model: str, member: str) -> Slot:
     version, _, minute = member.partition(":")
     return Slot(model, int(version), datetime.strptime(minute, MINUTE_FORMAT).replace(tzinfo=UTC))
+
+
+# --- how far the monitor has counted a stream, and how it notices that entries were trimmed before it came to them.
+
+START = "0-0"
+"""The position before every entry."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """All entries up to `position` have their outcome, and the windows hold those that were counted."""
+
+    position: str = START
+    entries: int = 0
+    """How many entries the stream has had up to `position`, the lost ones included."""
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    """Each of `windows.OUTCOMES` to its count since the monitor first ran."""
+
+    def after(self, position: str, outcomes: Counter[str]) -> Progress:
+        """The progress once the entries up to `position` have had these outcomes."""
+        entries = self.entries + outcomes.total()
+        return Progress(position, entries, Counter(self.outcomes) + outcomes)
+
+    def after_trimming(self, stream: Mapping[str, Any]) -> Progress:
+        """The progress with what was lost to trimming, from what XINFO STREAM says (nothing for no stream).
+
+        Trimming takes the oldest entries and waits for no reader. Where the number of entries still to come is
+        plain, because the position is the last entry or older than the first, it and the number ever added tell
+        how many there were up to the position.
+        """
+        if not stream:
+            return self
+        first = stream["first-entry"][0] if stream["first-entry"] else None
+        if first is not None and _order(first) > _order(self.position):
+            to_come = stream["length"]
+        elif first is None or self.position == stream["last-generated-id"]:
+            to_come = 0
+        else:
+            return self
+        passed = stream["entries-added"] - to_come
+        lost = Counter({LOST: max(0, passed - self.entries)})
+        return replace(self, entries=passed, outcomes=Counter(self.outcomes) + lost)
+
+    def to_hash(self) -> dict[str, str]:
+        """The progress as the fields of a hash of plain text."""
+        counts = {outcome: str(self.outcomes.get(outcome, 0)) for outcome in OUTCOMES}
+        return {"position": self.position, "entries": str(self.entries), **counts}
+
+    @classmethod
+    def from_hash(cls, found: Mapping[str, str]) -> Progress:
+        """The progress that `to_hash` wrote; the beginning for an empty hash."""
+        if not found:
+            return cls()
+        return cls(found["position"], int(found["entries"]), {o: int(found[o]) for o in OUTCOMES if int(found[o])})
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How much is still to be counted."""
+
+    seconds: float
+    """Age of the oldest entry that is not counted yet; 0 where there is none."""
+    entries: int
+    """How many there are."""
+
+
+def _order(position: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in position.split("-"))
+
+
+# --- the thread that keeps the monitor's windows up to date.
+
+log = logging.getLogger(__name__)
+
+PACE = 0.1
+"""Seconds between two batches that were not full: at most so many transactions, at most so much delay."""
+STANDBY = 1.0
+"""Seconds that a monitor stands by when another one counts."""
+RETRY = 1.0
+"""Seconds between two tries when counting fails."""
+READY_SECONDS = 30.0
+"""How far behind the stream the windows may be while the monitor still counts as ready."""
+
+
+class Follower:
+    """Counts the events of the stream in a thread of its own, until `stop` is set."""
+
+    def __init__(self, aggregates: Aggregates, stop: Flag, *, wait: float) -> None:
+        self.aggregates = aggregates
+        self.stop = stop
+        self.wait = wait
+        self.thread = Thread(target=self.run, name="follower", daemon=True)
+
+    def run(self) -> None:
+        """Count batch after batch. Whatever goes wrong is logged once, and tried again every second."""
+        failing = False
+        while not self.stop.is_set():
+            try:
+                entries, rejection = self.aggregates.advance(self.wait)
+            except WatchError:
+                self.stop.wait(STANDBY)
+                continue
+            except Exception as error:  # a thread that died would stay dead; one that tries again recovers
+                if not failing:
+                    log.warning("cannot count, trying every second: %s", error, exc_info=not isinstance(error, AWAY))
+                failing = True
+                self.stop.wait(RETRY)
+                continue
+            if failing:
+                log.info("counting again")
+                failing = False
+            if rejection:
+                log.warning("rejected events; the first: %s", rejection)
+            if entries < BATCH:
+                self.stop.wait(PACE)
+
+    def check(self) -> None:
+        """Raise `Unavailable` where the windows are not up to date, or will not stay so."""
+        if not self.thread.is_alive():
+            raise Unavailable("the thread that counts events does not run; start the monitor again")
+        lag = self.aggregates.lag()
+        if lag.seconds > READY_SECONDS:
+            raise Unavailable(f"the windows are {lag.seconds:.0f} s behind; expected at most {READY_SECONDS:.0f}")

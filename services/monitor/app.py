@@ -11,10 +11,9 @@ from modelmill.http import web
 from modelmill.http.web import redis_answers, reply
 from modelmill.state.connections import AWAY
 from modelmill.state.registry import Registry
-from services.monitor import feed, latency, overview, page
-from services.monitor.aggregates import Aggregates
-from services.monitor.follower import Follower
-from services.monitor.metrics import MonitorCollector
+from services.monitor import feed, latency, page
+from services.monitor.aggregates import Aggregates, Follower
+from services.monitor.latency import MonitorCollector
 from services.monitor.settings import MonitorSettings
 
 EVENT_STREAM = "text/event-stream"
@@ -33,7 +32,7 @@ def create_app(settings: MonitorSettings, aggregates: Aggregates, follower: Foll
     def first_page() -> Response:
         """The first page: models, latency, throughput and recent events, for people."""
         try:
-            shown = overview.overview(aggregates, registry)
+            shown = page.overview(aggregates, registry)
         except AWAY:
             shown = None
         return Response(page.render(shown), 200 if shown else 503, {"Content-Security-Policy": page.POLICY})
@@ -41,7 +40,7 @@ def create_app(settings: MonitorSettings, aggregates: Aggregates, follower: Foll
     @app.get("/overview")
     def show_overview() -> Response:
         """What the first page shows, as JSON: every model with 15 minutes of latency, and recent events."""
-        return reply(overview.as_json(overview.overview(aggregates, registry)))
+        return reply(page.as_json(page.overview(aggregates, registry)))
 
     @app.get("/models/<name>/latency")
     def show_latency(name: str) -> Response:

@@ -11,9 +11,8 @@ from modelmill import logs
 from modelmill.errors import ModelmillError
 from modelmill.http.web import serve
 from modelmill.state.connections import connect
-from services.monitor.aggregates import Aggregates
+from services.monitor.aggregates import Aggregates, Follower
 from services.monitor.app import create_app
-from services.monitor.follower import Follower
 from services.monitor.settings import MonitorSettings
 
 PORT = 8004

@@ -13,10 +13,10 @@ from modelmill.http import web
 from modelmill.state.connections import connect
 from modelmill.state.registry import Registry
 from modelmill.storage import Storage
-from services.predictor import reconcile
+from services.predictor import loading
 from services.predictor.app import create_app
-from services.predictor.live import LiveModels
-from services.predictor.online import OnlineStore
+from services.predictor.features import OnlineStore
+from services.predictor.inference import LiveModels
 from services.predictor.predictor import Predictor
 from services.predictor.reports import Reports
 from services.predictor.settings import PredictorSettings
@@ -29,9 +29,9 @@ def build() -> Flask:
     logs.configure("predictor")
     settings = PredictorSettings.read()
     redis = connect(settings.redis_url, timeout=settings.redis_timeout)
-    listener = connect(settings.redis_url, timeout=settings.redis_timeout + reconcile.LISTEN)
+    listener = connect(settings.redis_url, timeout=settings.redis_timeout + loading.LISTEN)
     live = LiveModels()
-    reconciler = reconcile.Reconciler(Registry(listener), Storage(settings.storage_url), live)
+    reconciler = loading.Reconciler(Registry(listener), Storage(settings.storage_url), live)
     threading.Thread(target=reconciler.run, args=[threading.Event()], name="reconcile", daemon=True).start()
     reports = Reports(redis, bound=settings.report_buffer)
     reports.start()

@@ -14,10 +14,9 @@ from modelmill.http import web
 from modelmill.state.events import PredictionFailed, PredictionServed, iso
 from modelmill.state.registry import Registry
 from modelmill.windows import micros
-from services.predictor import features, instances, metrics
-from services.predictor.inference import Answers, infer
-from services.predictor.live import LiveModels, ServedModel
-from services.predictor.online import OnlineStore
+from services.predictor import features, instances, reports
+from services.predictor.features import OnlineStore
+from services.predictor.inference import Answers, LiveModels, ServedModel, infer
 from services.predictor.reports import Report, Reports
 from services.predictor.signature import Signature
 
@@ -91,7 +90,7 @@ class Predictor:
 
     def _failed(self, name: str, version: int, error: Exception, started: float) -> None:
         latency, now, status, reason = _milliseconds(started), time.time(), web.status_of(error), str(error)
-        metrics.PREDICTIONS.labels(name, "failed").inc()
+        reports.PREDICTIONS.labels(name, "failed").inc()
         self.reports.add(
             Report(
                 1,
@@ -118,7 +117,7 @@ class Predictor:
         answers: Answers,
     ) -> None:
         latency = _milliseconds(started)
-        metrics.PREDICTIONS.labels(model.name, "served").inc()
+        reports.PREDICTIONS.labels(model.name, "served").inc()
         self.reports.add(
             Report(
                 len(rows),

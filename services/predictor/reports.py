@@ -17,12 +17,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from prometheus_client import Counter, Gauge, Histogram
 from redis import RedisError
 
 from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
 from modelmill.state.events import Event
-from services.predictor import metrics
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Reports:
                 self._rows += report.rows
                 self._waiting.append(report)
                 return
-        metrics.DROPPED.inc(report.rows)
+        DROPPED.inc(report.rows)
 
     def start(self) -> threading.Thread:
         """Append in a thread that ends after the main thread, and after what that left behind is appended."""
@@ -117,7 +117,7 @@ class Reports:
 
     def _drop(self, reports: list[Report]) -> None:
         if rows := sum(report.rows for report in reports):
-            metrics.DROPPED.inc(rows)
+            DROPPED.inc(rows)
             log.warning("%d predicted rows are not reported", rows)
         self._sending = []
 
@@ -130,3 +130,25 @@ class Reports:
                 rows += batch[-1].rows
             self._rows -= rows
         return batch
+
+
+# --- the predictor's Prometheus metrics. No label grows with time: versions are values here, not labels.
+
+PREDICTIONS = Counter(
+    "modelmill_predictions_total", "Predict requests for a live model, served or failed", ["model", "outcome"]
+)
+DROPPED = Counter("modelmill_predictions_dropped_total", "Answered rows that could not be reported")
+LIVE_VERSION = Gauge(
+    "modelmill_live_version",
+    "Version that is served, 0 for none; of several worker processes, the one that swapped last",
+    ["model"],
+    multiprocess_mode="mostrecent",
+)
+SWAPS = Counter("modelmill_model_swaps_total", "Versions that went live in a worker process", ["model"])
+LOAD_FAILURES = Counter("modelmill_model_load_failures_total", "Champions that could not be loaded", ["model"])
+LOAD_SECONDS = Histogram(
+    "modelmill_model_load_seconds",
+    "Time to read, check and warm up a version, in seconds",
+    ["model"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)

@@ -18,11 +18,10 @@ from modelmill.declare.definitions_file import load
 from modelmill.state import keys
 from modelmill.state.connections import connect
 from modelmill.storage import Storage
-from services.feature.aggregates import tile_groups
 from services.feature.definitions.catalogue import Catalogue
-from services.feature.intake import journal
 from services.feature.proof import erasure, forget
-from services.feature.store.statistics_files import StatisticsFiles
+from services.feature.store import journal, tile_groups
+from services.feature.upkeep.statistics import StatisticsFiles
 from tests.conftest import ROOT, RedisServer
 from tests.eventually import eventually
 from tests.feature.brute_force import Row, brute_force

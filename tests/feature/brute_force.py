@@ -12,8 +12,8 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from modelmill.windows import FUNCTIONS, ROWS, Reading, Scalar, TileGroup, hashed, value_text
-from services.feature.aggregates.windows import Rows, Spine
-from services.feature.intake.validate import ARROW, EVENT_TIME, TIME
+from services.feature.frames.windows import Rows, Spine
+from services.feature.rows.schema import ARROW, EVENT_TIME, TIME
 from services.feature.store.history import INGEST_TIME
 
 SECOND, MINUTE = 1_000_000, 60_000_000

@@ -15,10 +15,10 @@ from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run, new_run_id
 from services.predictor.app import create_app
-from services.predictor.live import LiveModels
-from services.predictor.online import OnlineStore
+from services.predictor.features import OnlineStore
+from services.predictor.inference import LiveModels
+from services.predictor.loading import Reconciler
 from services.predictor.predictor import Predictor
-from services.predictor.reconcile import Reconciler
 from services.predictor.reports import Reports
 from services.predictor.settings import PredictorSettings
 from services.trainer.packaging import packing as packaging

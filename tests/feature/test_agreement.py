@@ -30,9 +30,9 @@ from modelmill.storage import Storage
 from modelmill.windows import FUNCTIONS
 from services.feature.app import feature_app
 from services.feature.definitions.catalogue import Catalogue
-from services.feature.intake.validate import ARROW, TIME
-from services.feature.store import rebuild
-from services.feature.store.compaction import compact
+from services.feature.rows.schema import ARROW, TIME
+from services.feature.upkeep import rebuild
+from services.feature.upkeep.compaction import compact
 from tests.feature import brute_force
 from tests.feature.brute_force import NUMERIC, VALUES
 from tests.feature.conftest import Room

@@ -9,7 +9,8 @@ import pytest
 
 from modelmill.errors import Conflict
 from services.feature.definitions.catalogue import Catalogue
-from services.feature.store import history, rebuild
+from services.feature.store import history
+from services.feature.upkeep import rebuild
 from tests.feature.conftest import OpenRoom, Room
 
 IMPORTS = "from modelmill import Aggregate, Entity, Source, feature\n"

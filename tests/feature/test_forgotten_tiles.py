@@ -10,15 +10,13 @@ import pytest
 
 from modelmill.errors import Conflict, Unavailable
 from modelmill.state import keys
-from services.feature.aggregates import tile_groups
-from services.feature.intake import journal
 from services.feature.proof import erasure
 from services.feature.proof import forget as module
 from services.feature.proof.forget import forget
 from services.feature.proof.receipts import Receipt
-from services.feature.store import online
-from services.feature.store import rebuild as rebuilding
-from services.feature.store.statistics_files import StatisticsFiles
+from services.feature.store import journal, online, tile_groups
+from services.feature.upkeep import rebuild as rebuilding
+from services.feature.upkeep.statistics import StatisticsFiles
 from tests.feature.brute_force import Row, brute_force
 from tests.feature.conftest import OpenRoom, Room
 

@@ -21,7 +21,7 @@ from modelmill.cli import system
 from modelmill.client import Client
 from modelmill.errors import InvalidRequest, RequestFailed
 from modelmill.settings import Settings
-from services.feature.intake.checks import MAX_KEY_BYTES
+from services.feature.rows.schema import MAX_KEY_BYTES
 from tests.conftest import RedisServer
 from tests.feature.conftest import OpenRoom, Room
 from tests.feature.processes import Service

@@ -10,7 +10,7 @@ import pytest
 from modelmill.errors import RequestFailed
 from modelmill.state import keys
 from services.feature.definitions.catalogue import Catalogue
-from services.feature.store.locks import alone
+from services.feature.store.journal import alone
 from tests.conftest import RedisServer
 from tests.eventually import eventually
 from tests.feature.conftest import Room

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 
 from modelmill.state import bus, keys
 from modelmill.storage import Storage
-from services.feature.intake import journal, quarantine
-from services.feature.intake.recovery import recover
+from services.feature.intake import quarantine
 from services.feature.proof.forget import forget
-from services.feature.store import rebuild
-from services.feature.store.compaction import compact
-from services.feature.store.statistics_files import StatisticsFiles
+from services.feature.store import journal
+from services.feature.upkeep import rebuild
+from services.feature.upkeep.compaction import compact
+from services.feature.upkeep.rebuild import recover
+from services.feature.upkeep.statistics import StatisticsFiles
 from tests.conftest import RedisServer
 from tests.feature.conftest import OpenRoom, Room, json_rows
 from tests.feature.processes import Service

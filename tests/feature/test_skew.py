@@ -9,12 +9,12 @@ import pyarrow as pa
 import pytest
 
 from modelmill.windows import micros
-from services.feature.intake.validate import TIME
-from services.feature.training.frames import Wanted, spine_frame
-from services.feature.training.spines import Spine
+from services.feature.frames.frames import Wanted, spine_frame
+from services.feature.frames.spines import Spine
+from services.feature.rows.schema import TIME
 from services.predictor import features
+from services.predictor.features import OnlineStore
 from services.predictor.instances import parse
-from services.predictor.online import OnlineStore
 from services.predictor.signature import Signature
 from services.trainer.packaging import packing as packaging
 from tests.feature.conftest import OpenRoom, Room

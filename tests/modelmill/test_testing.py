@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from modelmill import testing
 from modelmill.declare.definitions import Definitions
 from modelmill.errors import InvalidRequest, UnknownName
-from services.feature.intake.derive import derive
-from services.feature.intake.validate import ARROW
+from services.feature.rows.derive import derive
+from services.feature.rows.schema import ARROW
 from services.trainer.training.rows import Rows
 from services.trainer.training.steps import make_estimator, read_frame
 

@@ -12,8 +12,7 @@ from redis import WatchError
 
 from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
-from services.monitor.aggregates import BATCH, STREAM, Aggregates
-from services.monitor.progress import Lag
+from services.monitor.aggregates import BATCH, STREAM, Aggregates, Lag
 from services.monitor.windows import COUNTED, EXPIRED, LOST, REJECTED, Slot, minute_of
 from tests.conftest import RedisServer
 from tests.eventually import eventually

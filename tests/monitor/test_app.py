@@ -14,9 +14,8 @@ from modelmill.state import bus
 from modelmill.state.connections import Redis, connect
 from modelmill.state.events import RunStarted
 from services.monitor import page
-from services.monitor.aggregates import STREAM, Aggregates
+from services.monitor.aggregates import STREAM, Aggregates, Follower
 from services.monitor.app import create_app
-from services.monitor.follower import Follower
 from services.monitor.settings import MonitorSettings
 from tests.eventually import eventually
 from tests.monitor.events import aggregates_of, failed, served, train

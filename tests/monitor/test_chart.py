@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.monitor.chart import HEIGHT, WIDTH, bars, lines
+from services.monitor.page import HEIGHT, WIDTH, bars, lines
 
 FIGURES = st.floats(0, 1e9)
 

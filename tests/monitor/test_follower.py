@@ -12,8 +12,7 @@ import pytest
 from modelmill.errors import Unavailable
 from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
-from services.monitor.aggregates import STREAM, Aggregates
-from services.monitor.follower import Follower
+from services.monitor.aggregates import STREAM, Aggregates, Follower
 from tests.conftest import RedisServer
 from tests.eventually import eventually
 from tests.monitor.events import aggregates_of, append_live, counted, served

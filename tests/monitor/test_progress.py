@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.monitor.progress import Progress
+from services.monitor.aggregates import Progress
 from services.monitor.windows import COUNTED, LOST
 
 

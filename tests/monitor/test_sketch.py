@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.monitor import sketch
+from services.monitor import windows
 from services.monitor.windows import LONGEST_MS
 
 LATENCIES = st.floats(0, LONGEST_MS) | st.floats(0.01, 100)
@@ -18,30 +18,32 @@ ROUNDING = 1 + 1e-9
 @given(st.lists(LATENCIES, min_size=1, max_size=300), st.integers(1, 100))
 def test_a_percentile_is_within_one_percent_of_the_exact_nearest_rank(values: list[float], percent: int) -> None:
     exact = sorted(values)[-(-len(values) * percent // 100) - 1]
-    (found,) = sketch.percentiles(Counter(map(sketch.bucket, values)), [percent])
-    assert abs(found - exact) <= sketch.RELATIVE_ERROR * max(exact, sketch.SMALLEST_MS) * ROUNDING + sketch.SMALLEST_MS
+    (found,) = windows.percentiles(Counter(map(windows.bucket, values)), [percent])
+    assert (
+        abs(found - exact) <= windows.RELATIVE_ERROR * max(exact, windows.SMALLEST_MS) * ROUNDING + windows.SMALLEST_MS
+    )
 
 
 @given(st.lists(LATENCIES), st.lists(LATENCIES))
 def test_adding_two_sketches_is_sketching_all_their_values(some: list[float], others: list[float]) -> None:
-    added = Counter(map(sketch.bucket, some)) + Counter(map(sketch.bucket, others))
-    assert added == Counter(map(sketch.bucket, some + others))
+    added = Counter(map(windows.bucket, some)) + Counter(map(windows.bucket, others))
+    assert added == Counter(map(windows.bucket, some + others))
 
 
 @given(st.lists(LATENCIES))
 def test_a_sketch_comes_back_from_its_text(values: list[float]) -> None:
-    made = Counter(map(sketch.bucket, values))
-    assert sketch.from_text(sketch.to_text(made)) == made
+    made = Counter(map(windows.bucket, values))
+    assert windows.from_text(windows.to_text(made)) == made
 
 
 def test_the_text_is_readable_and_in_order() -> None:
-    assert sketch.to_text(Counter({40: 1, -12: 3})) == "-12:3 40:1"
+    assert windows.to_text(Counter({40: 1, -12: 3})) == "-12:3 40:1"
 
 
 def test_the_number_of_buckets_is_bounded() -> None:
-    assert sketch.bucket(LONGEST_MS) - sketch.bucket(0) < 2000
+    assert windows.bucket(LONGEST_MS) - windows.bucket(0) < 2000
 
 
 def test_an_empty_sketch_has_no_percentiles() -> None:
     with pytest.raises(ValueError, match="empty"):
-        sketch.percentiles(Counter(), [50])
+        windows.percentiles(Counter(), [50])

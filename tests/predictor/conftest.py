@@ -9,10 +9,10 @@ from modelmill.state.connections import Redis
 from modelmill.state.registry import Registry
 from modelmill.storage import Storage
 from services.predictor.app import create_app
-from services.predictor.live import LiveModels
-from services.predictor.online import OnlineStore
+from services.predictor.features import OnlineStore
+from services.predictor.inference import LiveModels
+from services.predictor.loading import Reconciler
 from services.predictor.predictor import Predictor
-from services.predictor.reconcile import Reconciler
 from services.predictor.reports import Reports
 from services.predictor.settings import PredictorSettings
 

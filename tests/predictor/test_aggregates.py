@@ -15,9 +15,8 @@ from modelmill.state import keys
 from modelmill.state.connections import Redis
 from modelmill.windows import Reading, micros, tile_field
 from services.predictor import features
-from services.predictor.features import Row
+from services.predictor.features import OnlineStore, Row
 from services.predictor.instances import parse
-from services.predictor.online import OnlineStore
 from services.predictor.signature import Signature
 from tests.predictor.packages import EVENT_TIME, manifest, put_user
 

@@ -20,9 +20,9 @@ from modelmill.state.connections import Redis
 from modelmill.state.events import PredictionFailed, PredictionServed
 from modelmill.state.registry import Registry
 from modelmill.storage import Storage
-from services.predictor.live import LiveModels
-from services.predictor.online import OnlineStore
-from services.predictor.reconcile import Reconciler
+from services.predictor.features import OnlineStore
+from services.predictor.inference import LiveModels
+from services.predictor.loading import Reconciler
 from services.predictor.reports import Reports
 from tests.predictor import packages
 from tests.predictor.packages import EVENT_TIME, manifest, publish, put_complete_user, put_user

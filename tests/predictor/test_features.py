@@ -16,9 +16,8 @@ from modelmill.packages.package import Input
 from modelmill.state.connections import Redis
 from modelmill.windows import micros
 from services.predictor import features
-from services.predictor.features import Row
+from services.predictor.features import OnlineStore, Row
 from services.predictor.instances import parse
-from services.predictor.online import OnlineStore
 from services.predictor.signature import Signature
 from tests.predictor.packages import EVENT_TIME, USER_INPUTS, manifest, put_complete_user, put_user
 

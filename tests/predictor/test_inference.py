@@ -19,8 +19,7 @@ from sklearn.preprocessing import OneHotEncoder
 from modelmill.errors import InvalidRequest, NoAnswer
 from modelmill.packages.package import Input, Manifest
 from modelmill.packages.sessions import graph_session, open_session
-from services.predictor.inference import infer
-from services.predictor.live import ServedModel
+from services.predictor.inference import ServedModel, infer
 from services.predictor.loading import warmed_up
 from services.trainer.packaging.convert import _graph
 from tests.predictor import packages

@@ -9,7 +9,7 @@ import pytest
 import redis.exceptions
 
 from modelmill.state.connections import Redis
-from services.predictor.online import OnlineStore
+from services.predictor.features import OnlineStore
 from tests.conftest import RedisServer
 
 

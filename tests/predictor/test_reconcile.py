@@ -19,9 +19,9 @@ from modelmill.state import keys
 from modelmill.state.connections import Redis
 from modelmill.state.registry import Registry
 from modelmill.storage import Storage
-from services.predictor import loading, metrics
-from services.predictor.live import LiveModels
-from services.predictor.reconcile import Reconciler
+from services.predictor import loading, reports
+from services.predictor.inference import LiveModels
+from services.predictor.loading import Reconciler
 from tests.conftest import RedisServer
 from tests.eventually import eventually
 from tests.predictor import packages
@@ -93,12 +93,12 @@ def test_a_spoilt_package_keeps_the_old_version_live(
     publish(fake_redis, storage, manifest(), packages.classifier())
     reconciler.reconcile()
     spoil(storage, publish(fake_redis, storage, manifest(), packages.classifier()).package)
-    failures = metrics.LOAD_FAILURES.labels("user_target")._value.get()
+    failures = reports.LOAD_FAILURES.labels("user_target")._value.get()
     reconciler.reconcile()
     assert versions(live) == {"user_target": 1}
     assert live.problems["user_target"].version == 2
     assert "model.onnx differs from its SHA-256" in live.problems["user_target"].reason
-    assert metrics.LOAD_FAILURES.labels("user_target")._value.get() == failures + 1
+    assert reports.LOAD_FAILURES.labels("user_target")._value.get() == failures + 1
     live.check_ready()
 
 

@@ -8,7 +8,7 @@ import redis.exceptions
 from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
 from modelmill.state.events import Event, PredictionFailed
-from services.predictor import metrics
+from services.predictor import reports
 from services.predictor import reports as reports_module
 from services.predictor.reports import BATCH_REPORTS, BATCH_ROWS, Report, Reports
 from tests.conftest import RedisServer
@@ -29,7 +29,7 @@ def reported(redis: Redis) -> list[str]:
 
 
 def dropped() -> float:
-    return float(metrics.DROPPED._value.get())
+    return float(reports.DROPPED._value.get())
 
 
 def test_reports_are_appended_in_their_order(fake_redis: Redis) -> None:

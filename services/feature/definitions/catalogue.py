@@ -14,15 +14,16 @@ functions of its own definitions until no alias needs them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
 
+from modelmill.columns.types import Column
 from modelmill.declare import applied
-from modelmill.declare.declarations import Source
+from modelmill.declare.declarations import Feature, Source
 from modelmill.declare.definitions import Definitions, model_features
 from modelmill.declare.definitions_file import load
 from modelmill.errors import Conflict, DefinitionsError, ModelmillError
@@ -31,16 +32,22 @@ from modelmill.state.connections import AWAY, Redis
 from modelmill.state.events import AliasDeleted, DefinitionsApplied, ModelPromoted
 from modelmill.state.registry import Registry
 from modelmill.storage import Storage
-from services.feature.aggregates import tile_groups
-from services.feature.definitions import in_force
-from services.feature.definitions.costs import warnings
-from services.feature.definitions.in_force import InForce
-from services.feature.definitions.plan import Plan, contradictions, describe, plan, register, registered
-from services.feature.definitions.progress import Progress
-from services.feature.definitions.trial import made_up_rows, stored_rows, try_out, try_out_computed
-from services.feature.store import history, online
-from services.feature.store.backfill import Tell, backfill, put_online, require_few_failures
-from services.feature.store.locks import alone
+from modelmill.windows import TileGroup
+from services.feature.definitions.plan import (
+    Plan,
+    contradictions,
+    describe,
+    made_up_rows,
+    plan,
+    register,
+    registered,
+    stored_rows,
+    try_out,
+    try_out_computed,
+)
+from services.feature.store import history, online, tile_groups
+from services.feature.store.backfill import Computed, Progress, Tell, backfill, put_online, require_few_failures
+from services.feature.store.journal import alone
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +76,7 @@ class Catalogue:
         self.storage = storage
         self.path = path
         self.progress = Progress(redis)
-        self.state = in_force.read(redis, applied.in_force(redis) or load(path))
+        self.state = read(redis, applied.in_force(redis) or load(path))
 
     @property
     def definitions(self) -> Definitions:
@@ -143,7 +150,7 @@ class Catalogue:
         before = self.definitions
         for one in (before, definitions):
             applied.keep(self.redis, one)
-        known = in_force.read(self.redis, before, before.fingerprint)
+        known = read(self.redis, before, before.fingerprint)
         if (
             self.redis.hget(keys.DEFINITIONS, "applying") != definitions.fingerprint
         ):  # otherwise others had begun with it
@@ -252,7 +259,7 @@ class Catalogue:
 
     def refresh(self) -> None:
         """Take over what holds by now, whoever has changed it."""
-        self.state = in_force.read(self.redis, applied.in_force(self.redis) or self.definitions)
+        self.state = read(self.redis, applied.in_force(self.redis) or self.definitions)
 
     def _load(self, fingerprint: str | None) -> Definitions:
         definitions = load(self.path)
@@ -292,3 +299,98 @@ class Catalogue:
                 if reason := try_out_computed(ref):
                     what = f"{ref.feature.kind} {ref.feature.name!r}"
                     raise DefinitionsError(str(self.path), ref.feature.line, f"{what}: {reason}")
+
+
+# --- what holds in a process of the feature service: definitions, and all that is computed from new rows.
+
+
+@dataclass(frozen=True)
+class InForce:
+    """What holds in this process now; replaced as a whole."""
+
+    definitions: Definitions
+    applying: str
+    """Fingerprint of the definitions that are being applied, or of those in force."""
+    computed: Computed
+    """What is computed from each new row: for the definitions in force, those being applied, and live versions."""
+    columns: Mapping[str, Mapping[str, Column]]
+    """Source to its columns, by name; for the definitions in force and those being applied."""
+    groups: Mapping[str, Mapping[TileGroup, int | None]]
+    """Source to the tile groups that its rows are added to, each with its start; for the same three."""
+
+    def fields(self, source: str) -> Set[str]:
+        """What is computed from each new row of a source, by the names under which it is stored."""
+        return self.computed.get(source, {}).keys()
+
+    def unannounced(self) -> list[TileGroup]:
+        """The groups that have no start yet, so that no rows are added to them."""
+        return [group for groups in self.groups.values() for group, start in groups.items() if start is None]
+
+    def adds_to(self, before: InForce) -> bool:
+        """Whether anything is computed from the rows of any source that was not before."""
+        return any(self.fields(source) - before.fields(source) for source in self.computed)
+
+
+def read(redis: Redis, definitions: Definitions, applying: str | None = None) -> InForce:
+    """What holds with these definitions in force, while those that Redis names, or `applying`, are applied."""
+    applying = applying or redis.hget(keys.DEFINITIONS, "applying") or definitions.fingerprint
+    computed: dict[str, dict[str, Feature]] = {name: definitions.derived(name) for name in definitions.sources}
+    columns = {source.name: source.columns for source in definitions.sources.values()}
+    groups = {source.name: set(definitions.tile_groups(source)) for source in definitions.sources.values()}
+    if applying != definitions.fingerprint:
+        coming = applied.load(redis, applying)
+        for source in coming.sources.values():
+            computed[source.name] = computed.get(source.name, {}) | coming.derived(source.name)
+            columns[source.name] = columns.get(source.name, {}) | source.columns
+            groups.setdefault(source.name, set()).update(coming.tile_groups(source))
+    for name, pinned in _pinned(redis, computed, groups):
+        if isinstance(pinned, TileGroup):
+            groups[name].add(pinned)
+        else:
+            computed[name][pinned.field] = pinned
+    starts = {name: {g: tile_groups.start(redis, g) for g in found} for name, found in groups.items()}
+    return InForce(definitions, applying, computed, columns, starts)
+
+
+def _pinned(
+    redis: Redis, computed: Mapping[str, Mapping[str, Feature]], groups: Mapping[str, Collection[TileGroup]]
+) -> Iterator[tuple[str, Feature | TileGroup]]:
+    """What live versions are served from and these lack, as their own definitions declare it, with its source."""
+    for version in Registry(redis).live_versions():
+        for pinned in version.fields:
+            source, _, name = pinned.partition(".")
+            if "@" not in name or source not in computed or name in computed[source]:
+                continue
+            if any(group.name == name for group in groups[source]):
+                continue
+            try:
+                own = applied.load(redis, version.definitions)
+                declared = own.derived(source) | {g.name: g for g in own.tile_groups(own.source(source))}
+                yield source, declared[name]
+            except (ModelmillError, KeyError) as error:
+                log.error("%s, which %s is served from, cannot be computed: %s", pinned, version.model, error)
+
+
+# --- what definitions cost that work, but not as their author may expect: sentences for a plan's warnings.
+
+COMPACT_FIELDS = 512
+"""Fields up to which Redis keeps a hash compact (`hash-max-listpack-entries`)."""
+BYTES_COMPACT, BYTES_LARGE = 40, 88
+"""Bytes that a field with a number takes in Redis 7.0, in a hash of 512 fields and in one of 513."""
+
+
+def warnings(definitions: Definitions) -> list[str]:
+    """A sentence for each entity whose online hash is too wide to stay compact in Redis."""
+    return list(_wide_hashes(definitions))
+
+
+def _wide_hashes(definitions: Definitions) -> Iterator[str]:
+    for entity in definitions.entities:
+        features = definitions.features_of(entity)
+        fields = len(features) + len({ref.source for ref in features.values()})  # and a time for each source
+        if fields > COMPACT_FIELDS:
+            yield (
+                f"entity {entity!r} has {len(features)} features, {fields} fields with their times: over"
+                f" {COMPACT_FIELDS} a Redis hash stops being compact, so that one entity takes about"
+                f" {fields * BYTES_LARGE // 1000} kB instead of {fields * BYTES_COMPACT // 1000} kB"
+            )

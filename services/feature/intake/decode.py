@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from modelmill.errors import InvalidRequest, MalformedBody, Rejection, TooLarge, UnsupportedContent
 from modelmill.http.web import may_repeat_names, names_of_objects
-from services.feature.intake.checks import YEARS
 from services.feature.intake.csv_table import CsvRows, CsvTable
+from services.feature.rows.schema import YEARS
 
 MAX_ROWS, MAX_COLUMNS = 1_000_000, 1_000
 """Of one body, however small it was packed."""

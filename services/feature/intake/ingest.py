@@ -1,12 +1,12 @@
 """Rows in: validate, derive, append to history, write online, tell. A row that was acknowledged is in the history.
 
-Each step may be done again without changing anything (see `services.feature.intake.journal`), so that a request can be
+Each step may be done again without changing anything (see `services.feature.store.journal`), so that a request can be
 brought to its end by whoever comes next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -15,20 +15,19 @@ from typing import Any
 import pyarrow as pa
 
 from modelmill.declare.declarations import Source
-from modelmill.errors import Conflict, InvalidRows, Rejection, Unavailable
+from modelmill.errors import Conflict, ExpectationFailed, InvalidRows, Rejection, Unavailable, Violation
 from modelmill.state.connections import Redis
 from modelmill.state.events import RowsIngested, iso
 from modelmill.storage import Storage
-from services.feature.aggregates import tile_groups
-from services.feature.definitions.catalogue import Catalogue
-from services.feature.definitions.in_force import InForce
-from services.feature.intake import expectations, journal, quarantine
+from services.feature.definitions.catalogue import Catalogue, InForce
+from services.feature.intake import quarantine
 from services.feature.intake.decode import RawRows
-from services.feature.intake.derive import FAILED, Derived, derive
-from services.feature.intake.journal import Entry
-from services.feature.intake.validate import EVENT_TIME, TIME, ValidRows, validate
-from services.feature.store import history, online
+from services.feature.intake.validate import ValidRows, validate
+from services.feature.rows.derive import FAILED, Derived, derive
+from services.feature.rows.schema import EVENT_TIME, TIME
+from services.feature.store import history, journal, online, tile_groups
 from services.feature.store.backfill import add_fields
+from services.feature.store.journal import Entry
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def ingest(
     valid = validate(source, raw)
     if valid.rejected and not skip_bad:
         raise InvalidRows(source.name, valid.rejected, valid.total, valid.reasons)
-    expectations.check(source, valid.table)
+    check(source, valid.table)
 
     def quarantined(entry: Entry) -> None:
         quarantine.keep(catalogue.redis, raw, valid, entry, request_id)
@@ -217,3 +216,44 @@ def _write_online(redis: Redis, state: InForce, source: Source, table: pa.Table)
     beside = {source.entity.key, EVENT_TIME, history.INGEST_TIME, FAILED}
     fields = dict.fromkeys([*table.column_names, *state.columns.get(source.name, {})])
     return online.write(redis, source, [name for name in fields if name not in beside], table)
+
+
+# --- what a source expects of a batch as a whole, against the rows that would be stored of it.
+
+
+def check(source: Source, table: pa.Table) -> None:
+    """That the valid rows of a batch are what `source` expects.
+
+    Raises:
+        ExpectationFailed: naming each expectation that they do not meet.
+    """
+    if found := list(violations(source, table)):
+        raise ExpectationFailed(source.name, found)
+
+
+def violations(source: Source, table: pa.Table) -> Iterator[Violation]:
+    """Each expectation that `table`, the valid rows of a batch, does not meet."""
+    expect, rows = source.expect, table.num_rows
+    if expect.min_rows is not None and rows < expect.min_rows:
+        yield Violation("min_rows", f"{rows} rows", f"at least {expect.min_rows}")
+    if expect.max_rows is not None and rows > expect.max_rows:
+        yield Violation("max_rows", f"{rows} rows", f"at most {expect.max_rows}")
+    if not rows:
+        return
+
+    def stored(name: str) -> str:
+        return EVENT_TIME if name == source.event_time else name
+
+    for name, allowed in expect.null_share.items():
+        nulls = table[stored(name)].null_count
+        if nulls / rows > allowed:
+            found = f"{nulls} of {rows} rows ({nulls / rows:.3g}) without a value"
+            yield Violation(f"null_share of {name}", found, f"a share of at most {allowed:g}")
+    if expect.unique:
+        columns = [stored(name) for name in expect.unique]
+        counted = table.select(columns).group_by(columns).aggregate([([], "count_all")])
+        if repeated := rows - counted.num_rows:
+            example = counted.filter(pa.compute.greater(counted["count_all"], 1)).slice(0, 1).to_pylist()[0]
+            values = ", ".join(f"{name}={example[stored(name)]}" for name in expect.unique)
+            found = f"{repeated} repeated rows, such as {values[:200]} {example['count_all']} times"
+            yield Violation(f"unique by {', '.join(expect.unique)}", found, "each row once")

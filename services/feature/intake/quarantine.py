@@ -21,8 +21,8 @@ from modelmill.state import keys
 from modelmill.state.connections import Redis
 from modelmill.state.events import iso
 from services.feature.intake.decode import RawRows
-from services.feature.intake.journal import Entry
 from services.feature.intake.validate import ValidRows, readable
+from services.feature.store.journal import Entry
 
 QUARANTINED = Counter("modelmill_quarantined_rows_total", "Rejected rows of requests that kept the others", ["source"])
 MAX_LENGTH = 10_000

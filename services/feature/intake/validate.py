@@ -13,13 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modelmill import times
-from modelmill.columns import types
 from modelmill.columns.types import INT_LIMIT, Column
 from modelmill.declare.declarations import Source
 from modelmill.errors import InvalidRequest, Rejection, did_you_mean
-from services.feature.intake.checks import (
+from services.feature.intake.decode import RawRows
+from services.feature.rows.schema import (
+    ARROW,
+    EVENT_TIME,
+    EXPECTED,
     FIRST_TIME,
     LAST_TIME,
+    TIME,
     YEARS,
     constraint_breaches,
     future_breaches,
@@ -28,16 +32,7 @@ from services.feature.intake.checks import (
     positions,
     text_breaches,
 )
-from services.feature.intake.decode import RawRows
 
-EVENT_TIME = "_event_time"
-TIME = pa.timestamp("us", "UTC")
-ARROW = {"float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "str": pa.string()}
-"""Column type to how Arrow holds it."""
-EXPECTED = {
-    **types.EXPECTED,
-    "time": times.EXPECTED,
-}
 FURTHEST = 2**62
 """Microseconds since 1970 that no event time reaches; twice as many still fit 64 bits."""
 UNITS = {pa.date32(): "D", pa.date64(): "ms"}

@@ -7,10 +7,12 @@ that were being ingested at that moment are looked at: a prediction may have see
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,12 +26,31 @@ from modelmill.state.connections import Redis
 from modelmill.state.events import PredictionServed, iso
 from modelmill.state.registry import Registry
 from modelmill.storage import Storage
-from services.feature.proof.disputes import Dispute, explained
-from services.feature.proof.in_flight import Ingests, ingests
-from services.feature.proof.known import Group, Known, Values, together
+from services.feature.frames.spines import Spine
 from services.feature.proof.receipts import last_erasure, was_forgotten
-from services.feature.proof.served import AT, ID, ROW, SINCE, UNTIL, Log, Table, column_of, text_of
-from services.feature.training.spines import Spine
+from services.feature.proof.served import (
+    AT,
+    ID,
+    ROW,
+    SINCE,
+    UNTIL,
+    Group,
+    Ingests,
+    Known,
+    Log,
+    Sighting,
+    Table,
+    Values,
+    candidates,
+    column_of,
+    ingests,
+    text_of,
+    together,
+)
+from services.feature.rows.schema import EVENT_TIME
+from services.feature.store import history
+from services.feature.store.history import INGEST_TIME
+from services.feature.store.snapshots import Snapshot
 
 LISTED = 20
 """Differences that an audit describes; the others are counted."""
@@ -220,3 +241,74 @@ class _Comparison:
         for name, text in list(wrong.items())[: LISTED - len(self._found.first)]:
             prediction, row = (rows[column][position].as_py() for column in (ID, ROW))
             self._found.first.append(Difference(prediction, row, name, dispute.served[name], text, event, ingest))
+
+
+# --- whether values that are not as expected were seen while rows of their entity were being ingested.
+
+
+@dataclass(frozen=True)
+class Dispute:
+    """The values of one source in one row of a prediction, of which one is not as expected. Times are ISO texts."""
+
+    key: str
+    since: str
+    at: str
+    until: str
+    """The features were read between `since` and `until`, and their ages count by `at`."""
+    served: Mapping[str, str]
+    """Feature to its value as JSON; only those that are compared."""
+
+
+def explained(
+    storage: Storage,
+    definitions: Definitions,
+    group: Group,
+    disputes: Sequence[Dispute],
+    going_on: Ingests,
+    defaults: Mapping[str, str],
+) -> list[bool]:
+    """For each dispute about the features of `group`, whether rows that were being ingested explain it.
+
+    An entity's values of one source come online together, so those of a prediction have to be, as a whole, those of a
+    row that it may have seen. Tiles of aggregates do not: that any row of the entity was coming explains them.
+    """
+    rows = _rows(storage, definitions, group, {dispute.key for dispute in disputes})
+    max_age = definitions.source(group.source).max_age
+
+    def saw(dispute: Dispute, candidate: Sighting | None) -> bool:
+        if candidate is None:
+            return all(text in ("null", defaults.get(name)) for name, text in dispute.served.items())
+        values = rows[dispute.key][candidate]
+        if max_age is not None and _seconds(candidate.event, dispute.at) > max_age:
+            values = {}
+        return all(text == text_of(values.get(name)) for name, text in dispute.served.items())
+
+    def is_explained(dispute: Dispute) -> bool:
+        own, since, until = rows[dispute.key], dispute.since, dispute.until
+        if group.windowed:
+            return any(going_on.around(row.ingested, since, until) for row in own)
+        return any(saw(dispute, candidate) for candidate in candidates(own, going_on, since, until))
+
+    return [is_explained(dispute) for dispute in disputes]
+
+
+def _rows(
+    storage: Storage, definitions: Definitions, group: Group, wanted: set[str]
+) -> Mapping[str, dict[Sighting, dict[str, Any]]]:
+    """Key to all rows of it in the history of a group's source, with the values that are served by feature."""
+    source, key = definitions.source(group.source), definitions.entity(group.entity).key
+    refs = [] if group.windowed else group.refs
+    columns = list(dict.fromkeys([key, EVENT_TIME, INGEST_TIME, *(ref.field for ref in refs)]))
+    snapshot = Snapshot(storage, history.schema(definitions, source), source.name)
+    found: defaultdict[str, dict[Sighting, dict[str, Any]]] = defaultdict(dict)
+    position = 0
+    for batch in snapshot.batches(columns, pc.is_in(pc.field(key), pa.array(sorted(wanted), pa.string()))):
+        for row in batch.to_pylist():
+            position += 1
+            sighting = Sighting(iso(row[EVENT_TIME]), iso(row[INGEST_TIME]), position)
+            found[row[key]][sighting] = {ref.name: row[ref.field] for ref in refs}
+    return found
+
+
+def _seconds(event: str, at: str) -> float:
+    return (datetime.fromisoformat(at) - datetime.fromisoformat(event)).total_seconds()

@@ -17,8 +17,8 @@ from modelmill.state.connections import Redis
 from modelmill.state.events import PredictionFailed, PredictionServed, iso
 from modelmill.storage import Storage
 from modelmill.windows import TileGroup
-from services.feature.intake.validate import TIME
 from services.feature.proof.served import pages
+from services.feature.rows.schema import TIME
 from services.feature.store import history
 from services.feature.store.backfill import Computed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,13 +17,29 @@ from modelmill.state.connections import Redis
 from modelmill.state.events import iso
 from modelmill.storage import Storage
 from modelmill.windows import ROWS, SECOND, micros, moment
-from services.feature.intake.validate import EVENT_TIME, TIME
-from services.feature.proof.explained import Explained
+from services.feature.frames.frames import Wanted, spine_frame
+from services.feature.frames.joins import AsOf
+from services.feature.frames.spines import Spine
+from services.feature.rows.schema import EVENT_TIME, TIME
 from services.feature.store import history, online
 from services.feature.store.snapshots import Snapshot
-from services.feature.training.frames import Wanted, spine_frame
-from services.feature.training.spines import Spine
-from services.feature.training.visibility import AsOf
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One value and why it is so."""
+
+    value: Any
+    status: str
+    """present, missing, expired or failed."""
+    why: str
+    source: str
+    field: str
+    """Under which it is stored; of a derived feature with its version, of an aggregate the group of its tiles."""
+    event_time: str | None
+    ingest_time: str | None
+    age_seconds: float | None
+    """Of the row that it comes from; of an aggregate, of the newest row in its window."""
 
 
 def explain_aggregates(

@@ -26,17 +26,15 @@ from modelmill.state import keys
 from modelmill.state.connections import Redis
 from modelmill.state.events import utc_now
 from modelmill.storage import Storage
-from services.feature.aggregates import tile_groups
 from services.feature.definitions.catalogue import Catalogue
-from services.feature.intake import journal
 from services.feature.proof import erasure, receipts
 from services.feature.proof.erasure import Groups, Target
 from services.feature.proof.receipts import Counts, Receipt
-from services.feature.store import history
+from services.feature.store import history, journal, tile_groups
 from services.feature.store.backfill import PATIENCE
-from services.feature.store.compaction import remove_superseded
-from services.feature.store.locks import alone
-from services.feature.store.statistics_files import StatisticsFiles, folder
+from services.feature.store.journal import alone
+from services.feature.upkeep.compaction import remove_superseded
+from services.feature.upkeep.statistics import StatisticsFiles, folder
 
 log = logging.getLogger(__name__)
 

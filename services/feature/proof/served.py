@@ -1,22 +1,32 @@
-"""Predictions as they were served, read from the log a bounded number at a time, and put beside the features' names."""
+"""Predictions as they were served, read from the log a bounded number at a time, and what was known then."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from modelmill.columns.types import Column
 from modelmill.declare.definitions import Definitions, FeatureRef
-from modelmill.state import keys
+from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import PredictionServed, parse
-from services.feature.intake.validate import TIME
+from modelmill.state.events import PredictionServed, RowsIngested, iso, parse
+from modelmill.storage import Storage
+from services.feature.frames.aggregated import Aggregated
+from services.feature.frames.joins import AsOf, Join, status_of
+from services.feature.frames.spines import Spine
+from services.feature.rows.schema import EVENT_TIME, TIME
+from services.feature.store import journal
+from services.feature.store.history import INGEST_TIME
 
 PAGE = 100
 """Entries of the log that are in memory at once; each may hold many rows."""
@@ -167,3 +177,182 @@ def column_of(ref: FeatureRef) -> str:
 def text_of(value: Any) -> str:
     """A value as JSON: equal texts are equal values of one type, floats bit for bit."""
     return orjson.dumps(value).decode()
+
+
+# --- rows that were being ingested while a prediction was served: it may have seen them or not, and both are right.
+
+IN_FLIGHT_SLACK = timedelta(minutes=1)
+"""How much earlier than the first prediction an ingest may have been told of and still be looked for."""
+IN_FLIGHT_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Ingests:
+    """When the ingests of one source went on. Times are ISO texts of fixed width."""
+
+    ended: dict[str, str]
+    """Ingest time to when its rows were online."""
+    opened: frozenset[str]
+    """Ingest times of those that have not ended."""
+
+    def around(self, ingested: str, since: str, until: str) -> bool:
+        """Whether rows with this ingest time came online at some time between `since` and `until`, or may have."""
+        return ingested <= until and (ingested in self.opened or self.ended.get(ingested, "") >= since)
+
+
+def ingests(redis: Redis, sources: Collection[str], since: datetime) -> tuple[dict[str, Ingests], str]:
+    """The ingests of each source that ended after `since` or are open, and from when on they are all known.
+
+    That is later than `since` where events of ingests have been trimmed already.
+    """
+    # Open ones first: what ends meanwhile is found as both.
+    opened = {
+        source: frozenset(iso(entry.ingested) for entry in journal.open_entries(redis, source, older_than=-1))
+        for source in sources
+    }
+    ended: dict[str, dict[str, str]] = {source: {} for source in sources}
+    for page in pages(redis, keys.EVENTS_FEATURES, since - IN_FLIGHT_SLACK, size=IN_FLIGHT_PAGE):
+        for _, entry in page:
+            if entry.get("type") == RowsIngested.type and entry.get("table") in ended:
+                event = parse(entry)
+                assert isinstance(event, RowsIngested)
+                ended[event.table][event.ingest_time] = event.time
+    return {source: Ingests(ended[source], opened[source]) for source in sources}, _known_since(redis)
+
+
+def _known_since(redis: Redis) -> str:
+    """The time of the oldest event of the features' stream if it has been trimmed, otherwise the beginning."""
+    if redis.xlen(keys.EVENTS_FEATURES) < bus.MAX_LENGTH:
+        return ""
+    [(_, entry)] = redis.xrange(keys.EVENTS_FEATURES, count=1)
+    return str(entry["time"])
+
+
+@dataclass(frozen=True, order=True)
+class Sighting:
+    """A row that a prediction may have seen. In the order of these, the greatest is what is seen."""
+
+    event: str
+    ingested: str
+    position: int
+    """Among rows of one ingest."""
+
+
+def candidates(rows: Iterable[Sighting], going_on: Ingests, since: str, until: str) -> list[Sighting | None]:
+    """The rows of one entity that a reading at some time between `since` and `until` may have seen.
+
+    The first is the newest of those that had come online before, or None where there was none; after it come those
+    of ingests that were going on, if they are newer.
+    """
+    settled: Sighting | None = None
+    coming: list[Sighting] = []
+    for row in rows:
+        if row.ingested > until or row.event > until:
+            continue
+        if going_on.around(row.ingested, since, until):
+            coming.append(row)
+        elif settled is None or row > settled:
+            settled = row
+    return [settled, *(row for row in coming if settled is None or row > settled)]
+
+
+# --- what was known of a model's features at the times of a spine, as JSON texts beside the row that each comes from.
+
+KNOWN: AsOf = "known"
+EMPTY = ("null", "0")
+"""What an aggregate is where its window has no rows, for which a default may stand."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Features that are read together: columns of one source, or aggregates of it by one entity."""
+
+    source: str
+    entity: str
+    refs: Sequence[FeatureRef]
+    windowed: bool
+
+    def time(self, column: str) -> str:
+        """What a time of the row that columns come from is called among the values."""
+        return f"{self.source}:{column}"
+
+
+def together(refs: Sequence[FeatureRef]) -> list[Group]:
+    """The groups of features."""
+    found: dict[tuple[str, str, bool], list[FeatureRef]] = {}
+    for ref in refs:
+        found.setdefault((ref.source, ref.entity, ref.aggregate is not None), []).append(ref)
+    return [Group(source, entity, own, windowed) for (source, entity, windowed), own in found.items()]
+
+
+class Known:
+    """What the rows of a spine with the columns of `served.Table` should have been served; lives on `stack`."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        definitions: Definitions,
+        groups: Sequence[Group],
+        defaults: Mapping[str, str],
+        spine: Spine,
+        stack: ExitStack,
+    ) -> None:
+        self._groups = groups
+        self._defaults = defaults
+        self._parts: list[Join | Aggregated] = []
+        for group in groups:
+            if group.windowed:
+                part: Join | Aggregated = Aggregated(storage, definitions, group.refs, spine, as_of=KNOWN)
+            else:
+                wanted = [*group.refs, *_times(group)]
+                part = Join(storage, definitions, wanted, spine, as_of=KNOWN, detail=True)
+            self._parts.append(stack.enter_context(closing(part)))
+
+    def of_rows(self, first: int, rows: pa.RecordBatch) -> Values:
+        """Of the spine's rows from number `first` on."""
+        columns: dict[str, pa.Array] = {}
+        for part in self._parts:
+            columns |= part.columns(first, rows.num_rows)
+        there = {group.entity: np.zeros(rows.num_rows, np.bool_) for group in self._groups}
+        for group in self._groups:
+            if not group.windowed:
+                there[group.entity] |= columns[group.time(EVENT_TIME)].is_valid().to_numpy(False)
+                there[group.entity] |= pc.equal(columns[status_of(group.refs[0].name)], "expired").to_numpy(False)
+        return Values(columns, self._defaults, there)
+
+
+@dataclass(frozen=True)
+class Values:
+    """What n rows should have been served."""
+
+    columns: Mapping[str, pa.Array]
+    defaults: Mapping[str, str]
+    there: Mapping[str, np.ndarray]
+    """Entity to [n] whether any row of it was visible, be it expired: otherwise defaults stand for it."""
+
+    def texts(self, ref: FeatureRef, served: pa.Array) -> list[str]:
+        """[n] a feature's values, with the defaults where these stand for them; `served` are [n] those served."""
+        texts = [text_of(value) for value in self.columns[ref.name].to_pylist()]
+        default = self.defaults.get(ref.name)
+        if default is None:
+            return texts
+        if ref.aggregate is not None:  # it stands where no tile is there, also none of aggregates with longer windows
+            both = zip(texts, served.to_pylist(), strict=True)
+            return [default if text in EMPTY and other == default else text for text, other in both]
+        known = self.there[ref.entity].tolist()
+        return [text if is_there else default for text, is_there in zip(texts, known, strict=True)]
+
+    def times(self, group: Group, position: int) -> tuple[datetime | None, datetime | None]:
+        """Event and ingest time of the row that a group's values come from, if it is one."""
+        if group.windowed:
+            return None, None
+        event, ingest = (self.columns[group.time(name)][position].as_py() for name in (EVENT_TIME, INGEST_TIME))
+        return event, ingest
+
+
+def _times(group: Group) -> list[FeatureRef]:
+    """The times of a group's row, as if they were features."""
+    return [
+        replace(group.refs[0], name=group.time(name), column=Column(name, "time", True), field=name)
+        for name in (EVENT_TIME, INGEST_TIME)
+    ]

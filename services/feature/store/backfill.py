@@ -1,10 +1,11 @@
-"""Compute features for rows that were ingested before the feature was declared or changed."""
+"""Compute features for rows that were ingested before the feature was declared or changed, and tell how far that is."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import orjson
@@ -15,11 +16,12 @@ from modelmill.declare.definitions import Definitions
 from modelmill.errors import Conflict
 from modelmill.state import keys
 from modelmill.state.connections import Redis
+from modelmill.state.events import utc_now
 from modelmill.storage import Storage
-from services.feature.intake.derive import FAILED, derive, merged
-from services.feature.intake.validate import EVENT_TIME
+from services.feature.rows.derive import FAILED, derive, merged
+from services.feature.rows.schema import EVENT_TIME
 from services.feature.store import history, online
-from services.feature.store.locks import alone
+from services.feature.store.journal import alone
 
 log = logging.getLogger(__name__)
 
@@ -159,3 +161,41 @@ def failures(storage: Storage, source: str, fields: Mapping[str, Feature]) -> Fa
                     found.counts[one] += 1
                     found.examples.setdefault(one, error)
     return found
+
+
+# --- how far an application of definitions has come, in Redis, for whoever waits for it.
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Writes and reads the hash `definitions:backfill`."""
+
+    redis: Redis
+
+    def begin(self, fingerprint: str) -> None:
+        """Record that definitions with this fingerprint are going to be applied."""
+        begun = {
+            "fingerprint": fingerprint,
+            "state": "running",
+            "started": utc_now(),
+            "rows": 0,
+            "total": 0,
+            "error": "",
+        }
+        self.redis.hset(keys.BACKFILL, mapping=begun)
+
+    @contextmanager
+    def recording(self, fingerprint: str) -> Iterator[Tell]:
+        """Record that they are applied inside the block; yields what tells how many rows are computed."""
+        self.begin(fingerprint)
+        try:
+            yield lambda rows, total: self.redis.hset(keys.BACKFILL, mapping={"rows": rows, "total": total})
+        except Exception as error:
+            self.redis.hset(keys.BACKFILL, mapping={"state": "failed", "error": str(error), "ended": utc_now()})
+            raise
+        self.redis.hset(keys.BACKFILL, mapping={"state": "done", "ended": utc_now()})
+
+    def read(self) -> dict[str, str | int]:
+        """The last one: fingerprint, state (running, done or failed), rows done and in all, times, error."""
+        found: dict[str, str] = self.redis.hgetall(keys.BACKFILL)
+        return {name: int(text) if name in ("rows", "total") else text for name, text in found.items()}

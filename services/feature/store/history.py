@@ -31,8 +31,8 @@ from modelmill.declare.declarations import Source
 from modelmill.declare.definitions import Definitions
 from modelmill.errors import Conflict
 from modelmill.storage import Storage
-from services.feature.intake.derive import FAILED
-from services.feature.intake.validate import ARROW, EVENT_TIME, TIME
+from services.feature.rows.derive import FAILED
+from services.feature.rows.schema import ARROW, EVENT_TIME, TIME
 
 ROOT = "history"
 """The folder with a folder for each source."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from modelmill.windows import HUGE, TINY
-from services.feature.aggregates.exact import range_sums
+from services.feature.store.tile_batch import range_sums
 
 COLUMNS = st.one_of(
     st.lists(st.floats(-HUGE, HUGE, exclude_min=True, exclude_max=True)).map(lambda v: np.array(v, np.float64)),

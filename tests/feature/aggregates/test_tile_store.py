@@ -15,9 +15,9 @@ from modelmill import local
 from modelmill.state.connections import Redis
 from modelmill.state.online import TileReader
 from modelmill.windows import SECOND, SMALLEST, Reading, hashed
-from services.feature.aggregates import tile_store
-from services.feature.aggregates.tile_batch import tile_batch
-from services.feature.aggregates.windows import windows
+from services.feature.frames.windows import windows
+from services.feature.store import tile_groups
+from services.feature.store.tile_batch import tile_batch
 from tests.conftest import RedisServer
 from tests.feature.brute_force import (
     MINUTE,
@@ -42,7 +42,7 @@ def add(redis: Redis, reading: Reading, rows: list[Row]) -> bool:
     time, group = rows[0].ingest_time, group_of(reading)
     journal = f"ingest:s:{time}"
     redis.hset(journal, "state", "begun")
-    return tile_store.add(redis, group, journal, "tiles", tile_batch(group, table_of(rows, reading.dtype), time), time)
+    return tile_groups.add(redis, group, journal, "tiles", tile_batch(group, table_of(rows, reading.dtype), time), time)
 
 
 def value(redis: Redis, reading: Reading, key: str, t: int) -> object:
@@ -58,9 +58,9 @@ def check(redis: Redis) -> None:
     def check_one(history: History, chunk: tuple[int, int], work: int) -> None:
         redis.flushall()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tile_store, "CHUNK", chunk[0])
-            patch.setattr(tile_store, "CHUNK_BYTES", chunk[1])
-            patch.setattr(tile_store, "WORK", work)
+            patch.setattr(tile_groups, "CHUNK", chunk[0])
+            patch.setattr(tile_groups, "CHUNK_BYTES", chunk[1])
+            patch.setattr(tile_groups, "WORK", work)
             for number in history.arrivals:
                 assert add(redis, history.reading, history.batches[number])
         for reading, key in product(readings_of(history), ("a", "b:é c")):
@@ -121,19 +121,19 @@ def test_a_group_is_named_by_source_entity_hop_and_content() -> None:
 
 def test_a_batch_whose_ingest_has_been_closed_is_not_added(fake_redis: Redis) -> None:
     batch = tile_batch(GROUP, table_of(rows(1.0), "float"), START)
-    assert not tile_store.add(fake_redis, GROUP, "ingest:s:gone", "tiles", batch, START)
+    assert not tile_groups.add(fake_redis, GROUP, "ingest:s:gone", "tiles", batch, START)
     assert not fake_redis.keys("*")
 
 
 def test_half_a_batch_is_finished_by_whoever_tries_again(fake_redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tile_store, "CHUNK", 1)
+    monkeypatch.setattr(tile_groups, "CHUNK", 1)
     some = [*rows(1.0), *rows(2.0, minutes=6), *rows(4.0, minutes=7, key="b")]
     batch = tile_batch(GROUP, table_of(some, "float"), START)
     fake_redis.hset("ingest:s:1", "state", "begun")
-    assert tile_store.add(fake_redis, GROUP, "ingest:s:1", "tiles", batch[:2], START)
+    assert tile_groups.add(fake_redis, GROUP, "ingest:s:1", "tiles", batch[:2], START)
     assert fake_redis.hget("ingest:s:1", "tiles") == "2"
     for _ in range(2):
-        assert tile_store.add(fake_redis, GROUP, "ingest:s:1", "tiles", batch, START)
+        assert tile_groups.add(fake_redis, GROUP, "ingest:s:1", "tiles", batch, START)
     assert [value(fake_redis, READING, key, START + 10 * MINUTE) for key in "ab"] == [3.0, 4.0]
 
 
@@ -141,7 +141,7 @@ def test_half_a_batch_is_finished_by_whoever_tries_again(fake_redis: Redis, monk
 def test_several_processes_that_add_the_same_batch_add_it_once(
     real_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tile_store, "CHUNK", 1)
+    monkeypatch.setattr(tile_groups, "CHUNK", 1)
     some = [row for number in range(100) for row in rows(float(number), minutes=number, ingested=0)]
     threads = [Thread(target=add, args=(real_redis.client(), READING, some)) for _ in range(4)]
     for thread in threads:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 
 from modelmill.windows import ROWS, Reading
-from services.feature.aggregates import windows as module
-from services.feature.aggregates.windows import AsOf, Rows, Spine, windows
-from services.feature.intake.validate import ARROW
+from services.feature.frames import windows as module
+from services.feature.frames.windows import AsOf, Rows, Spine, windows
+from services.feature.rows.schema import ARROW
 from tests.feature.brute_force import MINUTE, START, History, brute_force, histories, readings_of, rows_of, spine_of
 
 CODES = {None: -1, "a": 0, "b:é c": 1}

@@ -13,7 +13,7 @@ from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
 from modelmill.state.events import DefinitionsApplied
 from services.feature.definitions import catalogue as module
-from services.feature.store import history, locks
+from services.feature.store import history, journal
 from tests.conftest import RedisServer
 from tests.eventually import eventually
 from tests.feature.conftest import OpenRoom, Room
@@ -349,7 +349,7 @@ def test_one_that_was_killed_while_it_applied_is_waited_for_as_long_as_its_lease
 
 
 def test_the_lock_is_held_however_long_it_takes(open_room: OpenRoom, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "LEASE", 0.3)
+    monkeypatch.setattr(journal, "LEASE", 0.3)
     monkeypatch.setattr(module, "PATIENCE", 0.1)
     one, two = open_room(MILL), open_room()
 

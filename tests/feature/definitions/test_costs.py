@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from modelmill.declare.definitions_file import load
-from services.feature.definitions.costs import BYTES_COMPACT, BYTES_LARGE, COMPACT_FIELDS, warnings
+from services.feature.definitions.catalogue import BYTES_COMPACT, BYTES_LARGE, COMPACT_FIELDS, warnings
 from tests.conftest import RedisServer
 from tests.feature.conftest import OpenRoom
 

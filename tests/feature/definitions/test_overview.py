@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from services.feature.definitions.overview import features_overview
-from services.feature.store.statistics_files import StatisticsFiles
+from services.feature.http.definitions import features_overview
+from services.feature.upkeep.statistics import StatisticsFiles
 from tests.feature.conftest import OpenRoom, Room
 
 MILL = """

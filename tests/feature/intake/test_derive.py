@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from modelmill import Entity
 from modelmill.columns.types import ERROR_LENGTH, Column
 from modelmill.declare.declarations import About, Batch, Feature
-from services.feature.intake.derive import Derived, derive, failed
-from services.feature.intake.validate import ARROW
+from services.feature.rows.derive import Derived, derive, failed
+from services.feature.rows.schema import ARROW
 from tests.feature.brute_force import VALUES
 
 USER = Entity("user", key="user_id")

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from modelmill import Entity, Source
 from modelmill.errors import InvalidRequest
+from services.feature.http.frame_requests import READERS
 from services.feature.intake.decode import decode
-from services.feature.intake.validate import EVENT_TIME, validate
-from services.feature.training.uploads import READERS
+from services.feature.intake.validate import validate
+from services.feature.rows.schema import EVENT_TIME
 from tests.feature.training.test_uploads import spine_of
 
 CLICKS = Source("clicks", entity=Entity("user", key="user_id"), event_time="at", columns={}, max_future="999999d")

@@ -9,8 +9,8 @@ from modelmill.errors import Conflict, Unavailable
 from modelmill.state import keys
 from modelmill.state.connections import Redis
 from modelmill.state.events import RowsIngested
-from services.feature.intake import journal
-from services.feature.intake.journal import Entry
+from services.feature.store import journal
+from services.feature.store.journal import Entry
 from tests.conftest import RedisServer
 
 EVENT = RowsIngested(table="users", accepted=1, rejected=0, failed_features=0)

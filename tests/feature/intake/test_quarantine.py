@@ -14,10 +14,11 @@ import pytest
 
 from modelmill.declare.declarations import Entity, Source
 from modelmill.state.connections import Redis
-from services.feature.intake import journal, quarantine
+from services.feature.intake import quarantine
 from services.feature.intake.decode import RawRows, decode
 from services.feature.intake.quarantine import MAX_LENGTH, MAX_ROW_BYTES
 from services.feature.intake.validate import validate
+from services.feature.store import journal
 from tests.feature.conftest import FORMATS, ROW, Room, csv_rows, metric
 
 USERS = Source("users", entity=Entity("user", key="user_id"), columns={"x": float, "name": str | None})

@@ -7,9 +7,8 @@ import pytest
 
 from modelmill.errors import Unavailable
 from modelmill.state import bus, keys
-from services.feature.intake import journal
-from services.feature.intake.recovery import recover
-from services.feature.store import history, online
+from services.feature.store import history, journal, online
+from services.feature.upkeep.rebuild import recover
 from tests.feature.conftest import OpenRoom, Room
 
 MILL = """

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from modelmill import Entity, Source, column
 from modelmill.errors import InvalidRequest, Rejection
-from services.feature.intake.checks import MAX_KEY_BYTES, MAX_TEXT_BYTES
 from services.feature.intake.decode import RawRows, decode
 from services.feature.intake.validate import LISTED, validate
+from services.feature.rows.schema import MAX_KEY_BYTES, MAX_TEXT_BYTES
 from tests.feature.conftest import FORMATS
 
 USER, ITEM = Entity("user", key="user_id"), Entity("item", key="item_id")

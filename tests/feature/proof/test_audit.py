@@ -17,7 +17,7 @@ from services.feature.intake import ingest as ingest_module
 from services.feature.proof import audit as module
 from services.feature.proof.audit import Audit, audit
 from services.feature.proof.forget import forget
-from services.feature.store.statistics_files import StatisticsFiles
+from services.feature.upkeep.statistics import StatisticsFiles
 from tests.conftest import RedisServer
 from tests.eventually import eventually
 from tests.feature.conftest import OpenRoom, Room

@@ -10,7 +10,7 @@ from modelmill.state import keys
 from services.feature.intake import ingest as ingest_module
 from services.feature.proof.explain import Explained, Explanation, explain
 from services.feature.proof.forget import forget
-from services.feature.store.statistics_files import StatisticsFiles
+from services.feature.upkeep.statistics import StatisticsFiles
 from tests.feature.conftest import OpenRoom, Room
 
 MILL = """

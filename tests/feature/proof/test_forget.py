@@ -19,16 +19,16 @@ from modelmill.state.connections import Redis
 from modelmill.state.events import EntityForgotten
 from modelmill.storage import Storage
 from modelmill.windows import TileGroup
-from services.feature.intake import journal
+from services.feature.frames.frames import model_frame
 from services.feature.intake.decode import RawRows
 from services.feature.intake.ingest import ingest
-from services.feature.intake.recovery import recover
 from services.feature.proof import erasure, receipts
 from services.feature.proof import forget as module
 from services.feature.proof.forget import forget
-from services.feature.store import compaction, history, rebuild
-from services.feature.store.statistics_files import StatisticsFiles
-from services.feature.training.frames import model_frame
+from services.feature.store import history, journal
+from services.feature.upkeep import compaction, rebuild
+from services.feature.upkeep.rebuild import recover
+from services.feature.upkeep.statistics import StatisticsFiles
 from tests.conftest import RedisServer
 from tests.feature.conftest import OpenRoom, Room
 from tests.feature.serving import Serving, publish
@@ -339,7 +339,7 @@ def test_history_of_a_source_that_is_not_declared_any_more_is_erased_too(room: R
 
 
 def test_a_frame_that_is_being_made_says_that_rows_were_erased(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    from services.feature.training.joins import Join
+    from services.feature.frames.joins import Join
 
     fill(room)
     locate = Join._locate

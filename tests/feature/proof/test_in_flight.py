@@ -7,9 +7,9 @@ import pytest
 from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
 from modelmill.state.events import RowsIngested
-from services.feature.intake import journal
-from services.feature.proof import in_flight
-from services.feature.proof.in_flight import Ingests, Sighting, candidates, ingests
+from services.feature.proof import served
+from services.feature.proof.served import Ingests, Sighting, candidates, ingests
+from services.feature.store import journal
 
 
 def t(minute: int) -> str:
@@ -73,7 +73,7 @@ def test_ingests_are_known_from_their_events_and_the_journal(fake_redis: Redis) 
 def test_where_events_were_trimmed_it_is_known_since_when_they_are_all_there(
     fake_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(in_flight.bus, "MAX_LENGTH", 1)
+    monkeypatch.setattr(served.bus, "MAX_LENGTH", 1)
     bus.append(fake_redis, RowsIngested(table="users", accepted=1, rejected=0, failed_features=0, ingest_time=t(1)))
     [(_, event)] = bus.newest(fake_redis, keys.EVENTS_FEATURES, 1)
     assert ingests(fake_redis, ["users"], datetime.now(UTC))[1] == event.time

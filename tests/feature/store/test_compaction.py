@@ -9,10 +9,10 @@ import pytest
 from modelmill.errors import Conflict
 from modelmill.state import keys
 from modelmill.storage import Storage
-from services.feature.intake import journal
-from services.feature.store import compaction, history
-from services.feature.store.compaction import compact
+from services.feature.store import history, journal
 from services.feature.store.history import current
+from services.feature.upkeep import compaction
+from services.feature.upkeep.compaction import compact
 from tests.feature.conftest import OpenRoom, Room
 
 MILL = """

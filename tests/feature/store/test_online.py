@@ -18,8 +18,8 @@ from modelmill.declare.definitions import Definitions
 from modelmill.declare.definitions_file import load
 from modelmill.errors import CorruptFeature
 from modelmill.state.connections import Redis
-from services.feature.intake.derive import FAILED
-from services.feature.intake.validate import EVENT_TIME
+from services.feature.rows.derive import FAILED
+from services.feature.rows.schema import EVENT_TIME
 from services.feature.store import online
 from services.feature.store.history import INGEST_TIME
 from tests.conftest import RedisServer

@@ -12,9 +12,10 @@ from modelmill.errors import Conflict, UnknownName
 from modelmill.state import keys
 from modelmill.state.connections import Redis
 from services.feature.proof.forget import forget
-from services.feature.store import compaction, online, rebuild
-from services.feature.store.locks import alone
-from services.feature.store.statistics_files import StatisticsFiles
+from services.feature.store import online
+from services.feature.store.journal import alone
+from services.feature.upkeep import compaction, rebuild
+from services.feature.upkeep.statistics import StatisticsFiles
 from tests.conftest import RedisServer
 from tests.eventually import eventually
 from tests.feature.conftest import OpenRoom, Room

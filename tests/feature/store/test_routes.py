@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import pytest
 
-from services.feature.store.routes import MAX_LOOKUP
+from services.feature.http.rows import MAX_LOOKUP
 from tests.feature.conftest import FORMATS, ROW, OpenRoom, Room
 
 

@@ -3,10 +3,9 @@ from __future__ import annotations
 import pytest
 
 from modelmill.storage import Storage
-from services.feature.intake import journal
-from services.feature.store import history
-from services.feature.store.compaction import compact
+from services.feature.store import history, journal
 from services.feature.store.snapshots import Snapshot
+from services.feature.upkeep.compaction import compact
 from tests.feature.conftest import OpenRoom, Room
 
 MILL = """

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelmill.columns.statistics import ColumnStatistics, Numbers
-from services.feature.intake.validate import TIME
-from services.feature.store import statistics as module
-from services.feature.store.statistics import FileStatistics
+from services.feature.rows.schema import TIME
+from services.feature.upkeep import statistics as module
+from services.feature.upkeep.statistics import FileStatistics
 
 NOON = datetime(2013, 1, 31, 12, tzinfo=UTC)
 JANUARY, FEBRUARY = date(2013, 1, 31), date(2013, 2, 1)

@@ -11,9 +11,9 @@ import pytest
 from modelmill.errors import Unavailable
 from modelmill.state import bus, keys
 from services.feature.proof.forget import forget
-from services.feature.store import history, statistics_files
-from services.feature.store.statistics import FileStatistics
-from services.feature.store.statistics_files import ATTEMPTS, StatisticsFiles, follow
+from services.feature.store import history
+from services.feature.upkeep import statistics as statistics_module
+from services.feature.upkeep.statistics import ATTEMPTS, FileStatistics, StatisticsFiles, follow
 from tests.eventually import eventually
 from tests.feature.conftest import OpenRoom, Room
 
@@ -78,7 +78,7 @@ def test_what_is_stored_is_read_and_not_made_again(
 ) -> None:
     room.ingest("users", [row(1.0)])
     files.of(room.source("users"))
-    monkeypatch.setattr(statistics_files.FileStatistics, "of", None)
+    monkeypatch.setattr(statistics_module.FileStatistics, "of", None)
     assert count(StatisticsFiles(room.catalogue.storage), room) == 1
 
 
@@ -129,7 +129,7 @@ def test_statistics_of_files_that_were_replaced_are_dropped(files: StatisticsFil
     files.of(room.source("users"))
     history.write(files.storage, done[0].file, history.read_whole(files.storage, done[0].file).slice(0, 0))
     assert files.drop_stale("users") == 1
-    assert stored(room) == [statistics_files.stored_name("users", done[1].file)]
+    assert stored(room) == [statistics_module.stored_name("users", done[1].file)]
     assert files.drop_stale("users") == 0
 
 
@@ -139,14 +139,14 @@ def test_a_file_that_goes_while_it_is_read_is_looked_for_where_its_rows_are_now(
     room.ingest("users", [row(1.0)])
     names = history.names(room.catalogue.storage, "users")
     answers = iter([["history/users/day=2013-01-31/compacted-away.parquet", *names], names])
-    monkeypatch.setattr(statistics_files.history, "names", lambda *_: next(answers))
+    monkeypatch.setattr(statistics_module.history, "names", lambda *_: next(answers))
     assert count(files, room) == 1
 
 
 def test_files_that_always_go_are_told(files: StatisticsFiles, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(
-        statistics_files.history, "names", lambda *_: asked.append("") or ["history/users/gone.parquet"]
+        statistics_module.history, "names", lambda *_: asked.append("") or ["history/users/gone.parquet"]
     )
     with pytest.raises(Unavailable, match="the history files of source 'users' change while they are read; try again"):
         files.of(room.source("users"))
@@ -154,7 +154,7 @@ def test_files_that_always_go_are_told(files: StatisticsFiles, room: Room, monke
 
 
 def test_a_large_file_is_read_in_parts(room: Room, files: StatisticsFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics_files, "BATCH", 3)
+    monkeypatch.setattr(statistics_module, "BATCH", 3)
     room.ingest("users", [row(float(n), days=n % 2) for n in range(10)])
     found = files.of(room.source("users"))
     assert [columns["x"].count for columns in found.days.values()] == [5, 5]
@@ -194,7 +194,7 @@ def test_what_is_ingested_is_described_without_being_asked_for(room: Room) -> No
 @pytest.mark.usefixtures("background")
 def test_what_was_rewritten_to_forget_an_entity_is_described_anew(room: Room) -> None:
     done = room.ingest("users", [row(1.0, name="secret"), row(2.0) | {"user_id": "v"}])
-    name = statistics_files.stored_name("users", done.file)
+    name = statistics_module.stored_name("users", done.file)
     eventually(lambda: b"secret" in room.catalogue.storage.read(name), within=5, saying="it is described")
     forget(room.catalogue, StatisticsFiles(room.catalogue.storage), "user", "u")
     eventually(lambda: b"secret" not in room.catalogue.storage.read(name), within=5, saying="it is described anew")

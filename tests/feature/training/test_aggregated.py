@@ -16,18 +16,16 @@ import pytest
 from modelmill.errors import Conflict, Unavailable
 from modelmill.state import keys
 from modelmill.windows import TileGroup
-from services.feature.aggregates import tile_groups
 from services.feature.definitions import catalogue as module
-from services.feature.intake import journal
-from services.feature.intake.validate import TIME
+from services.feature.frames import spines
+from services.feature.frames.frames import Wanted, spine_frame
+from services.feature.frames.joins import AsOf
+from services.feature.frames.spines import Spine
 from services.feature.proof.explain import explain
-from services.feature.store import history, online
-from services.feature.store import rebuild as rebuilding
-from services.feature.store.compaction import compact
-from services.feature.training import spines
-from services.feature.training.frames import Wanted, spine_frame
-from services.feature.training.spines import Spine
-from services.feature.training.visibility import AsOf
+from services.feature.rows.schema import TIME
+from services.feature.store import history, journal, online, tile_groups
+from services.feature.upkeep import rebuild as rebuilding
+from services.feature.upkeep.compaction import compact
 from tests.feature.conftest import OpenRoom, Room
 
 MILL = """

@@ -15,10 +15,10 @@ from modelmill.declare import applied
 from modelmill.errors import DefinitionsError, InvalidRequest
 from modelmill.packages.package import Manifest
 from modelmill.windows import micros
-from services.feature.training.frame_requests import frame_of_model, frame_of_spine
+from services.feature.http.frame_requests import frame_of_model, frame_of_spine
 from services.predictor import features
+from services.predictor.features import OnlineStore
 from services.predictor.instances import parse
-from services.predictor.online import OnlineStore
 from services.predictor.signature import Signature
 from services.trainer.packaging import packing as packaging
 from tests.feature.conftest import OpenRoom, Room, csv_rows

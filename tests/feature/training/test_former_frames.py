@@ -20,11 +20,11 @@ from modelmill.settings import Settings
 from modelmill.storage import Storage
 from services.feature.app import feature_app
 from services.feature.definitions.catalogue import Catalogue
-from services.feature.intake import journal
 from services.feature.intake.ingest import Ingested
 from services.feature.proof.forget import forget
-from services.feature.store.compaction import compact
-from services.feature.store.statistics_files import StatisticsFiles
+from services.feature.store import journal
+from services.feature.upkeep.compaction import compact
+from services.feature.upkeep.statistics import StatisticsFiles
 from tests.feature.conftest import OpenRoom, Room
 
 MILL = """

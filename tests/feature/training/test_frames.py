@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from modelmill.errors import Conflict
-from services.feature.training.frames import model_frame
+from services.feature.frames.frames import model_frame
 from tests.feature.conftest import OpenRoom, Room
 
 MILL = """

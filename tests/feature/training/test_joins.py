@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from modelmill.declare.definitions import Definitions
 from modelmill.declare.definitions_file import load
 from modelmill.storage import Storage
-from services.feature.intake.derive import FAILED
-from services.feature.intake.validate import EVENT_TIME, TIME
+from services.feature.frames import joins, spines
+from services.feature.frames.frames import Wanted, spine_frame
+from services.feature.frames.joins import AsOf
+from services.feature.frames.spines import Spine
+from services.feature.rows.derive import FAILED
+from services.feature.rows.schema import EVENT_TIME, TIME
 from services.feature.store import history
 from services.feature.store.snapshots import Snapshot
-from services.feature.training import joins, spines
-from services.feature.training.frames import Wanted, spine_frame
-from services.feature.training.spines import Spine
-from services.feature.training.visibility import AsOf
 from tests.feature.training.test_visibility import CUTS, KEYS, SPINES, TIMES, Ask, brute_force
 
 MILL = """

@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelmill.errors import InvalidRequest, MalformedBody, ModelmillError, TooLarge
+from services.feature.frames import spines
+from services.feature.frames.spines import Spine
+from services.feature.http import frame_requests
+from services.feature.http.frame_requests import uploaded
 from services.feature.intake import csv_table
-from services.feature.training import spines, uploads
-from services.feature.training.spines import Spine
-from services.feature.training.uploads import uploaded
 
 CSV, PARQUET = "text/csv", "application/vnd.apache.parquet"
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -151,7 +152,7 @@ def test_a_time_is_refused_with_its_row_and_what_was_expected(
 
 
 def test_a_time_is_refused_by_the_number_of_its_row_in_the_whole_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "CHUNK", 7)
+    monkeypatch.setattr(frame_requests, "CHUNK", 7)
     table = pa.table({"user_id": ["u"] * 100, "at": ["2026-01-01"] * 98 + ["2026-01-01T00:00Z", "soon"]})
     with pytest.raises(InvalidRequest, match="row 99, column 'at', value '2026-01-01T00:00Z'"):
         read(parquet(table), PARQUET)
@@ -196,7 +197,7 @@ def test_a_spine_is_refused_with_the_reason(
 
 @pytest.mark.parametrize("kind", [CSV, PARQUET])
 def test_more_rows_than_are_taken_are_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "MAX_SPINE_ROWS", 1)
+    monkeypatch.setattr(frame_requests, "MAX_SPINE_ROWS", 1)
     table = pa.table({"user_id": ["u"] * 2, "at": ["2026-01-01"] * 2})
     with pytest.raises(TooLarge, match="rows"):
         read("user_id,at\nu,2026-01-01\nu,2026-01-01\n" if kind == CSV else parquet(table), kind)

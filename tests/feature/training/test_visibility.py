@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.feature.training.visibility import AsOf, Timeline
+from services.feature.frames.joins import AsOf, Timeline
 
 Ask = tuple[int, str | None]
 """Time and key of a spine row."""

@@ -27,9 +27,8 @@ from sklearn.preprocessing import (
 
 from modelmill.errors import InvalidRequest
 from modelmill.packages.package import Input
-from services.predictor.inference import infer
+from services.predictor.inference import ServedModel, infer
 from services.predictor.instances import parse
-from services.predictor.live import ServedModel
 from services.predictor.loading import warmed_up
 from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging.packing import example, one_row, pack

@@ -14,8 +14,8 @@ from modelmill.errors import Conflict
 from modelmill.state import keys
 from modelmill.state.runs import Run, code_file
 from services.feature.proof.forget import forget
-from services.feature.store.compaction import compact
-from services.feature.store.statistics_files import StatisticsFiles
+from services.feature.upkeep.compaction import compact
+from services.feature.upkeep.statistics import StatisticsFiles
 from services.trainer.trace.compare import reports
 from services.trainer.trace.reproduce import reproduce
 from tests.conftest import USERS_MILL
