@@ -304,7 +304,6 @@ class Model(Declared):
         candidates: Sequence[Any] | Mapping[str, Any] = (),
         timeout: str | None = None,
         trusted: Sequence[str] = (),
-        test_share: float | None = None,
         description: str = "",
         owner: str = "",
         tags: Sequence[str] = (),
@@ -331,11 +330,6 @@ class Model(Declared):
             raise ValueError(f"model {name!r}: expected at least one feature or input")
         if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
             raise ValueError(f"model {name!r}: keep={keep!r}; expected a number of versions, at least 1")
-        if test_share is not None:
-            raise ValueError(
-                f"model {name!r}: test_share={test_share!r} is not taken any more; write split=by_time({test_share})"
-                f", or split=at_random({test_share}) where there are no event times"
-            )
         try:
             self.metrics = all_of(metric, metrics)
             self.metric = self.metrics[0].name

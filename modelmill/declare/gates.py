@@ -16,11 +16,6 @@ from typing import Any, ClassVar, Literal, get_args
 from modelmill.declare.metrics import Metric
 
 Policy = Literal["auto", "manual", "canary"]
-NAMES_NOW = {
-    "always": 'promote="auto", gates=[]',
-    "if_better": 'promote="auto", which is the default, and gates=[improves(...)], or leave both out',
-}
-"""Former policies, and what says the same now."""
 
 
 @dataclass(frozen=True)
@@ -210,10 +205,8 @@ def policy_of(promote: Any) -> Policy:
     """What happens to a version of which all gates hold.
 
     Raises:
-        ValueError: for anything else; former words are answered with what says the same now.
+        ValueError: for anything else.
     """
-    if isinstance(promote, str) and promote in NAMES_NOW:
-        raise ValueError(f"promote={promote!r} is not taken any more; write {NAMES_NOW[promote]}")
     if promote not in get_args(Policy):
         raise ValueError(f"promote={promote!r}; expected one of {', '.join(get_args(Policy))}")
     policy: Policy = promote

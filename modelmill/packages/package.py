@@ -26,8 +26,7 @@ MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
 ESTIMATOR = "estimator.skops"
 SCHEMA_VERSION = 2
-READABLE = (1, 2)
-"""Schema versions that are read; what the first lacks has its defaults."""
+"""The one schema version that is read."""
 MATRIX = "inputs"
 """Name of the only tensor of a model with the layout `matrix`."""
 Runtime = Literal["onnx", "skops"]
@@ -185,12 +184,12 @@ class Manifest:
         if _sealed({name: value for name, value in raw.items() if name != SEAL}) != text:
             raise ValueError(f"it differs from its own {SEAL}")
         del raw[SEAL]
-        if raw["schema_version"] not in READABLE:
-            raise ValueError(f"schema_version {raw['schema_version']!r}, expected {' or '.join(map(str, READABLE))}")
-        inputs = {name: [_input(item) for item in raw.get(name, [])] for name in ("inputs", "auxiliary")}
-        tensors = {name: [Tensor(**item) for item in raw.get(name, [])] for name in ("tensors", "outputs")}
-        ranges = {name: Range(**found) for name, found in raw.get("ranges", {}).items()}
-        parity = Parity(**raw["parity"]) if raw.get("parity") else None
+        if raw["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema_version {raw['schema_version']!r}, expected {SCHEMA_VERSION}")
+        inputs = {name: [_input(item) for item in raw[name]] for name in ("inputs", "auxiliary")}
+        tensors = {name: [Tensor(**item) for item in raw[name]] for name in ("tensors", "outputs")}
+        ranges = {name: Range(**found) for name, found in raw["ranges"].items()}
+        parity = Parity(**raw["parity"]) if raw["parity"] else None
         return cls(**{**raw, **inputs, **tensors, "ranges": ranges, "parity": parity})
 
 

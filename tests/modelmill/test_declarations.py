@@ -108,13 +108,6 @@ def test_a_model_needs_something_to_predict_from() -> None:
         Model("m", entities=[USER], features=[], label="target", estimator=None)
 
 
-def test_the_former_share_of_a_model_is_refused_with_its_new_form() -> None:
-    with pytest.raises(
-        ValueError, match=r"model 'm': test_share=0.1 is not taken any more; write split=by_time\(0.1\)"
-    ):
-        Model("m", entities=[USER], features=["a"], label="target", estimator=None, test_share=0.1)
-
-
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

@@ -232,10 +232,6 @@ MISTAKES = {
     "default of another type": (model(more='defaults={"a": "no"}'), "default of 'a' is 'no'; expected float"),
     "default None": (model(more='defaults={"a": None}'), "default of 'a' is None; expected float"),
     "unknown policy": (model(more='promote="maybe"'), "promote='maybe'; expected one of auto, manual, canary"),
-    "former policy": (
-        model(more='promote="always"'),
-        "promote='always' is not taken any more; write promote=\"auto\", gates=[]",
-    ),
     "no gate": (model(more="gates=[3]"), "gate 3: expected improves(...), at_least(...)"),
     "keeps nothing": (model(more="keep=0"), "keep=0; expected a number of versions, at least 1"),
     "share over one": (model(more="split=at_random(1.5)"), "split: share=1.5; expected a share between 0 and 1"),

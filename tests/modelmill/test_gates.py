@@ -89,14 +89,12 @@ def test_what_is_no_list_of_gates_is_refused(given: Any, sentence: str) -> None:
 @pytest.mark.parametrize(
     "given, sentence",
     [
-        ("always", "promote='always' is not taken any more; write promote=\"auto\", gates=[]"),
-        ("if_better", 'is not taken any more; write promote="auto", which is the default'),
         ("maybe", "promote='maybe'; expected one of auto, manual, canary"),
         (True, "promote=True; expected one of"),
         ([], r"promote=[]; expected one of"),
     ],
 )
-def test_other_policies_are_refused_and_former_ones_translated(given: Any, sentence: str) -> None:
+def test_other_policies_are_refused(given: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match="promote=") as refused:
         policy_of(given)
     assert sentence in str(refused.value)
