@@ -199,6 +199,7 @@ def field_names(condition: Condition) -> set[str]:
             return {field.name}
 
 
+@lru_cache(maxsize=10_000)
 def kind_of(name: str) -> Kind:
     """The kind of a field such as `metrics.roc_auc`."""
     if name in TIME_FIELDS:

@@ -18,7 +18,7 @@ import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from threading import Event as Flag
 from threading import Lock
 from typing import Any, Literal
@@ -57,8 +57,6 @@ MAX_TEXT_CHARACTERS = 1000
 MAX_ORDER_FIELDS = 5
 NEWEST_FIRST = "-started"
 Direction = Literal["ascending", "descending"]
-TIE_ORDER: list[tuple[str, Direction]] = [("started", "descending"), ("id", "descending")]
-"""How runs are ordered that are equal in all fields asked for."""
 TRIAL_FIELDS = {"parent", "trial"}
 """A filter on one of these is about trials; they are listed by no other."""
 
@@ -142,14 +140,12 @@ class RunIndex:
             for field, _ in wanted:
                 if problem := field_problem(field, known):
                     raise InvalidRequest(f"order={order!r}: {problem}", field="order")
-            keys = [
-                (direction, values)
-                for field, direction in [*wanted, *TIE_ORDER]
-                for values in self._column(field).sort_keys(direction)
-            ]
-            columns = {"id": self._column("id").texts} | {str(place): values for place, (_, values) in enumerate(keys)}
+            keys = [(key, direction) for field, direction in wanted for key in self._column(field).sort_keys(direction)]
+            ids, started = self._column("id").values, self._column("started").values
+            keys += [(started, "descending"), (ids, "descending")]  # what is equal so far
+            columns = {"id": ids} | {str(place): key for place, (key, _) in enumerate(keys)}
             found = pa.table(columns).filter(self._selected(condition, model))
-        sorting = [(str(place), direction) for place, (direction, _) in enumerate(keys)]
+        sorting = [(str(place), direction) for place, (_, direction) in enumerate(keys)]
         rest = found.filter(_after(found, sorting, _from_cursor(cursor, order, found))) if cursor else found
         count = len(rest) if limit is None else min(limit, len(rest))
         page = rest.take(pc.select_k_unstable(rest, count, sorting)) if count else rest
@@ -194,11 +190,12 @@ class RunIndex:
         if name not in self._columns:
             type_ = COLUMN_TYPES[kind_of(name)]
             parts = [
-                table[name].chunks if name in table.column_names else [pa.nulls(len(table), type_)]
+                chunk
                 for table in self._tables.values()
+                for chunk in (table[name].chunks if name in table.column_names else [pa.nulls(len(table), type_)])
             ]
-            values = pa.chunked_array([chunk for chunks in parts for chunk in chunks], type_).combine_chunks()
-            self._columns[name] = _text_column(name, values) if type_ == TEXT else Column(name, values)
+            values = pa.chunked_array(parts, type_).cast(pa.string() if type_ == TEXT else type_)
+            self._columns[name] = Column(name, values.combine_chunks())
         return self._columns[name]
 
     def _selected(self, condition: Condition | None, model: str | None) -> pa.BooleanArray:
@@ -227,19 +224,31 @@ class RunIndex:
                 return self._column(field.name).compare(operator, value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Column:
     """A field of all runs, null where a run lacks it."""
 
     name: str
-    numbers: pa.Array
-    """Its numbers; of a time the seconds since 1970, of a text those that are numbers."""
-    texts: pa.Array | None = None
-    """Its texts, without the quotes that Python prints around them; of a list its JSON."""
+    values: pa.Array
+    """Numbers, of a time the seconds since 1970, or texts as they are recorded, of a list its JSON."""
+
+    @cached_property
+    def numbers(self) -> pa.Array:
+        """Its numbers, of a text those that are numbers."""
+        if not pa.types.is_string(self.values.type):
+            return self.values
+        are_numbers = pc.match_substring_regex(self.values, NUMBER_PATTERN)
+        numbers = pc.if_else(are_numbers, self.values, None).cast(pa.float64())
+        return pc.if_else(pc.is_finite(numbers), numbers, None)
+
+    @cached_property
+    def texts(self) -> pa.Array:
+        """Its texts without the quotes that Python prints around them."""
+        return pc.replace_substring_regex(self.values, QUOTED_PATTERN, r"\1\2")
 
     def missing(self) -> pa.BooleanArray:
         """True of the runs that lack the field."""
-        return (self.numbers if self.texts is None else self.texts).is_null()
+        return self.values.is_null()
 
     def compare(self, operator: str, value: Value) -> pa.BooleanArray:
         """True of the runs whose value compares so, false of all others."""
@@ -251,17 +260,10 @@ class Column:
 
     def sort_keys(self, direction: Direction) -> list[pa.Array]:
         """What is sorted by in turn, nulls last: of a text its numbers, and then those that are none."""
-        if self.texts is None:
-            return [self.numbers]
+        if not pa.types.is_string(self.values.type):
+            return [self.values]
         keys = [self.numbers, pc.if_else(self.numbers.is_null(), self.texts, None)]
         return keys if direction == "ascending" else keys[::-1]
-
-
-def _text_column(name: str, values: pa.DictionaryArray) -> Column:
-    texts = values.cast(pa.string())
-    numbers = pc.if_else(pc.match_substring_regex(texts, NUMBER_PATTERN), texts, None).cast(pa.float64())
-    numbers = pc.if_else(pc.is_finite(numbers), numbers, None)
-    return Column(name, numbers, pc.replace_substring_regex(texts, QUOTED_PATTERN, r"\1\2"))
 
 
 def _table(hashes: Sequence[Mapping[str, str]]) -> pa.Table:
