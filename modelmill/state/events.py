@@ -29,6 +29,10 @@ def iso(moment: datetime) -> str:
     return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
+EVENTS: dict[str, type[Event]] = {}
+"""Every event by its wire name."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Event:
     """What all events have. Subclasses say their wire name, their stream and which field is the subject."""
@@ -36,6 +40,10 @@ class Event:
     type: ClassVar[str]
     stream: ClassVar[str]
     subject: ClassVar[str]
+
+    def __init_subclass__(cls, *, type: str, stream: str, subject: str = "model") -> None:
+        cls.type, cls.stream, cls.subject = type, stream, subject
+        EVENTS[type] = cls
 
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     source: str = "modelmill"
@@ -70,12 +78,8 @@ def parse(entry: Mapping[str, str]) -> Event | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunStarted(Event):
+class RunStarted(Event, type="run.started", stream=keys.EVENTS_MODELS):
     """A training attempt began."""
-
-    type: ClassVar[str] = "run.started"
-    stream: ClassVar[str] = keys.EVENTS_MODELS
-    subject: ClassVar[str] = "model"
 
     model: str
     run: str
@@ -85,12 +89,8 @@ class RunStarted(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunFailed(Event):
+class RunFailed(Event, type="run.failed", stream=keys.EVENTS_MODELS):
     """A training attempt ended without a version: it failed, was cancelled, or lost its worker."""
-
-    type: ClassVar[str] = "run.failed"
-    stream: ClassVar[str] = keys.EVENTS_MODELS
-    subject: ClassVar[str] = "model"
 
     model: str
     run: str
@@ -101,12 +101,8 @@ class RunFailed(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunLogged(Event):
+class RunLogged(Event, type="run.logged", stream=keys.EVENTS_MODELS):
     """A run that was logged by hand, such as from a notebook, ended well; it has no version."""
-
-    type: ClassVar[str] = "run.logged"
-    stream: ClassVar[str] = keys.EVENTS_MODELS
-    subject: ClassVar[str] = "model"
 
     model: str
     run: str
@@ -114,12 +110,8 @@ class RunLogged(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelTrained(Event):
+class ModelTrained(Event, type="model.trained", stream=keys.EVENTS_MODELS):
     """A training attempt succeeded and its version is registered."""
-
-    type: ClassVar[str] = "model.trained"
-    stream: ClassVar[str] = keys.EVENTS_MODELS
-    subject: ClassVar[str] = "model"
 
     model: str
     version: int
@@ -133,12 +125,8 @@ class ModelTrained(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelPromoted(Event):
+class ModelPromoted(Event, type="model.promoted", stream=keys.EVENTS_MODELS):
     """An alias now names another version; with the alias `champion`, predictors serve it."""
-
-    type: ClassVar[str] = "model.promoted"
-    stream: ClassVar[str] = keys.EVENTS_MODELS
-    subject: ClassVar[str] = "model"
 
     model: str
     alias: str
@@ -156,12 +144,8 @@ class ModelPromoted(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AliasDeleted(Event):
+class AliasDeleted(Event, type="alias.deleted", stream=keys.EVENTS_MODELS):
     """An alias names nothing any more; without `champion`, a model is not served."""
-
-    type: ClassVar[str] = "alias.deleted"
-    stream: ClassVar[str] = keys.EVENTS_MODELS
-    subject: ClassVar[str] = "model"
 
     model: str
     alias: str
@@ -172,12 +156,8 @@ class AliasDeleted(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VersionsPruned(Event):
+class VersionsPruned(Event, type="versions.pruned", stream=keys.EVENTS_MODELS):
     """Packages and run files of old versions are being removed; their records stay, their numbers are never reused."""
-
-    type: ClassVar[str] = "versions.pruned"
-    stream: ClassVar[str] = keys.EVENTS_MODELS
-    subject: ClassVar[str] = "model"
 
     model: str
     versions: list[int]
@@ -186,12 +166,8 @@ class VersionsPruned(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DefinitionsApplied(Event):
+class DefinitionsApplied(Event, type="definitions.applied", stream=keys.EVENTS_FEATURES, subject="fingerprint"):
     """Another state of the definitions file is in force; services that read the file load it again."""
-
-    type: ClassVar[str] = "definitions.applied"
-    stream: ClassVar[str] = keys.EVENTS_FEATURES
-    subject: ClassVar[str] = "fingerprint"
 
     fingerprint: str
     """SHA-256 of the file, in hexadecimal."""
@@ -200,12 +176,8 @@ class DefinitionsApplied(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowsIngested(Event):
+class RowsIngested(Event, type="rows.ingested", stream=keys.EVENTS_FEATURES, subject="table"):
     """Rows are in the history and in the online store."""
-
-    type: ClassVar[str] = "rows.ingested"
-    stream: ClassVar[str] = keys.EVENTS_FEATURES
-    subject: ClassVar[str] = "table"
 
     table: str
     """Name of the feature source (`source` is the CloudEvents attribute)."""
@@ -220,12 +192,8 @@ class RowsIngested(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EntityForgotten(Event):
+class EntityForgotten(Event, type="entity.forgotten", stream=keys.EVENTS_FEATURES, subject="entity"):
     """All that was stored of one entity is erased; the receipt is kept under `forgotten:{entity}:{digest}`."""
-
-    type: ClassVar[str] = "entity.forgotten"
-    stream: ClassVar[str] = keys.EVENTS_FEATURES
-    subject: ClassVar[str] = "entity"
 
     entity: str
     digest: str
@@ -237,15 +205,11 @@ class EntityForgotten(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictionServed(Event):
+class PredictionServed(Event, type="prediction.served", stream=keys.EVENTS_PREDICTIONS):
     """One predict request was answered; `id` is the prediction's id.
 
     `time` is when its features were read, by which their ages count.
     """
-
-    type: ClassVar[str] = "prediction.served"
-    stream: ClassVar[str] = keys.EVENTS_PREDICTIONS
-    subject: ClassVar[str] = "model"
 
     model: str
     version: int
@@ -264,12 +228,8 @@ class PredictionServed(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictionFailed(Event):
+class PredictionFailed(Event, type="prediction.failed", stream=keys.EVENTS_PREDICTIONS):
     """One predict request for a known model got an error."""
-
-    type: ClassVar[str] = "prediction.failed"
-    stream: ClassVar[str] = keys.EVENTS_PREDICTIONS
-    subject: ClassVar[str] = "model"
 
     model: str
     version: int
@@ -281,12 +241,8 @@ class PredictionFailed(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DriftDetected(Event):
+class DriftDetected(Event, type="drift.detected", stream=keys.EVENTS_ALERTS):
     """What a model is asked for is no longer like what it was trained on."""
-
-    type: ClassVar[str] = "drift.detected"
-    stream: ClassVar[str] = keys.EVENTS_ALERTS
-    subject: ClassVar[str] = "model"
 
     model: str
     version: int | None = None
@@ -298,12 +254,8 @@ class DriftDetected(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class QualityDegraded(Event):
+class QualityDegraded(Event, type="quality.degraded", stream=keys.EVENTS_ALERTS):
     """A model's answers have become worse than they are allowed to be."""
-
-    type: ClassVar[str] = "quality.degraded"
-    stream: ClassVar[str] = keys.EVENTS_ALERTS
-    subject: ClassVar[str] = "model"
 
     model: str
     version: int | None = None
@@ -312,28 +264,6 @@ class QualityDegraded(Event):
     """What has become worse, such as `accuracy`."""
     detail: str = ""
     """What was found, in one sentence."""
-
-
-EVENTS: dict[str, type[Event]] = {
-    kind.type: kind
-    for kind in (
-        RunStarted,
-        RunFailed,
-        RunLogged,
-        ModelTrained,
-        ModelPromoted,
-        AliasDeleted,
-        VersionsPruned,
-        DefinitionsApplied,
-        RowsIngested,
-        EntityForgotten,
-        PredictionServed,
-        PredictionFailed,
-        DriftDetected,
-        QualityDegraded,
-    )
-}
-"""Every event by its wire name."""
 
 
 @cache
