@@ -72,7 +72,7 @@ hooks: $(DEV) ## run the quick checks before each git commit
 	$(BIN)/pre-commit install
 
 # All extras but MLflow, which allows only older versions of some packages and so has an environment of its own.
-DEV_EXTRAS := local examples optuna lightgbm xgboost test bench
+DEV_EXTRAS := local exchange examples optuna lightgbm xgboost test bench
 
 # The development lock is made first and constrains that of the runtime, so that both hold the same versions.
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
@@ -81,8 +81,8 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --
 
 lock: $(DEV) ## write the locks anew (UPGRADE=1 takes the newest versions)
 	$(COMPILE) $(DEV_EXTRAS:%=--extra %) --group build --group lock --output-file requirements-dev.lock
-	$(COMPILE) --extra local --group build --constraints requirements-dev.lock --output-file requirements.lock
-	$(COMPILE) --extra mlflow --extra local --extra test --group build --output-file requirements-mlflow.lock
+	$(COMPILE) --extra local --extra exchange --group build --constraints requirements-dev.lock --output-file requirements.lock
+	$(COMPILE) --extra mlflow --extra local --extra exchange --extra test --group build --output-file requirements-mlflow.lock
 
 clean: down ## stop, then remove the virtual environment and caches; what you ingested and trained stays
 	@if [ -f $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi

@@ -7,7 +7,7 @@ from flask import Flask
 from modelmill.http.web import create_app, redis_answers
 from modelmill.settings import Settings
 from modelmill.state.registry import Registry
-from services.trainer.http.exchange import Uploads, add_exchange_routes
+from services.trainer.exchange.routes import Uploads, add_exchange_routes
 from services.trainer.http.jobs import add_job_routes, add_trigger_routes
 from services.trainer.http.models import (
     add_alias_routes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -282,3 +283,19 @@ def test_an_exported_folder_can_be_registered_again(trainer: Trainer, version: i
     run = trainer.register(tmp_path / "out")
     given, _ = rows()
     assert trainer.answers(run["version"], given)[0] == trainer.answers(version, given)[0]
+
+
+def test_only_mlflows_folders_need_the_extra_and_say_so_without_it(
+    trainer: Trainer, version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = mlflow_folder(tmp_path / "m", "model.skops", skops_file(fitted()), serialization_format="skops")
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(
+        InvalidRequest, match=r"need PyYAML, which is not installed; pip install 'modelmill\[exchange\]'"
+    ):
+        trainer.client.register(MODEL, folder)
+    with pytest.raises(InvalidRequest, match=r"need PyYAML"):
+        trainer.client.export(MODEL, tmp_path / "out", version=version)
+    assert not (tmp_path / "out").exists()
+    assert trainer.client.export(MODEL, tmp_path / "out", version=version, format="skops")["version"] == version
+    trainer.register(folder / "model.skops")

@@ -15,7 +15,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from modelmill.client import mlflow as mlflow_export
+from modelmill.client.exchange import mlflow as mlflow_export
 from modelmill.packages.package import ESTIMATOR, GRAPH, MANIFEST, Input, Manifest, Tensor
 from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging.packing import pack

@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
-from modelmill.client import mlflow
-from modelmill.client.mlflow import SAVE_AS_SKOPS, MlflowModel
+from modelmill.client.exchange import mlflow
+from modelmill.client.exchange.mlflow import SAVE_AS_SKOPS, MlflowModel
 from modelmill.client.transport import LONG, Json, Transport, url_of
 from modelmill.errors import InvalidRequest, PackageError
 from modelmill.packages.offers import Offer
@@ -163,7 +163,7 @@ def _converted(path: Path, scratch: Path, *, trust_pickle: bool, cure: str) -> P
             " it as skops"
         )
     target = scratch / "estimator.skops"
-    command = [sys.executable, "-m", "modelmill.client.unpickle", str(path.resolve()), str(target)]
+    command = [sys.executable, "-m", "modelmill.client.exchange.unpickle", str(path.resolve()), str(target)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=CONVERSION_SECONDS)
     except subprocess.TimeoutExpired:

@@ -13,8 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from modelmill.client.transport import Json
 from modelmill.errors import InvalidRequest
 from modelmill.packages.package import ESTIMATOR, GRAPH, MANIFEST, Input, Manifest
@@ -117,7 +115,7 @@ def read_run(folder: Path, model: MlflowModel, tracking_uri: str | None = None) 
 
 
 def _mlmodel(folder: Path) -> Mapping[str, Any]:
-    file = folder / MLMODEL
+    file, yaml = folder / MLMODEL, _yaml_library()
     try:
         about = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -302,5 +300,16 @@ def _json(content: Any) -> bytes:
 
 
 def _yaml(content: Any) -> bytes:
-    text: str = yaml.safe_dump(content, sort_keys=True, allow_unicode=True, width=120)
+    text: str = _yaml_library().safe_dump(content, sort_keys=True, allow_unicode=True, width=120)
     return text.encode()
+
+
+def _yaml_library() -> Any:
+    """PyYAML, of which nothing but MLflow's folders has need."""
+    try:
+        import yaml
+    except ImportError:
+        raise InvalidRequest(
+            "MLflow's folders need PyYAML, which is not installed; pip install 'modelmill[exchange]'"
+        ) from None
+    return yaml

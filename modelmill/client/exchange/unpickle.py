@@ -1,4 +1,4 @@
-"""Turn a pickled estimator into a skops file: `python -m modelmill.client.unpickle model.pkl estimator.skops`.
+"""Turn a pickled estimator into a skops file: `python -m modelmill.client.exchange.unpickle model.pkl estimator.skops`.
 
 Loading a pickle runs whatever code is in it. That is done only where a person says that the file is to be trusted, on
 that person's machine, in a process of its own; what comes out goes through the same checks as any other skops file.
