@@ -21,8 +21,8 @@ from benchmarks.report import Cell, Table
 from benchmarks.system import System, running, until
 from modelmill.state import keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import iso
 from modelmill.state.runs import Run, write
+from modelmill.times import iso
 
 PROGRAM = Path(__file__).parent / "mlflow" / "program.py"
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}

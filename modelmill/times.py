@@ -1,4 +1,5 @@
-"""The one reading of a time that somebody wrote: the same in rows, spines, requests and on the command line.
+"""Times and lengths of time: the one reading of what somebody wrote, in rows, spines, requests and on the command line
+alike, and the one form that is stored.
 
 ISO 8601, in UTC where no offset is given; or seconds since 1970, as a number or as text, of nine or ten digits before
 the point. Of other lengths they are refused rather than guessed: 20130131 may be a date, 201301310500 a date and an
@@ -8,9 +9,10 @@ hour, 1359608400000 milliseconds.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 EXPECTED = "a time such as 2013-01-31T05:00:00Z, or seconds since 1970 in 9 or 10 digits"
 SECONDS = re.compile(r"([0-9]{9,10})(?:\.([0-9]+))?")
 ISO = re.compile(r"[0-9]{4}(-[0-9]{2}-[0-9]{2}|-?W[0-9]{2}-?[0-9]|[0-9]{4}(?=T))([T ].+)?")
@@ -45,6 +47,29 @@ def read(value: Any) -> datetime:
     return time
 
 
+# --- times as Modelmill itself writes and counts them
+
+
+def utc_now() -> str:
+    """The time now as text of fixed width, so that times compare as text: `2026-11-23T23:47:08.123456Z`."""
+    return iso(datetime.now(UTC))
+
+
+def iso(moment: datetime) -> str:
+    """`moment` (with a time zone) as text in UTC with microseconds, always 27 characters wide."""
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+
+
+def micros(time: datetime) -> int:
+    """A time that has a zone as microseconds since 1970."""
+    return (time - EPOCH) // _MICROSECOND
+
+
+def moment(t: int) -> datetime:
+    """Microseconds since 1970 as a time in UTC."""
+    return EPOCH + timedelta(microseconds=t)
+
+
 # --- lengths of time as text, such as "90s", "15m", "2h" or "30d"
 
 UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
@@ -68,3 +93,20 @@ def duration_text(length: int) -> str:
     """A positive number of seconds in the longest unit that fits it: 7200 is "2h"."""
     unit = next(unit for unit, size in UNITS.items() if length % size == 0)
     return f"{length // UNITS[unit]}{unit}"
+
+
+# --- when a stored row is too old to be used: one rule for the feature service's online reads and for the predictor
+
+NEVER = ""
+"""A cut-off that no event time comes before."""
+BEGINNING = datetime.min.replace(tzinfo=UTC)
+
+
+def cutoff(now: datetime, max_age: int | None) -> str:
+    """The earliest event time that is not expired at `now`, in the form of `iso`, so that both compare as text.
+
+    A row whose age, `now` less its event time, is over `max_age` seconds is expired; with None none ever is.
+    """
+    if max_age is None or now - BEGINNING < timedelta(seconds=max_age):
+        return NEVER
+    return iso(now - timedelta(seconds=max_age))

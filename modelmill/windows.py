@@ -26,14 +26,13 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
 from typing import Any
 
 import orjson
 
 from modelmill.columns.types import READ
-from modelmill.times import duration_text
+from modelmill.times import duration_text, moment
 
 SECOND = 1_000_000
 """Microseconds."""
@@ -140,21 +139,6 @@ def tile_fields(end: int, window: int, hop: int) -> tuple[str, ...]:
 def tile_field(start: int) -> str:
     """The name of the tile that begins at `start`: `2013-01-31T05:00Z`, which compares as text."""
     return f"{moment(start).replace(tzinfo=None).isoformat(timespec='minutes')}Z"
-
-
-def micros(time: datetime) -> int:
-    """A time that has a zone as microseconds since 1970."""
-    return (time - _EPOCH) // _MICROSECOND
-
-
-def moment(t: int) -> datetime:
-    """Microseconds since 1970 as a time in UTC."""
-    return _EPOCH + timedelta(microseconds=t)
-
-
-def time_text(t: int) -> str:
-    """A time as tiles hold it, 27 characters wide, which compares as text."""
-    return f"{moment(t).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def value_text(value: float | int | str | bool) -> str:
@@ -300,7 +284,6 @@ _FINISH: dict[str, Callable[[Sequence[Statistics], str], Scalar]] = {
     "last": _last,
     "count_distinct": _count_distinct,
 }
-_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 # --- hops: how far apart the edges of a windowed aggregate lie. All lengths are whole seconds

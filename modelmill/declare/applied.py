@@ -18,7 +18,7 @@ from modelmill.declare.user_code import UserCode
 from modelmill.errors import DefinitionsError, UnknownName
 from modelmill.state import keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import utc_now
+from modelmill.times import utc_now
 
 KEPT_LOADED = 32
 """Definitions files that a process keeps loaded."""

@@ -21,8 +21,8 @@ from modelmill import times
 from modelmill.errors import did_you_mean
 from modelmill.state import keys
 from modelmill.state.events import EVENTS
+from modelmill.times import EPOCH
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TRANSITION = timedelta(hours=3)
 """Longer than any clock change."""
 FIELD = re.compile(r"(?:(?:\*|(?:[0-9]+|[A-Za-z]{3})(?:-(?:[0-9]+|[A-Za-z]{3}))?)(?:/[0-9]+)?(?:,(?=[^,])|$))+")

@@ -15,8 +15,9 @@ from redis.client import Pipeline
 from modelmill.errors import AliasMoved, Conflict, Pruned, UnknownName
 from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import AliasDeleted, ModelPromoted, utc_now
+from modelmill.state.events import AliasDeleted, ModelPromoted
 from modelmill.state.records import from_hash, to_hash
+from modelmill.times import utc_now
 
 CHAMPION = "champion"
 """The alias that predictors serve."""

@@ -10,24 +10,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, ClassVar, Self, get_type_hints
 
 import orjson
 
 from modelmill.state import keys
-
-
-def utc_now() -> str:
-    """The time now as text of fixed width, so that times compare as text: `2026-11-23T23:47:08.123456Z`."""
-    return iso(datetime.now(UTC))
-
-
-def iso(moment: datetime) -> str:
-    """`moment` (with a time zone) as text in UTC with microseconds, always 27 characters wide."""
-    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
-
+from modelmill.times import utc_now
 
 EVENTS: dict[str, type[Event]] = {}
 """Every event by its wire name."""
@@ -290,20 +279,3 @@ def _from_text(text: str, kind: Any) -> Any:
     if kind == int | None:
         return int(text) if text else None
     return orjson.loads(text)
-
-
-# --- when a stored row is too old to be used: one rule for the feature service's online reads and for the predictor
-
-NEVER = ""
-"""A cut-off that no event time comes before."""
-BEGINNING = datetime.min.replace(tzinfo=UTC)
-
-
-def cutoff(now: datetime, max_age: int | None) -> str:
-    """The earliest event time that is not expired at `now`, in the form of `iso`, so that both compare as text.
-
-    A row whose age, `now` less its event time, is over `max_age` seconds is expired; with None none ever is.
-    """
-    if max_age is None or now - BEGINNING < timedelta(seconds=max_age):
-        return NEVER
-    return iso(now - timedelta(seconds=max_age))

@@ -16,9 +16,10 @@ from modelmill.errors import Conflict, InvalidRequest, NotFound, Pruned, Unknown
 from modelmill.state import bus, keys
 from modelmill.state.aliases import CHAMPION, ROLLBACKS, Aliases, AliasMove, live, move_alias, number
 from modelmill.state.connections import Redis
-from modelmill.state.events import ModelTrained, VersionsPruned, utc_now
+from modelmill.state.events import ModelTrained, VersionsPruned
 from modelmill.state.records import from_hash, to_hash
 from modelmill.state.runs import Run, Runs, lease_of, require_lease, require_running, write, write_fields
+from modelmill.times import utc_now
 
 __all__ = ["CHAMPION", "AliasMove", "Registry", "Version"]
 

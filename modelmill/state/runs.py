@@ -19,8 +19,9 @@ from redis.client import Pipeline
 from modelmill.errors import RunEnded, UnknownName
 from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import RunFailed, RunStarted, utc_now
+from modelmill.state.events import RunFailed, RunStarted
 from modelmill.state.records import from_hash, to_hash
+from modelmill.times import utc_now
 
 RunStatus = Literal["running", "succeeded", "failed", "cancelled", "lost"]
 """`lost`: its process or its worker was killed, or did not renew the lease in time."""

@@ -21,7 +21,7 @@ from redis import ResponseError, WatchError
 from modelmill.errors import Unavailable
 from modelmill.state import bus, keys
 from modelmill.state.connections import AWAY, Redis
-from services.monitor.windows import LOST, MINUTE_FORMAT, OUTCOMES, Slot, Window, fold, minute_text
+from services.monitor.windows import LOST, OUTCOMES, Slot, Window, fold, minute_text
 
 STREAM = keys.EVENTS_PREDICTIONS
 BATCH = 500
@@ -138,7 +138,7 @@ def _member(slot: Slot) -> str:
 
 def _slot(model: str, member: str) -> Slot:
     version, _, minute = member.partition(":")
-    return Slot(model, int(version), datetime.strptime(minute, MINUTE_FORMAT).replace(tzinfo=UTC))
+    return Slot(model, int(version), datetime.fromisoformat(minute))
 
 
 # --- how far the monitor has counted a stream, and how it notices that entries were trimmed before it came to them.

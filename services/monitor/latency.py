@@ -14,8 +14,8 @@ from prometheus_client.registry import Collector
 from modelmill import times
 from modelmill.errors import InvalidRequest
 from modelmill.state.connections import AWAY
-from modelmill.state.events import iso
 from modelmill.state.registry import Registry
+from modelmill.times import iso
 from services.monitor.aggregates import Aggregates
 from services.monitor.windows import (
     MINUTE,

@@ -10,9 +10,9 @@ from typing import Any
 from flask import render_template
 
 from modelmill.state import bus
-from modelmill.state.events import iso
 from modelmill.state.registry import CHAMPION, Registry
 from modelmill.state.runs import Run
+from modelmill.times import iso
 from services.monitor.aggregates import Aggregates, Lag, Progress
 from services.monitor.feed import STREAMS, cloud_event
 from services.monitor.latency import Report, report, series_json

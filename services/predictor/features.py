@@ -11,9 +11,10 @@ from typing import NoReturn
 import redis.exceptions
 from redis.connection import Connection
 
+from modelmill import times
 from modelmill.columns.types import ERROR_LENGTH, SHOWN, let_stop
 from modelmill.errors import CorruptFeature, InvalidRequest, MissingEntity, sentence
-from modelmill.state import events, keys
+from modelmill.state import keys
 from modelmill.state.connections import Redis
 from modelmill.times import duration_text
 from services.predictor.instances import EXPECTED, Instance
@@ -92,7 +93,7 @@ def read(store: OnlineStore, signature: Signature, wanted: Sequence[Lookup], t: 
 def cutoffs(signature: Signature, now: datetime) -> Cutoffs:
     """Which event times are too old at `now`."""
     return [
-        [events.cutoff(now, age) for age in entity.max_ages] if any(entity.max_ages) else ()
+        [times.cutoff(now, age) for age in entity.max_ages] if any(entity.max_ages) else ()
         for entity in signature.entities
     ]
 

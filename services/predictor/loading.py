@@ -16,9 +16,9 @@ from modelmill.packages.package import Manifest
 from modelmill.packages.sessions import TENSORS, Session, open_package, require_same
 from modelmill.state import bus, keys
 from modelmill.state.connections import AWAY, Redis
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 from services.predictor import reports
 from services.predictor.inference import LiveModels, LoadProblem, ServedModel, infer, tensors
 from services.predictor.signature import NO_FUNCTIONS, Signature

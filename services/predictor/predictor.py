@@ -11,9 +11,9 @@ from typing import Any
 
 from modelmill.errors import Unavailable, UnknownName
 from modelmill.http import web
-from modelmill.state.events import PredictionFailed, PredictionServed, iso
+from modelmill.state.events import PredictionFailed, PredictionServed
 from modelmill.state.registry import Registry
-from modelmill.windows import micros
+from modelmill.times import iso, micros
 from services.predictor import features, instances, reports
 from services.predictor.features import OnlineStore
 from services.predictor.inference import Answers, LiveModels, ServedModel, infer

@@ -21,10 +21,10 @@ from modelmill.declare.definitions import Definitions
 from modelmill.errors import RunEnded
 from modelmill.packages import package
 from modelmill.state.connections import connect
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run, new_run_id
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 from services.trainer.cards.cards import Cards
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers, task_of

@@ -18,9 +18,10 @@ from modelmill.declare.definitions_file import load
 from modelmill.state import keys
 from modelmill.state.connections import connect
 from modelmill.storage import Storage
+from modelmill.times import micros
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.proof import erasure, forget
-from services.feature.store import journal, tile_groups
+from services.feature.store import tile_groups
 from services.feature.upkeep.statistics import StatisticsFiles
 from tests.conftest import ROOT, RedisServer
 from tests.eventually import eventually
@@ -123,9 +124,9 @@ def check(service: Service) -> None:
         answer = httpx.post(f"{service.server.url}/entities/{entity}/lookup", json={"keys": names}, timeout=10)
         found = answer.raise_for_status().json()["entities"]
         for key in names:
-            about = [Row(row[f"{entity}_id"], journal.micros(row["_event_time"]), 0, row["amount"]) for row in rows]
+            about = [Row(row[f"{entity}_id"], micros(row["_event_time"]), 0, row["amount"]) for row in rows]
             wanted = {
-                name: brute_force(aggregate.reading, about, key, journal.micros(before))
+                name: brute_force(aggregate.reading, about, key, micros(before))
                 for name, aggregate in definitions.aggregates[entity].items()
             }
             assert (found[key] or {"features": dict.fromkeys(wanted)})["features"] == wanted, (entity, key)

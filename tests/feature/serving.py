@@ -11,9 +11,9 @@ from onnx import TensorProto, helper
 
 from modelmill.packages import package
 from modelmill.packages.package import Input, Manifest
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run, new_run_id
+from modelmill.times import utc_now
 from services.predictor.app import create_app
 from services.predictor.features import OnlineStore
 from services.predictor.inference import LiveModels

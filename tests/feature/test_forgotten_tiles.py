@@ -10,6 +10,7 @@ import pytest
 
 from modelmill.errors import Conflict, Unavailable
 from modelmill.state import keys
+from modelmill.times import micros
 from services.feature.proof import erasure
 from services.feature.proof import forget as module
 from services.feature.proof.forget import forget
@@ -77,13 +78,13 @@ def check(room: Room, *, of_key: int = 0) -> None:
             rows = [
                 Row(
                     row[f"{entity}_id"],
-                    *(journal.micros(row[n]) for n in ("_event_time", "_ingest_time")),
+                    *(micros(row[n]) for n in ("_event_time", "_ingest_time")),
                     row["amount"],
                 )
                 for row in history
             ]
             wanted = {
-                name: brute_force(aggregate.reading, rows, key, journal.micros(at))
+                name: brute_force(aggregate.reading, rows, key, micros(at))
                 for name, aggregate in room.catalogue.definitions.aggregates.get(entity, {}).items()
             }
             found = served(room, entity, key, at)

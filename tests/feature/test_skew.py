@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from modelmill.windows import micros
+from modelmill.times import micros
 from services.feature.frames.frames import Wanted, spine_frame
 from services.feature.frames.spines import Spine
 from services.feature.rows.schema import TIME

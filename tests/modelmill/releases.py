@@ -6,9 +6,9 @@ from typing import Any
 
 from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry, Version
 from modelmill.state.runs import Run, new_run_id
+from modelmill.times import utc_now
 
 MODEL = "user_target"
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, get_type_hints
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 
 from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import EVENTS, Event, ModelPromoted, PredictionServed, RunStarted, iso, parse, utc_now
+from modelmill.state.events import EVENTS, Event, ModelPromoted, PredictionServed, RunStarted, parse
 
 TEXT = st.text(st.characters(codec="utf-8"))
 VALUES: dict[object, st.SearchStrategy[Any]] = {
@@ -88,19 +87,3 @@ def test_an_entry_that_lacks_a_field_is_refused_by_its_name() -> None:
     del entry["run"]
     with pytest.raises(ValueError, match="'run'"):
         parse(entry)
-
-
-@pytest.mark.parametrize(
-    "moment, text",
-    [
-        (datetime(2026, 11, 23, 23, 47, 8, 123456, UTC), "2026-11-23T23:47:08.123456Z"),
-        (datetime(2026, 11, 24, tzinfo=timezone(timedelta(hours=2))), "2026-11-23T22:00:00.000000Z"),
-        (datetime(7, 1, 2, tzinfo=UTC), "0007-01-02T00:00:00.000000Z"),
-    ],
-)
-def test_times_are_utc_of_fixed_width(moment: datetime, text: str) -> None:
-    assert iso(moment) == text
-
-
-def test_now_reads_back_as_now() -> None:
-    assert abs(datetime.fromisoformat(utc_now()) - datetime.now(UTC)) < timedelta(seconds=5)

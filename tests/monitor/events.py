@@ -8,9 +8,10 @@ from typing import Any
 
 from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import PredictionFailed, PredictionServed, iso
+from modelmill.state.events import PredictionFailed, PredictionServed
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run, new_run_id
+from modelmill.times import iso
 from services.monitor.aggregates import STREAM, Aggregates
 
 NOW = datetime(2026, 11, 23, 23, 47, 30, tzinfo=UTC)

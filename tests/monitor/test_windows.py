@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelmill.state.events import Event, ModelTrained, iso
+from modelmill.state.events import Event, ModelTrained
+from modelmill.times import iso
 from services.monitor.windows import (
     COUNTED,
     EXPIRED,

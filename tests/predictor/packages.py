@@ -19,10 +19,10 @@ from modelmill.packages import package
 from modelmill.packages.package import Input, Manifest
 from modelmill.state import keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry, Version
 from modelmill.state.runs import Run, new_run_id
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 
 USER_INPUTS = [
     Input("feature_1", "float", False, "user", "feature_1", "users"),

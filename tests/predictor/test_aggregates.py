@@ -13,7 +13,8 @@ from modelmill.errors import CorruptFeature, InvalidRequest
 from modelmill.packages.package import Input, Manifest
 from modelmill.state import keys
 from modelmill.state.connections import Redis
-from modelmill.windows import Reading, micros, tile_field
+from modelmill.times import micros
+from modelmill.windows import Reading, tile_field
 from services.predictor import features
 from services.predictor.features import OnlineStore, Row
 from services.predictor.instances import parse

@@ -14,7 +14,7 @@ from modelmill.declare.features import RequestFeature
 from modelmill.errors import CorruptFeature, InvalidRequest, MissingEntity
 from modelmill.packages.package import Input
 from modelmill.state.connections import Redis
-from modelmill.windows import micros
+from modelmill.times import micros
 from services.predictor import features
 from services.predictor.features import OnlineStore, Row
 from services.predictor.instances import parse

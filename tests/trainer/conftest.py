@@ -28,10 +28,10 @@ from werkzeug.wrappers import Request, Response
 from modelmill.packages import package
 from modelmill.packages.package import GRAPH
 from modelmill.state.connections import Redis
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 from services.trainer.app import trainer_app
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.view import ATTEMPTS

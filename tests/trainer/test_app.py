@@ -6,9 +6,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from modelmill.state import keys
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
+from modelmill.times import utc_now
 
 
 @pytest.mark.parametrize(

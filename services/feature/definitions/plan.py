@@ -21,8 +21,9 @@ from modelmill.declare.declarations import Feature, Source
 from modelmill.declare.definitions import ComputedRef, Definitions, FeatureRef
 from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import DefinitionsApplied, utc_now
+from modelmill.state.events import DefinitionsApplied
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 from services.feature.rows.derive import derive
 from services.feature.rows.schema import ARROW
 from services.feature.store import history

@@ -11,7 +11,7 @@ from flask import Flask, Response, request
 from modelmill import times
 from modelmill.errors import InvalidRequest
 from modelmill.http.web import json_object, reply, spooled_body, streams_body, whole
-from modelmill.state.events import iso
+from modelmill.times import iso
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.http.arguments import entity_key, moment
 from services.feature.http.frame_requests import (

@@ -17,8 +17,9 @@ import pyarrow as pa
 from modelmill.declare.declarations import Source
 from modelmill.errors import Conflict, ExpectationFailed, InvalidRows, Rejection, Unavailable, Violation
 from modelmill.state.connections import Redis
-from modelmill.state.events import RowsIngested, iso
+from modelmill.state.events import RowsIngested
 from modelmill.storage import Storage
+from modelmill.times import iso, micros
 from services.feature.definitions.catalogue import Catalogue, InForce
 from services.feature.intake import quarantine
 from services.feature.intake.decode import RawRows
@@ -206,7 +207,7 @@ def _complete(rows: pa.Table, derived: Derived, state: InForce, source: Source, 
 def _add_to_tiles(redis: Redis, state: InForce, entry: Entry, table: pa.Table) -> None:
     """Add the rows to the tiles of the aggregates that are made of them."""
     for group, start in state.groups[entry.source].items():
-        tile_groups.add_rows(redis, group, start, entry.key, table, journal.micros(entry.ingested))
+        tile_groups.add_rows(redis, group, start, entry.key, table, micros(entry.ingested))
 
 
 def _write_online(redis: Redis, state: InForce, source: Source, table: pa.Table) -> int:

@@ -19,7 +19,7 @@ from redis.client import Pipeline
 from modelmill.errors import Rejection
 from modelmill.state import keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import iso
+from modelmill.times import iso
 from services.feature.intake.decode import RawRows
 from services.feature.intake.validate import ValidRows, readable
 from services.feature.store.journal import Entry

@@ -23,9 +23,10 @@ from modelmill.declare import applied
 from modelmill.declare.definitions import Definitions, FeatureRef, model_features
 from modelmill.errors import DefinitionsError, UnknownName
 from modelmill.state.connections import Redis
-from modelmill.state.events import PredictionServed, iso
+from modelmill.state.events import PredictionServed
 from modelmill.state.registry import Registry
 from modelmill.storage import Storage
+from modelmill.times import iso
 from services.feature.frames.spines import Spine
 from services.feature.proof.receipts import last_erasure, was_forgotten
 from services.feature.proof.served import (

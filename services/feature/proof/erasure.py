@@ -14,8 +14,9 @@ from modelmill.declare.declarations import Entity
 from modelmill.declare.definitions import Definitions
 from modelmill.state import keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import PredictionFailed, PredictionServed, iso
+from modelmill.state.events import PredictionFailed, PredictionServed
 from modelmill.storage import Storage
+from modelmill.times import iso
 from modelmill.windows import TileGroup
 from services.feature.proof.served import pages
 from services.feature.rows.schema import TIME

@@ -23,8 +23,8 @@ from modelmill.declare.definitions import Definitions, FeatureRef
 from modelmill.errors import CorruptFeature
 from modelmill.state import keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import iso
 from modelmill.storage import Storage
+from modelmill.times import iso, micros
 from services.feature.frames.joins import NOTHING, AsOf, Timeline
 from services.feature.proof import receipts
 from services.feature.proof.explain_aggregates import Explained, explain_aggregates
@@ -32,7 +32,6 @@ from services.feature.rows.derive import FAILED
 from services.feature.rows.schema import EVENT_TIME, EXPECTED, microseconds
 from services.feature.store import history
 from services.feature.store.history import INGEST_TIME
-from services.feature.store.journal import EPOCH
 
 
 @dataclass(frozen=True)
@@ -245,7 +244,7 @@ class Sightings:
         events, ingests = (microseconds(self.table[name].combine_chunks()) for name in (EVENT_TIME, INGEST_TIME))
         keys = pa.chunked_array([pa.array([""] * len(events), pa.string())])
         timeline = Timeline(keys, events, ingests, as_of=as_of)
-        moment = np.array([(at - EPOCH) // timedelta(microseconds=1)], np.int64)
+        moment = np.array([micros(at)], np.int64)
         place = int(timeline.find(pa.array([""]), moment).rows[0])
         return None if place == NOTHING else place
 

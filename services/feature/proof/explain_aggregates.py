@@ -14,9 +14,9 @@ from modelmill import times
 from modelmill.declare.definitions import Definitions, FeatureRef
 from modelmill.declare.features import Aggregate
 from modelmill.state.connections import Redis
-from modelmill.state.events import iso
 from modelmill.storage import Storage
-from modelmill.windows import ROWS, SECOND, micros, moment
+from modelmill.times import iso, micros, moment
+from modelmill.windows import ROWS, SECOND
 from services.feature.frames.frames import Wanted, spine_frame
 from services.feature.frames.joins import AsOf
 from services.feature.frames.spines import Spine

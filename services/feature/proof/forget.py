@@ -18,14 +18,14 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from threading import Event as Flag
 
 from modelmill.errors import Conflict, InvalidRequest
 from modelmill.state import keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import utc_now
 from modelmill.storage import Storage
+from modelmill.times import moment, utc_now
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.proof import erasure, receipts
 from services.feature.proof.erasure import Groups, Target
@@ -112,7 +112,7 @@ def _now(redis: Redis, sources: Iterable[str]) -> datetime:
     """A moment that is after every ingest time that was given out."""
     seconds, microseconds = redis.time()
     clocks = [int(redis.get(keys.ingest_clock(source)) or 0) for source in sources]
-    return journal.EPOCH + timedelta(microseconds=max(seconds * 1_000_000 + microseconds, *clocks, 0))
+    return moment(max(seconds * 1_000_000 + microseconds, *clocks, 0))
 
 
 def _wait_for_ingests(redis: Redis, storage: Storage, sources: Sequence[str], target: Target, seconds: float) -> None:

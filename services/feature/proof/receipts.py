@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, fields, replace
 
 from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import EntityForgotten, utc_now
+from modelmill.state.events import EntityForgotten
+from modelmill.times import utc_now
 
 
 @dataclass(frozen=True)

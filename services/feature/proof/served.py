@@ -19,8 +19,9 @@ from modelmill.columns.types import Column
 from modelmill.declare.definitions import Definitions, FeatureRef
 from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import PredictionServed, RowsIngested, iso, parse
+from modelmill.state.events import PredictionServed, RowsIngested, parse
 from modelmill.storage import Storage
+from modelmill.times import iso
 from services.feature.frames.aggregated import Aggregated
 from services.feature.frames.joins import AsOf, Join, status_of
 from services.feature.frames.spines import Spine

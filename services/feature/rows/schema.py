@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from modelmill import times
 from modelmill.columns import types
 from modelmill.columns.constraints import Constraints
-from modelmill.state.events import iso
+from modelmill.times import iso
 
 EVENT_TIME = "_event_time"
 """The column of stored rows that holds the event time, whatever the source calls it."""

@@ -16,8 +16,8 @@ from modelmill.declare.definitions import Definitions
 from modelmill.errors import Conflict
 from modelmill.state import keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import utc_now
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 from services.feature.rows.derive import FAILED, derive, merged
 from services.feature.rows.schema import EVENT_TIME
 from services.feature.store import history, online

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from threading import Event as Flag
 from threading import Thread
 from typing import Any
@@ -27,10 +27,12 @@ from typing import Any
 import orjson
 from redis.exceptions import LockError
 
+from modelmill import times
 from modelmill.errors import Conflict, InvalidRequest, Unavailable
 from modelmill.state import bus, keys
 from modelmill.state.connections import AWAY, Redis
-from modelmill.state.events import RowsIngested, iso
+from modelmill.state.events import RowsIngested
+from modelmill.times import iso
 
 KEPT = 3600
 """Seconds for which a request that was done is recognised when it comes again."""
@@ -38,7 +40,6 @@ BEGUN = 24 * 3600
 """Seconds after which a request that nobody brings to its end is forgotten."""
 PATIENCE = 60.0
 """Seconds to wait for requests to end; those of a killed service are ended by others within 40."""
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 BEGIN = """
 -- KEYS: entry, clock, open entries, pause. ARGV: digest, seconds that the entry is kept, draft of the answer, digest of
@@ -131,7 +132,7 @@ def begin(redis: Redis, source: str, digest: str, draft: Mapping[str, Any], cont
         raise Unavailable(f"{source!r} takes no rows while its tiles are made anew, some seconds; send it again")
     if former != content:
         raise InvalidRequest(
-            f"the Idempotency-Key was used at {iso(EPOCH + timedelta(microseconds=int(moment)))} for a request to"
+            f"the Idempotency-Key was used at {iso(times.moment(int(moment)))} for a request to"
             f" {source!r} with another body, content type or on_error; nothing of this one was stored, send it with a"
             " key of its own"
         )
@@ -162,11 +163,6 @@ def tick(redis: Redis, source: str) -> int:
     return int(redis.register_script(TICK)(keys=[keys.ingest_clock(source)]))
 
 
-def micros(moment: datetime) -> int:
-    """Microseconds since 1970."""
-    return (moment - EPOCH) // timedelta(microseconds=1)
-
-
 def is_open(redis: Redis, entry: Entry) -> bool:
     """Whether the request is still to be brought to its end."""
     return redis.zscore(keys.ingest_open(entry.source), entry.digest) is not None
@@ -175,7 +171,7 @@ def is_open(redis: Redis, entry: Entry) -> bool:
 def as_it_is(redis: Redis, entry: Entry) -> Entry | None:
     """The entry as it is by now, maybe done by another process; None where the request was given up."""
     moment, draft, answer = redis.hmget(entry.key, "time", "draft", "answer")
-    if moment is None or int(moment) != micros(entry.ingested):
+    if moment is None or int(moment) != times.micros(entry.ingested):
         return None
     return _entry(entry.source, entry.digest, moment, True, draft, answer)
 
@@ -215,7 +211,7 @@ def oldest_open(redis: Redis, source: str) -> datetime | None:
 
 
 def _entry(source: str, digest: str, moment: str, repeated: bool, draft: str, answer: str | None) -> Entry:
-    ingested = EPOCH + timedelta(microseconds=int(moment))
+    ingested = times.moment(int(moment))
     return Entry(source, digest, ingested, repeated, orjson.loads(draft), orjson.loads(answer) if answer else None)
 
 

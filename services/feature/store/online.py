@@ -17,15 +17,16 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from modelmill import times
 from modelmill.columns.types import READ
 from modelmill.declare.declarations import Source
 from modelmill.declare.definitions import Definitions, FeatureRef
 from modelmill.declare.features import Aggregate
 from modelmill.errors import CorruptFeature
-from modelmill.state import events, keys
+from modelmill.state import keys
 from modelmill.state.connections import Redis
 from modelmill.state.online import TileReader
-from modelmill.windows import micros
+from modelmill.times import micros
 from services.feature.rows.derive import FAILED
 from services.feature.rows.schema import EVENT_TIME, EXPECTED
 from services.feature.store.history import INGEST_TIME
@@ -256,7 +257,7 @@ class _Reader:
     def of(cls, definitions: Definitions, source: str, refs: Sequence[FeatureRef], now: datetime) -> _Reader:
         values = [(ref.name, ref.field, READ[ref.column.dtype], EXPECTED[ref.column.dtype]) for ref in refs]
         fields = [keys.time_field(source), keys.failed_field(source), *(ref.field for ref in refs)]
-        return cls(source, events.cutoff(now, definitions.source(source).max_age), values, fields)
+        return cls(source, times.cutoff(now, definitions.source(source).max_age), values, fields)
 
 
 def _by_source(definitions: Definitions, entity: str) -> dict[str, list[FeatureRef]]:

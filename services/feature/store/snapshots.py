@@ -17,8 +17,8 @@ from modelmill.declare.declarations import Feature, Source
 from modelmill.declare.definitions import Definitions
 from modelmill.errors import InvalidRequest
 from modelmill.state.connections import Redis
-from modelmill.state.events import iso
 from modelmill.storage import Storage
+from modelmill.times import iso
 from services.feature.rows.derive import FAILED, derive, merged
 from services.feature.rows.schema import EVENT_TIME, TIME
 from services.feature.store import history, journal
@@ -142,8 +142,7 @@ class Snapshot:
 
 
 def _microseconds(stamp: str) -> int:
-    moment = datetime.strptime(stamp, STAMP).replace(tzinfo=UTC)
-    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+    return times.micros(datetime.fromisoformat(stamp))
 
 
 def _computed(rows: pa.RecordBatch, inputs: list[str], fields: Mapping[str, Feature]) -> pa.RecordBatch:
@@ -219,7 +218,7 @@ def _newest(redis: Redis, storage: Storage, source: str) -> Position:
     if not names:
         return Position(None)
     last = max(FileSpan.of(name).last for name in names)
-    until = datetime.strptime(last, STAMP).replace(tzinfo=UTC)
+    until = datetime.fromisoformat(last)
     going_on = (entry.ingested for entry in journal.open_entries(redis, source, older_than=-1))
     return Position(until, tuple(sorted(moment for moment in going_on if moment <= until)))
 

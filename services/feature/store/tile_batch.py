@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from modelmill.times import iso, moment
 from modelmill.windows import (
     HUGE,
     ROWS,
@@ -23,7 +24,6 @@ from modelmill.windows import (
     hashed,
     partials,
     tile_field,
-    time_text,
     value_text,
 )
 from services.feature.rows.schema import EVENT_TIME
@@ -130,7 +130,7 @@ def _add(rows: Listed, statistic: str, values: Sequence[Any]) -> None:
 def _add_last(rows: Listed, column: pa.Array, times: Ints, ingested: Ints, ranges: Ranges) -> None:
     at = ranges.last()
     values = map(value_text, column.take(at).to_pylist())
-    moments, ingests = (map(time_text, of[at.to_numpy()].tolist()) for of in (times, ingested))
+    moments, ingests = ([iso(moment(t)) for t in of[at.to_numpy()].tolist()] for of in (times, ingested))
     _add(rows, "last", [list(one) for one in zip(moments, ingests, values, strict=True)])
 
 

@@ -22,7 +22,8 @@ from modelmill.errors import Conflict
 from modelmill.state import keys
 from modelmill.state.connections import Redis
 from modelmill.storage import Storage
-from modelmill.windows import ROWS, SECOND, SMALLEST, TileGroup, moment, tile_field
+from modelmill.times import micros, moment
+from modelmill.windows import ROWS, SECOND, SMALLEST, TileGroup, tile_field
 from services.feature.rows.schema import ARROW, EVENT_TIME, TIME, of_size
 from services.feature.store import journal
 from services.feature.store.history import INGEST_TIME, STAMP
@@ -260,7 +261,7 @@ def _swap(redis: Redis, group: TileGroup, name: str, entities: Mapping[str, bool
 
 def _await_earlier(redis: Redis, group: TileGroup, begin: int) -> None:
     deadline = time.monotonic() + journal.PATIENCE
-    while (oldest := journal.oldest_open(redis, group.source)) is not None and journal.micros(oldest) <= begin:
+    while (oldest := journal.oldest_open(redis, group.source)) is not None and micros(oldest) <= begin:
         if time.monotonic() > deadline:
             raise Conflict(f"requests to {group.source} that began before are still open; try again later")
         time.sleep(0.1)

@@ -18,8 +18,8 @@ from modelmill.declare.declarations import Feature, Source
 from modelmill.errors import Conflict, ModelmillError
 from modelmill.state import keys
 from modelmill.state.connections import AWAY, Redis
-from modelmill.state.events import utc_now
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.intake.ingest import finish
 from services.feature.rows.derive import FAILED

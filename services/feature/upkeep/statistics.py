@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from itertools import pairwise
 from threading import Event as Flag
 from threading import Lock
@@ -33,8 +33,9 @@ from modelmill.columns.statistics import MAX_TOP, ColumnStatistics, Numbers, Top
 from modelmill.declare.declarations import Source
 from modelmill.errors import Unavailable
 from modelmill.state import bus, keys
-from modelmill.state.events import EntityForgotten, RowsIngested, iso
+from modelmill.state.events import EntityForgotten, RowsIngested
 from modelmill.storage import Storage
+from modelmill.times import iso, moment
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.rows.schema import ARROW, EVENT_TIME
 from services.feature.store import history
@@ -208,8 +209,7 @@ class FileStatistics:
                 column = table[name].combine_chunks().take(order) if len(days) > 1 else table[name].combine_chunks()
                 for day, statistics in zip(days, _column(column, starts), strict=True):
                     found[day][name] = statistics
-        newest = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(times.max()))
-        return cls(iso(newest), found)
+        return cls(iso(moment(int(times.max()))), found)
 
     @classmethod
     def merged(cls, parts: list[FileStatistics]) -> FileStatistics:

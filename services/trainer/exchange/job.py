@@ -20,10 +20,10 @@ from modelmill.errors import InvalidRequest
 from modelmill.packages import package
 from modelmill.packages.offers import Offer
 from modelmill.state.connections import connect
-from modelmill.state.events import utc_now
 from modelmill.state.registry import CHAMPION, Registry
 from modelmill.state.runs import Run, new_run_id
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers, Task, task_of
 from services.trainer.evaluation.evaluation import Evaluation, evaluate

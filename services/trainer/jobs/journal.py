@@ -19,9 +19,9 @@ from redis.client import Pipeline
 
 from modelmill.state import keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import utc_now
 from modelmill.state.runs import folder
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 
 LENGTH = 10_000
 """Entries kept of one job, the newest."""

@@ -20,7 +20,7 @@ from rq.results import Result
 from rq.utils import now, utcformat
 
 from modelmill.errors import Conflict
-from modelmill.state.events import iso
+from modelmill.times import iso
 from services.trainer.jobs.journal import KEPT_SECONDS, append_to
 from services.trainer.jobs.view import ATTEMPTS, CANCELLED, ENDED, attempt_of, scheduled
 

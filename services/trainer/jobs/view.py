@@ -19,7 +19,7 @@ from rq.registry import ScheduledJobRegistry
 from modelmill.declare.user_code import UserCode
 from modelmill.errors import PackageError, RequestFailed, RunEnded, Unavailable
 from modelmill.state.connections import AWAY
-from modelmill.state.events import iso
+from modelmill.times import iso
 
 TRAIN = "services.trainer.job.train"
 """The function that the job of a training names."""

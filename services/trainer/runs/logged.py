@@ -16,9 +16,10 @@ from modelmill.declare.declarations import NAME
 from modelmill.errors import Conflict, InvalidRequest, UnknownName
 from modelmill.http.bodies import Body
 from modelmill.state import bus, keys
-from modelmill.state.events import RunFailed, RunLogged, utc_now
+from modelmill.state.events import RunFailed, RunLogged
 from modelmill.state.records import from_hash
 from modelmill.state.runs import Run, Runs, new_run_id, require_lease, require_running, write
+from modelmill.times import utc_now
 
 LOGGED_TRIGGER = "manual log"
 """What such a run says that it was triggered by."""

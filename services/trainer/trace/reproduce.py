@@ -16,10 +16,10 @@ from modelmill.errors import PackageError, Pruned, RunEnded
 from modelmill.packages import package
 from modelmill.state import keys
 from modelmill.state.connections import Redis, connect
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 from services.trainer.evaluation.answers import Answers, task_of
 from services.trainer.evaluation.evaluation import evaluate
 from services.trainer.jobs.run_record import RunRecord, git_commit

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from modelmill.columns.types import Column, to_pandas
 from modelmill.errors import InvalidRequest, RequestFailed, Unavailable
 from modelmill.packages.package import Input
-from modelmill.state.events import iso
+from modelmill.times import iso
 
 EVENT_TIME = "_event_time"
 ORIGIN = b"origin"

@@ -15,8 +15,8 @@ import numpy as np
 from rq.timeouts import BaseTimeoutException
 
 from modelmill.errors import InvalidRequest, printable, sentence, traced
-from modelmill.state.events import utc_now
 from modelmill.state.runs import Run, new_run_id
+from modelmill.times import utc_now
 from services.trainer.jobs.run_record import parameters
 from services.trainer.training.rows import Rows
 from services.trainer.training.sharing import Board, TrialState

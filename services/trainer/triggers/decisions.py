@@ -13,7 +13,8 @@ from redis.exceptions import ResponseError
 from modelmill.declare.triggers import After, On, Slots, Trigger
 from modelmill.state.bus import RawEntry
 from modelmill.state.connections import Redis
-from modelmill.state.events import RowsIngested, iso
+from modelmill.state.events import RowsIngested
+from modelmill.times import iso
 
 GRACE = timedelta(seconds=60)
 """How late a slot may be noticed and still be in time: longer than a restart of the trainer takes."""

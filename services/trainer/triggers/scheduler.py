@@ -36,7 +36,7 @@ from modelmill.declare.triggers import After, On, Slots, Trigger
 from modelmill.errors import QueueFull
 from modelmill.state import keys
 from modelmill.state.connections import AWAY, Redis
-from modelmill.state.events import iso
+from modelmill.times import iso
 from services.trainer.jobs.queue import BACKFILL, TrainingQueue
 from services.trainer.recipes import Recipes
 from services.trainer.triggers.decisions import FIRED, NOTHING, Read, Step, Streams, TriggerState, decide

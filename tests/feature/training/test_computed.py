@@ -14,7 +14,7 @@ import pytest
 from modelmill.declare import applied
 from modelmill.errors import DefinitionsError, InvalidRequest
 from modelmill.packages.package import Manifest
-from modelmill.windows import micros
+from modelmill.times import micros
 from services.feature.http.frame_requests import frame_of_model, frame_of_spine
 from services.predictor import features
 from services.predictor.features import OnlineStore

@@ -15,10 +15,10 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 
 from modelmill.declare.metrics import Metric
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 from services.trainer.evaluation import evaluation
 from services.trainer.evaluation.answers import Answers
 from services.trainer.evaluation.evaluation import (

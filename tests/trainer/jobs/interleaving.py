@@ -24,10 +24,10 @@ from rq.serializers import JSONSerializer
 
 from modelmill.errors import Conflict, InvalidRequest
 from modelmill.state import keys
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 from services.trainer import worker as workers
 from services.trainer.jobs import process
 from services.trainer.jobs.journal import readable

@@ -9,9 +9,9 @@ from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
+from modelmill.times import utc_now
 from services.trainer.jobs import outcome, recovery
 from services.trainer.jobs.journal import Journal, readable
 from services.trainer.jobs.queue import TrainingQueue

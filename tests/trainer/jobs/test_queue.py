@@ -12,10 +12,10 @@ from rq.serializers import JSONSerializer
 from modelmill.errors import Conflict, QueueFull, RunEnded, UnknownName
 from modelmill.state import keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 from services.trainer.jobs.queue import Requested, TrainingQueue
 from services.trainer.jobs.recovery import recover, requeue_abandoned
 from services.trainer.jobs.view import TRAIN

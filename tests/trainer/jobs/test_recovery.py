@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from modelmill.state import keys
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 from services.trainer.jobs import recovery
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.jobs.recovery import (

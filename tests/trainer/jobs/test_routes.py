@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from flask.testing import FlaskClient
 
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
+from modelmill.times import utc_now
 from services.trainer.jobs.journal import Journal, log_entries
 from services.trainer.jobs.queue import TrainingQueue
 from tests.trainer.http import problem

@@ -13,9 +13,9 @@ from sklearn.preprocessing import StandardScaler
 
 from modelmill.errors import InvalidRequest, RunEnded
 from modelmill.state.connections import Redis
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
+from modelmill.times import utc_now
 from services.trainer.jobs.run_record import RunRecord, git_commit, package_versions, parameters
 
 

@@ -10,10 +10,10 @@ import pytest
 from modelmill.packages import package
 from modelmill.packages.package import GRAPH
 from modelmill.state.connections import Redis
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 from services.trainer.jobs.recovery import UNFINISHED, sweep
 from tests.trainer.http import manifest
 

@@ -11,10 +11,10 @@ from flask.testing import FlaskClient
 from modelmill.packages import package
 from modelmill.packages.package import GRAPH
 from modelmill.state import keys
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 from tests.trainer.http import Train, manifest, problem
 
 CHAMPION = "/models/user_target/aliases/champion"

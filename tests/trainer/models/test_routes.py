@@ -9,10 +9,10 @@ from flask.testing import FlaskClient
 
 from modelmill.declare.declarations import KEEP
 from modelmill.packages import package
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 from tests.trainer.http import Train, problem
 
 

@@ -19,10 +19,11 @@ from modelmill.packages import package
 from modelmill.packages.package import Input
 from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import ModelPromoted, ModelTrained, utc_now
+from modelmill.state.events import ModelPromoted, ModelTrained
 from modelmill.state.registry import Registry, Version
 from modelmill.state.runs import Run
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers
 from services.trainer.evaluation.evaluation import Evaluation, HeldOut

@@ -7,10 +7,11 @@ import pytest
 from modelmill.errors import Conflict, RunEnded, UnknownName
 from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import RunFailed, RunLogged, RunStarted, utc_now
+from modelmill.state.events import RunFailed, RunLogged, RunStarted
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 from services.trainer.jobs.recovery import close_lost_runs
 from services.trainer.runs.logged import LEASE_SECONDS, LoggedRuns, NewRun, RunChange
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from flask.testing import FlaskClient
 
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
+from modelmill.times import utc_now
 from tests.trainer.http import problem
 
 

@@ -10,9 +10,9 @@ import pytest
 from modelmill.errors import RunEnded
 from modelmill.state import keys
 from modelmill.state.connections import Redis
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run, new_run_id
+from modelmill.times import utc_now
 from services.trainer.training.sharing import ATTEMPTS, Board
 from tests.conftest import RedisServer
 

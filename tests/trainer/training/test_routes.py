@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from flask.testing import FlaskClient
 
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
+from modelmill.times import utc_now
 from services.trainer.training.sharing import Board
 from tests.trainer.http import problem
 

@@ -7,10 +7,10 @@ import io
 import numpy as np
 import pytest
 
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.storage import Storage
+from modelmill.times import utc_now
 from services.trainer.training import sharing
 
 RUN = Run(id="r1", model="m", started=utc_now())

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from modelmill.declare.triggers import After, Missed, On, after, cron, every, on
-from modelmill.state.events import DriftDetected, Event, QualityDegraded, RowsIngested, iso
+from modelmill.state.events import DriftDetected, Event, QualityDegraded, RowsIngested
+from modelmill.times import iso
 from services.trainer.triggers.decisions import (
     GRACE,
     MOST_COUNTED,

@@ -12,9 +12,9 @@ from rq.job import JobStatus
 from modelmill import Client
 from modelmill.errors import RequestFailed, Unavailable
 from modelmill.settings import Settings
-from modelmill.state.events import utc_now
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
+from modelmill.times import utc_now
 from services.trainer.jobs.queue import TrainingQueue
 
 MODEL = "user_target"
