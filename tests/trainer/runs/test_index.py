@@ -19,6 +19,7 @@ from modelmill.state.connections import Redis
 from modelmill.state.records import to_hash
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run, write, write_fields
+from services.trainer.runs import columns
 from services.trainer.runs.index import RunIndex
 
 KNOWN: list[dict[str, Any]] = [
@@ -201,9 +202,11 @@ def test_an_order_follows_what_changes(index: RunIndex, registry: Registry) -> N
     assert index.search(order="metrics.auc,params.C").ids == ["r2", "r1", "r3", "r4"]
 
 
+@pytest.mark.parametrize("held", [0, 100])
 def test_a_run_that_is_gone_from_the_registry_is_forgotten(
-    index: RunIndex, registry: Registry, fake_redis: Redis
+    index: RunIndex, fake_redis: Redis, held: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(columns, "MAX_CHANGED_RUNS", held)
     index.search()
     fake_redis.delete(keys.run("r1"))
     fake_redis.zrem(keys.RUN_CHANGES, "r1")
@@ -212,7 +215,11 @@ def test_a_run_that_is_gone_from_the_registry_is_forgotten(
     assert index.search().ids == []
 
 
-def test_texts_that_no_run_has_any_more_are_not_kept(index: RunIndex, registry: Registry) -> None:
+def test_texts_that_no_run_has_any_more_are_not_kept(
+    index: RunIndex, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(columns, "MAX_CHANGED_RUNS", 0)
+
     def change(number: int) -> None:
         registry.runs.update(replace(registry.runs.get("r1"), decision=f"{number:04}" * 250))
         index.search()
@@ -249,10 +256,17 @@ VALUES = st.sampled_from(["", "1", "1.0", "2", "'a'", "a", "None"])
     st.lists(st.tuples(st.integers(0, 12), st.sampled_from("mn"), VALUES, st.none() | st.floats(-1, 1)), max_size=30),
     st.sampled_from(["", "params.p = 1", "metrics.s > 0", "not params.p = a", "params.p is missing or metrics.s < 0"]),
     st.sampled_from(["-started", "params.p,-metrics.s", "-params.p", "metrics.s"]),
+    st.sampled_from([0, 3, 100]),
 )
 def test_a_copy_that_followed_every_change_answers_as_one_made_afresh(
-    fake_redis: Redis, changes: list[tuple[int, str, str, float | None]], text: str, order: str
+    monkeypatch: pytest.MonkeyPatch,
+    fake_redis: Redis,
+    changes: list[tuple[int, str, str, float | None]],
+    text: str,
+    order: str,
+    held: int,
 ) -> None:
+    monkeypatch.setattr(columns, "MAX_CHANGED_RUNS", held)
     fake_redis.flushall()
     registry, known = Registry(fake_redis), {}
     follower = RunIndex(registry.runs)
@@ -318,10 +332,17 @@ def place(recorded: str) -> tuple[bool, float, str]:
         ),
     ),
     st.booleans(),
+    st.sampled_from([0, 100]),
 )
 def test_each_run_is_matched_and_placed_by_its_own_value_alone(
-    fake_redis: Redis, recorded: list[str], asked: tuple[str, float | str], descending: bool
+    monkeypatch: pytest.MonkeyPatch,
+    fake_redis: Redis,
+    recorded: list[str],
+    asked: tuple[str, float | str],
+    descending: bool,
+    held: int,
 ) -> None:
+    monkeypatch.setattr(columns, "MAX_CHANGED_RUNS", held)
     fake_redis.flushall()
     runs = {f"r{n:02}": value for n, value in enumerate(recorded)}
     with fake_redis.pipeline() as pipe:
