@@ -9,7 +9,7 @@ import sys
 
 from flask import Flask
 
-from modelmill.http import web
+from modelmill.http.app import serve
 from modelmill.settings import Settings
 
 
@@ -25,4 +25,4 @@ def build() -> Flask:
 
 
 if __name__ == "__main__":
-    web.serve("benchmarks.hello:build", Settings.read(), int(sys.argv[1]))
+    serve("benchmarks.hello:build", Settings.read(), int(sys.argv[1]))

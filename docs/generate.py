@@ -27,7 +27,7 @@ import click
 from flask import Flask
 
 from modelmill import cli
-from modelmill.http import web
+from modelmill.http import openapi
 from modelmill.settings import Settings
 from modelmill.state import events, keys
 from services.feature.app import feature_app
@@ -122,7 +122,7 @@ def http_page() -> Iterator[str]:
     )
     for service, port, app in service_apps():
         yield f"## {service}, port {port}"
-        for path, methods in web.describe(app, service)["paths"].items():
+        for path, methods in openapi.describe(app, service)["paths"].items():
             for method, call in methods.items():
                 description = f"\n\n{call['description']}" if call["description"] else ""
                 yield f"**`{method.upper()} {path}`** {call['summary']}{description}"

@@ -29,7 +29,7 @@ ModelmillError
 │   └── PackageError             a model package with a missing or altered file
 └── RequestFailed            what a client raises for the problem document that a service answered with
 
-`modelmill.http.web` turns any of them into an RFC 9457 problem document; the command line prints the same sentence.
+`modelmill.http.app` turns any of them into an RFC 9457 problem document; the command line prints the same sentence.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import pytest
 
 from docs import generate
 from modelmill import cli
-from modelmill.http import web
+from modelmill.http import openapi
 from modelmill.state import events, keys
 from tests.conftest import ROOT
 
@@ -27,7 +27,7 @@ def test_a_page_made_from_the_code_is_fresh(page: str) -> None:
 
 @pytest.mark.parametrize("service, app", [(name, app) for name, _, app in generate.service_apps()])
 def test_every_route_says_what_it_does(service: str, app: object) -> None:
-    for path, methods in web.describe(app, service)["paths"].items():  # type: ignore[arg-type]
+    for path, methods in openapi.describe(app, service)["paths"].items():  # type: ignore[arg-type]
         for method, call in methods.items():
             assert call["summary"], f"{method.upper()} {path} of {service} has no docstring"
 

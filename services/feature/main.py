@@ -10,7 +10,7 @@ from flask import Flask
 
 from modelmill import logs
 from modelmill.errors import ModelmillError
-from modelmill.http.web import serve
+from modelmill.http.app import serve
 from modelmill.settings import Settings
 from modelmill.state import bus, keys
 from modelmill.state.connections import AWAY, connect, once_it_answers

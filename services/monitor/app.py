@@ -7,8 +7,8 @@ from threading import BoundedSemaphore
 from flask import Flask, Response, request
 
 from modelmill.errors import InvalidRequest, Unavailable
-from modelmill.http import web
-from modelmill.http.web import redis_answers, reply
+from modelmill.http import app as http
+from modelmill.http.app import redis_answers, reply
 from modelmill.state.connections import AWAY
 from modelmill.state.registry import Registry
 from services.monitor import feed, latency, page
@@ -24,7 +24,7 @@ def create_app(settings: MonitorSettings, aggregates: Aggregates, follower: Foll
     redis = aggregates.redis
     registry = Registry(redis)
     checks = {"redis": redis_answers(redis), "counting": follower.check}
-    app = web.create_app("monitor", settings, checks, [MonitorCollector(aggregates, registry)])
+    app = http.create_app("monitor", settings, checks, [MonitorCollector(aggregates, registry)])
     most_followers = max(0, settings.threads - 2)  # two threads remain for everybody else
     places = BoundedSemaphore(most_followers)
 

@@ -9,7 +9,7 @@ from flask import Flask
 
 from modelmill import logs
 from modelmill.errors import ModelmillError
-from modelmill.http.web import serve
+from modelmill.http.app import serve
 from modelmill.state.connections import connect
 from services.monitor.aggregates import Aggregates, Follower
 from services.monitor.app import create_app

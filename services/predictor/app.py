@@ -6,7 +6,9 @@ from typing import Any
 
 from flask import Flask, Response, g
 
-from modelmill.http import web
+from modelmill.http import app as http
+from modelmill.http.app import redis_answers, reply
+from modelmill.http.bodies import json_body
 from modelmill.packages.package import Input
 from services.predictor.inference import LiveModels
 from services.predictor.predictor import Predictor
@@ -16,8 +18,8 @@ from services.predictor.settings import PredictorSettings
 def create_app(settings: PredictorSettings, predictor: Predictor) -> Flask:
     """The predictor's Flask app."""
     live = predictor.live
-    checks = {"models": live.check_ready, "redis": web.redis_answers(predictor.registry.redis)}
-    app = web.create_app("predictor", settings, checks)
+    checks = {"models": live.check_ready, "redis": redis_answers(predictor.registry.redis)}
+    app = http.create_app("predictor", settings, checks)
 
     @app.post("/models/<name>/predict")
     def predict(name: str) -> Response:
@@ -28,19 +30,19 @@ def create_app(settings: PredictorSettings, predictor: Predictor) -> Flask:
         `{"instances": [{...}, {...}]}`; the id of the answer to instance i is then `{prediction_id}-{i}`.
         The answer says under `features` how old the stored features of each entity are.
         """
-        return web.reply(predictor.answer(name, web.json_body, g.started))
+        return reply(predictor.answer(name, json_body, g.started))
 
     @app.get("/models")
     def models() -> Response:
         """What is live: of each model its version and what it takes, and why a champion could not be loaded."""
-        return web.reply([describe(live, name) for name in sorted({*live.served, *live.problems})])
+        return reply([describe(live, name) for name in sorted({*live.served, *live.problems})])
 
     @app.get("/models/<name>")
     def model(name: str) -> Response:
         """What is live of one model."""
         if name not in live.problems:
             predictor.model(name)
-        return web.reply(describe(live, name))
+        return reply(describe(live, name))
 
     return app
 

@@ -9,7 +9,7 @@ from flask import Flask
 
 from modelmill import logs
 from modelmill.errors import ModelmillError
-from modelmill.http import web
+from modelmill.http.app import serve
 from modelmill.state.connections import connect
 from modelmill.state.registry import Registry
 from modelmill.storage import Storage
@@ -45,7 +45,7 @@ def main() -> None:
         settings = PredictorSettings.read()
     except ModelmillError as error:
         sys.exit(str(error))
-    web.serve("services.predictor.main:build", settings, PORT)
+    serve("services.predictor.main:build", settings, PORT)
 
 
 if __name__ == "__main__":

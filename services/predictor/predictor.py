@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from modelmill.errors import Unavailable, UnknownName
-from modelmill.http import web
+from modelmill.http.app import status_of
 from modelmill.state.events import PredictionFailed, PredictionServed
 from modelmill.state.registry import Registry
 from modelmill.times import iso, micros
@@ -89,7 +89,7 @@ class Predictor:
         return answer
 
     def _failed(self, name: str, version: int, error: Exception, started: float) -> None:
-        latency, now, status, reason = _milliseconds(started), time.time(), web.status_of(error), str(error)
+        latency, now, status, reason = _milliseconds(started), time.time(), status_of(error), str(error)
         reports.PREDICTIONS.labels(name, "failed").inc()
         self.reports.add(
             Report(

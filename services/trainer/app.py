@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from modelmill.http.web import create_app, redis_answers
+from modelmill.http.app import create_app, redis_answers
 from modelmill.settings import Settings
 from modelmill.state.registry import Registry
 from services.trainer.exchange.routes import Uploads, add_exchange_routes

@@ -11,7 +11,7 @@ from flask import Flask
 from modelmill import logs
 from modelmill.declare.definitions_file import load
 from modelmill.errors import ModelmillError
-from modelmill.http.web import serve
+from modelmill.http.app import serve
 from modelmill.state import bus, keys
 from modelmill.state.connections import connect, once_it_answers
 from modelmill.state.registry import Registry

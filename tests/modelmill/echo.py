@@ -1,4 +1,4 @@
-"""A small service with what `modelmill.http.web` gives to all, to be run for real: `python -m tests.modelmill.echo`."""
+"""A small service with what `modelmill.http.app` gives to all, to be run for real: `python -m tests.modelmill.echo`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from itertools import islice
 from flask import Flask, Response, request
 
 from modelmill.errors import Conflict
-from modelmill.http.web import create_app, json_body, reply, serve, spooled_body, streams_body, whole
+from modelmill.http.app import create_app, reply, serve, whole
+from modelmill.http.bodies import json_body, spooled_body, streams_body
 from modelmill.settings import Settings
 
 

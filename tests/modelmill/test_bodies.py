@@ -9,8 +9,8 @@ from flask import Flask, Response
 from flask.testing import FlaskClient
 from pydantic import AfterValidator, Field
 
-from modelmill.http.bodies import Body, takes
-from modelmill.http.web import create_app, reply
+from modelmill.http.app import create_app, reply
+from modelmill.http.bodies import Body, Flag, Number, Query, Text, takes
 from modelmill.settings import Settings
 from services.trainer.runs import logged
 
@@ -29,9 +29,22 @@ class Order(Body):
     ] = Field(default={}, max_length=3, description="at most 3 names with prices")
 
 
+class Search(Query):
+    by: Text = ""
+    count: Number = Field(50, ge=1, le=100, description="a whole number from 1 to 100")
+    signed: Flag = False
+    word: list[str] = Field(default=[], description="words")
+
+
 @pytest.fixture
 def app() -> Flask:
     app = create_app("shop", Settings(), {})
+
+    @app.get("/shelves/<int:number>")
+    @takes(Search)
+    def search(number: int, query: Search) -> Response:
+        """Search a shelf."""
+        return reply({"number": number, **query.model_dump()})
 
     @app.post("/shelves/<shelf>/orders")
     @takes(Order)
@@ -75,6 +88,41 @@ def test_a_body_that_is_wrong_is_answered_with_field_value_and_what_was_expected
 ) -> None:
     answer = client.post("/shelves/b/orders", json=body)
     assert (answer.status_code, answer.get_json()["detail"], answer.get_json()["field"]) == (422, detail, field)
+
+
+def test_a_view_gets_the_checked_query(client: FlaskClient) -> None:
+    found = client.get("/shelves/3?count=7&signed=True&word=a&word=b").get_json()
+    assert found == {"number": 3, "by": "", "count": 7, "signed": True, "word": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    "query, detail",
+    [
+        ("count=0", "count='0'; expected a whole number from 1 to 100"),
+        ("count=%C2%B2", "count='²'; expected a whole number from 1 to 100"),
+        ("count=1&count=2", "count=['1', '2']; expected a whole number from 1 to 100"),
+        ("signed=much", "signed='much'; expected true or false"),
+        ("by=" + "x" * 501, f"by='{'x' * 76}...; expected a text of at most 500 letters"),
+        ("cuont=1", "query parameter 'cuont' is not taken here; expected by, count, signed, word"),
+    ],
+)
+def test_a_query_that_is_wrong_is_answered_with_parameter_value_and_what_was_expected(
+    client: FlaskClient, query: str, detail: str
+) -> None:
+    answer = client.get(f"/shelves/3?{query}")
+    assert (answer.status_code, answer.get_json()["detail"]) == (422, detail)
+
+
+def test_the_openapi_document_has_the_schemas_of_path_and_query(client: FlaskClient) -> None:
+    parameters = client.get("/openapi.json").get_json()["paths"]["/shelves/{number}"]["get"]["parameters"]
+    assert [(p["name"], p["in"], p["schema"].get("type")) for p in parameters] == [
+        ("number", "path", "integer"),
+        ("by", "query", "string"),
+        ("count", "query", "integer"),
+        ("signed", "query", "boolean"),
+        ("word", "query", "array"),
+    ]
+    assert parameters[2]["schema"]["maximum"] == 100
 
 
 def test_the_openapi_document_has_the_schema_of_a_body(client: FlaskClient) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from flask import Flask, Response
 
-from modelmill.http import web
-from modelmill.http.web import create_app, reply
+from modelmill.http import openapi
+from modelmill.http.app import create_app, reply
 from modelmill.settings import Settings
 
 
@@ -81,4 +81,4 @@ def test_the_page_shows_every_call_and_escapes_what_it_says(app: Flask) -> None:
 def test_a_route_without_docstring_is_described_by_nothing() -> None:
     app = Flask("bare")
     app.get("/bare")(lambda: "")
-    assert web.describe(app, "bare")["paths"]["/bare"]["get"]["summary"] == ""
+    assert openapi.describe(app, "bare")["paths"]["/bare"]["get"]["summary"] == ""

@@ -13,7 +13,8 @@ from flask.testing import FlaskClient
 from prometheus_client import CollectorRegistry, Gauge
 
 from modelmill.errors import Conflict, ModelmillError, NotFound, TooLarge, Unavailable
-from modelmill.http.web import create_app, json_body, json_object, redis_answers, reply, spooled_body, streams_body
+from modelmill.http.app import create_app, redis_answers, reply
+from modelmill.http.bodies import json_body, json_object, spooled_body, streams_body
 from modelmill.local import free_port
 from modelmill.settings import Settings
 from modelmill.state.connections import connect

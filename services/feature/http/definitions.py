@@ -11,7 +11,8 @@ from flask import Flask, Response
 from modelmill.declare.declarations import About, Feature, Source
 from modelmill.declare.definitions import Definitions, FeatureRef, model_features
 from modelmill.errors import InvalidRequest
-from modelmill.http.web import json_object, reply
+from modelmill.http.app import reply
+from modelmill.http.bodies import json_object
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.upkeep.statistics import FileStatistics, StatisticsFiles
 

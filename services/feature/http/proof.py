@@ -10,7 +10,8 @@ from flask import Flask, Response, request
 
 from modelmill import times
 from modelmill.errors import InvalidRequest
-from modelmill.http.web import json_object, reply, spooled_body, streams_body, whole
+from modelmill.http.app import reply, whole
+from modelmill.http.bodies import json_object, spooled_body, streams_body
 from modelmill.times import iso
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.http.arguments import entity_key, moment

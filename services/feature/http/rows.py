@@ -16,7 +16,8 @@ from modelmill.columns.sketch import RELATIVE_ERROR
 from modelmill.columns.statistics import ColumnStatistics
 from modelmill.declare.declarations import Source
 from modelmill.errors import InvalidRequest, InvalidRows, MissingEntity, TooLarge, UnknownName
-from modelmill.http.web import json_object, reply
+from modelmill.http.app import reply
+from modelmill.http.bodies import json_object
 from services.feature.definitions.catalogue import Catalogue
 from services.feature.http.arguments import entity_key, flag, moment, query_flag
 from services.feature.intake import quarantine

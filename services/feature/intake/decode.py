@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from modelmill.errors import InvalidRequest, MalformedBody, Rejection, TooLarge, UnsupportedContent
-from modelmill.http.web import may_repeat_names, names_of_objects
+from modelmill.http.bodies import may_repeat_names, names_of_objects
 from services.feature.intake.csv_table import CsvRows, CsvTable
 from services.feature.rows.schema import YEARS
 

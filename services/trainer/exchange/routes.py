@@ -11,7 +11,8 @@ import orjson
 from flask import Flask, Response, request
 
 from modelmill.errors import InvalidRequest, MalformedBody, NotFound
-from modelmill.http.web import json_of, reply
+from modelmill.http.app import reply
+from modelmill.http.bodies import json_of
 from modelmill.packages import package
 from modelmill.packages.offers import Offer
 from modelmill.packages.package import ESTIMATOR, MANIFEST

@@ -14,7 +14,8 @@ import orjson
 from flask import Flask, Response, request
 
 from modelmill.errors import InvalidRequest, Unavailable, UnknownName
-from modelmill.http.web import json_object, reply
+from modelmill.http.app import reply
+from modelmill.http.bodies import json_object
 from modelmill.settings import Settings
 from modelmill.state.connections import AWAY
 from modelmill.state.registry import Registry

@@ -8,7 +8,8 @@ from flask import Flask, Response, request
 
 from modelmill.declare.declarations import KEEP
 from modelmill.errors import InvalidRequest
-from modelmill.http.web import json_object, reply
+from modelmill.http.app import reply
+from modelmill.http.bodies import json_object
 from modelmill.state.registry import CHAMPION, Registry
 from services.trainer import requests
 from services.trainer.cards.cards import Cards

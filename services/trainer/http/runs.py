@@ -8,8 +8,8 @@ from typing import Any
 from flask import Flask, Response, request
 
 from modelmill.errors import InvalidRequest, UnknownName
-from modelmill.http.bodies import takes
-from modelmill.http.web import json_object, reply, whole
+from modelmill.http.app import reply, whole
+from modelmill.http.bodies import json_object, takes
 from modelmill.state.runs import Run
 from services.trainer import requests
 from services.trainer.jobs.queue import TrainingQueue

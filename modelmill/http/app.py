@@ -1,25 +1,19 @@
-"""What all services' Flask apps share: errors as problem documents, health, metrics, OpenAPI, strict JSON, serving."""
+"""What all services' Flask apps share: errors as problem documents, health, metrics, answers, serving."""
 
 from __future__ import annotations
 
 import atexit
 import gc
-import gzip
-import inspect
-import io
-import json
 import logging
 import multiprocessing
 import os
-import re
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import orjson
-from flask import Flask, Response, g, render_template_string, request
+from flask import Flask, Response, g, request
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     REGISTRY,
@@ -30,12 +24,12 @@ from prometheus_client import (
     multiprocess,
 )
 from prometheus_client.registry import Collector
-from pydantic import BaseModel
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import RequestEntityTooLarge as BodyTooLarge
-from werkzeug.wsgi import get_input_stream
 
-from modelmill.errors import MalformedBody, ModelmillError, TooLarge, Unavailable, UnsupportedEncoding
+from modelmill.errors import ModelmillError, TooLarge, Unavailable, UnsupportedEncoding
+from modelmill.http.bodies import PIECE, bound_bodies
+from modelmill.http.openapi import add_routes
 from modelmill.settings import Settings
 from modelmill.state.connections import AWAY, Redis
 
@@ -54,10 +48,6 @@ BACKPRESSURE = 1024
 DRAIN_SECONDS = 5
 """How long a stopping worker process may finish its requests; a follower of an event stream never would."""
 
-PIECE = 1024 * 1024
-"""Bytes of a large body that are in memory at a time."""
-
-View = TypeVar("View", bound=Callable[[], Response])
 Check = Callable[[], str | None]
 """Returns when something is ready, with what is wrong with a part of it; raises `ModelmillError` when it is not."""
 
@@ -77,7 +67,7 @@ def create_app(
     # A redirect to a tidier path would name something else: `//lead` is another key than `lead`.
     app.url_map.merge_slashes = False
     _measure(app, service)
-    _bound_bodies(app, settings.max_body_bytes)
+    bound_bodies(app, settings.max_body_bytes)
     _handle_errors(app, settings)
 
     @app.get("/livez")
@@ -135,99 +125,6 @@ def status_of(error: Exception) -> int:
     if isinstance(error, AWAY):
         return int(Unavailable.status)
     return (isinstance(error, HTTPException) and error.code) or 500
-
-
-def json_body() -> Any:
-    """The request's body as strict JSON (no NaN, no Infinity, no name twice in an object), whatever type it claims.
-
-    Raises:
-        MalformedBody: saying where the text stops being JSON, or which name is repeated.
-    """
-    return json_of(request.get_data(), "the body")
-
-
-def json_of(text: bytes, what: str) -> Any:
-    """A text that came with a request, as strict JSON.
-
-    Raises:
-        MalformedBody: as `json_body`, of `what`.
-    """
-    try:
-        content = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise MalformedBody(f"{what} is not JSON: {error}") from None
-
-    def check(names: list[str]) -> None:
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            times = names.count(twice)
-            raise MalformedBody(f"{what} has {twice[:80]!r} {times} times in one object; expected it once")
-
-    if may_repeat_names(text, content):
-        names_of_objects([text], check)
-    return content
-
-
-def may_repeat_names(text: bytes, content: Any) -> bool:
-    """Whether an object in a JSON text may name something twice, of which `content`, read from it, has the last only.
-
-    It does where the text has more colons than its content: each name has one, and others are in texts that both have.
-
-    Raises:
-        MalformedBody: where it is nested so deeply that it could not be written again.
-    """
-    try:
-        colons = orjson.dumps(content).count(b":")
-    except orjson.JSONEncodeError:
-        raise MalformedBody("the body is not JSON that can be taken: it is nested too deeply") from None
-    # An escaped colon is one in the content alone.
-    return text.count(b":") != colons or b"\\u003a" in text or b"\\u003A" in text
-
-
-def names_of_objects(documents: Iterable[bytes], check: Callable[[list[str]], None]) -> None:
-    """Call `check` with the names in each object of JSON texts, repeated ones as often as they are there."""
-
-    def each(pairs: list[tuple[str, Any]]) -> None:
-        check([name for name, _ in pairs])
-
-    for document in documents:
-        json.loads(document, object_pairs_hook=each, parse_int=str)  # str: whatever their length
-
-
-def json_object() -> dict[str, Any]:
-    """The request's body as a JSON object; an empty body counts as an empty object."""
-    if not request.get_data():
-        return {}
-    body = json_body()
-    if not isinstance(body, dict):
-        raise MalformedBody(f"the body is a JSON {type(body).__name__}; expected an object")
-    return body
-
-
-def streams_body(view: View) -> View:
-    """Mark a view that may read a large body with `spooled_body`: nothing is read before it."""
-    view.streams_body = True  # type: ignore[attr-defined]
-    return view
-
-
-def spooled_body() -> IO[bytes]:
-    """The request's body as an open file without a name, at its beginning; never in memory as a whole.
-
-    Raises:
-        werkzeug.exceptions.RequestEntityTooLarge: where it is longer than the service takes.
-    """
-    limit = (request.max_content_length or 0) - 1
-    file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  whoever reads it closes it
-    try:
-        while piece := request.stream.read(PIECE):
-            file.write(piece)
-            if file.tell() > limit:
-                raise BodyTooLarge
-    except BaseException:
-        file.close()
-        raise
-    file.seek(0)
-    return file
 
 
 def whole(pieces: Iterable[bytes], content_type: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -309,51 +206,6 @@ def _measure(app: Flask, service: str) -> None:
         return response
 
 
-def _bound_bodies(app: Flask, limit: int) -> None:
-    """Refuse bodies over `limit` bytes, also those that come in chunks, which Werkzeug would cut off without a word.
-
-    What is packed is unpacked while it is read, and bounded by the same limit, packed and unpacked.
-    """
-    app.config["MAX_CONTENT_LENGTH"] = limit + 1
-
-    @app.before_request
-    def bound() -> None:
-        encoding = request.environ.pop("HTTP_CONTENT_ENCODING", "")
-        if encoding.strip().lower() not in ("", "identity"):
-            _unpack_body(request.environ, encoding, limit)
-        length = request.content_length
-        streams = hasattr(app.view_functions.get(request.endpoint or ""), "streams_body")
-        if length is None and request.method not in ("GET", "HEAD") and not streams:
-            length = len(request.get_data())
-        if length is not None and length > limit:
-            raise BodyTooLarge
-
-
-def _unpack_body(environ: dict[str, Any], encoding: str, limit: int) -> None:
-    """Make the request's body one of unknown length that is not packed."""
-    if encoding.strip().lower() not in (UnsupportedEncoding.TAKEN, "x-gzip"):
-        raise UnsupportedEncoding(encoding)
-    environ["wsgi.input"] = _Unpacked(get_input_stream(environ, max_content_length=limit + 1))
-    environ["wsgi.input_terminated"] = True
-    environ.pop("CONTENT_LENGTH", None)
-
-
-class _Unpacked(io.RawIOBase):
-    """What is packed in a stream; never more of it in memory than is read at a time."""
-
-    def __init__(self, packed: IO[bytes]) -> None:
-        self._content = gzip.GzipFile(fileobj=packed)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        try:
-            return self._content.readinto(buffer)
-        except (EOFError, OSError, zlib.error) as error:  # cut off, not gzip at all, damaged
-            raise MalformedBody(f"the body is not complete gzip: {error}") from None
-
-
 def _handle_errors(app: Flask, settings: Settings) -> None:
     def problem(error: ModelmillError) -> Response:
         headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
@@ -402,71 +254,3 @@ def _registry() -> CollectorRegistry:
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return registry
     return REGISTRY
-
-
-# --- the OpenAPI 3.1 description of a service, made from its routes and their docstrings, and a page that shows it
-
-PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{{ spec.info.title }}</title><style>
-body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#1c2833}
-h2{margin:2rem 0 .2rem;font:600 1rem ui-monospace,monospace}b{color:#0b6e4f}p{margin:.2rem 0;white-space:pre-line}
-a{color:#0b6e4f}</style></head><body><h1>{{ spec.info.title }}</h1>
-<p>{{ spec.info.description }} As <a href="/openapi.json">OpenAPI 3.1</a>.</p>
-{% for path, methods in spec.paths.items() %}{% for method, call in methods.items() %}
-<h2><b>{{ method | upper }}</b> {{ path }}</h2><p>{{ call.summary }}</p><p>{{ call.description }}</p>
-{% endfor %}{% endfor %}</body></html>"""
-
-
-def add_routes(app: Flask, service: str) -> None:
-    """Add `/openapi.json` and `/docs` to `app`."""
-
-    @app.get("/openapi.json")
-    def openapi() -> Response:
-        """This service's calls as OpenAPI 3.1."""
-        return Response(orjson.dumps(describe(app, service)), content_type="application/json")
-
-    @app.get("/docs")
-    def docs() -> str:
-        """This service's calls as a page."""
-        return render_template_string(PAGE, spec=describe(app, service))
-
-
-def _request_body(form: type[BaseModel]) -> dict[str, Any]:
-    return {"content": {"application/json": {"schema": form.model_json_schema()}}}
-
-
-def describe(app: Flask, service: str) -> dict[str, Any]:
-    """The OpenAPI document of all routes of `app`; a view's docstring is its summary and description."""
-    paths: dict[str, dict[str, Any]] = {}
-    for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule):
-        if rule.endpoint == "static":
-            continue
-        summary, _, description = inspect.cleandoc(app.view_functions[rule.endpoint].__doc__ or "").partition("\n")
-        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
-        body = getattr(app.view_functions[rule.endpoint], "body", None)
-        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-            paths.setdefault(path, {})[method.lower()] = {
-                "operationId": f"{rule.endpoint}_{method.lower()}",
-                "summary": summary,
-                "description": description.strip(),
-                "parameters": [
-                    {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-                    for name in re.findall(r"{(\w+)}", path)
-                ],
-                **({"requestBody": _request_body(body)} if body else {}),
-                "responses": {
-                    "2XX": {"description": "Done."},
-                    "default": {
-                        "description": "What was wrong, as RFC 9457 problem details.",
-                        "content": {"application/problem+json": {"schema": {"type": "object"}}},
-                    },
-                },
-            }
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": f"Modelmill {service}",
-            "version": "1",
-            "description": f"The HTTP calls of the {service} service.",
-        },
-        "paths": paths,
-    }
