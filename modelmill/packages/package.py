@@ -14,9 +14,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import orjson
+from pydantic import TypeAdapter
 
 from modelmill.errors import PackageError
 from modelmill.storage import Storage
@@ -174,7 +175,7 @@ class Manifest:
         return _sealed(asdict(self))
 
     @classmethod
-    def from_json(cls, text: bytes) -> Self:
+    def from_json(cls, text: bytes) -> Manifest:
         """The manifest in `text`.
 
         Raises:
@@ -186,16 +187,10 @@ class Manifest:
         del raw[SEAL]
         if raw["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"schema_version {raw['schema_version']!r}, expected {SCHEMA_VERSION}")
-        inputs = {name: [_input(item) for item in raw[name]] for name in ("inputs", "auxiliary")}
-        tensors = {name: [Tensor(**item) for item in raw[name]] for name in ("tensors", "outputs")}
-        ranges = {name: Range(**found) for name, found in raw["ranges"].items()}
-        parity = Parity(**raw["parity"]) if raw["parity"] else None
-        return cls(**{**raw, **inputs, **tensors, "ranges": ranges, "parity": parity})
+        return CODEC.validate_python(raw)
 
 
-def _input(raw: Mapping[str, Any]) -> Input:
-    reading = raw.get("reading")
-    return Input(**{**raw, "reading": Reading(**reading) if reading else None})
+CODEC = TypeAdapter(Manifest)
 
 
 def _sealed(content: Mapping[str, Any]) -> bytes:

@@ -10,12 +10,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
-from typing import Any, ClassVar, Self, get_type_hints
-
-import orjson
+from typing import Any, ClassVar, Self
 
 from modelmill.state import keys
+from modelmill.state.records import readers, to_text
 from modelmill.times import utc_now
 
 EVENTS: dict[str, type[Event]] = {}
@@ -42,15 +40,14 @@ class Event:
         """The event as the fields of a stream entry."""
         entry = {"specversion": "1.0", "type": self.type, "subject": str(getattr(self, self.subject))}
         for item in fields(self):
-            entry[item.name] = _to_text(getattr(self, item.name))
+            entry[item.name] = to_text(getattr(self, item.name))
         return entry
 
     @classmethod
     def from_fields(cls, entry: Mapping[str, str]) -> Self:
         """The event of this class that `entry` holds; fields that it does not know are left out."""
         kind: Any = cls  # mypy takes a dataclass's __hash__ for that of the class itself
-        types = _field_types(kind)
-        return cls(**{name: _from_text(entry[name], types[name]) for name in types if name in entry})
+        return cls(**{name: read(entry[name]) for name, read in readers(kind).items() if name in entry})
 
 
 def parse(entry: Mapping[str, str]) -> Event | None:
@@ -253,29 +250,3 @@ class QualityDegraded(Event, type="quality.degraded", stream=keys.EVENTS_ALERTS)
     """What has become worse, such as `accuracy`."""
     detail: str = ""
     """What was found, in one sentence."""
-
-
-@cache
-def _field_types(kind: type[Event]) -> dict[str, Any]:
-    hints = get_type_hints(kind)
-    return {item.name: hints[item.name] for item in fields(kind)}
-
-
-def _to_text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return ""
-    if isinstance(value, list | dict):
-        return orjson.dumps(value).decode()
-    return str(value)
-
-
-def _from_text(text: str, kind: Any) -> Any:
-    if kind is str:
-        return text
-    if kind in (int, float):
-        return kind(text)
-    if kind == int | None:
-        return int(text) if text else None
-    return orjson.loads(text)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
 from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
 from modelmill.state.events import EntityForgotten
+from modelmill.state.records import from_hash, to_hash
 from modelmill.times import utc_now
 
 
@@ -16,11 +16,11 @@ from modelmill.times import utc_now
 class Counts:
     """What was found of an entity."""
 
-    rows: Mapping[str, int] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
     """Source to its rows of history."""
-    files: Mapping[str, int] = field(default_factory=dict)
+    files: dict[str, int] = field(default_factory=dict)
     """Source to the history files that held them, which were rewritten."""
-    quarantined: Mapping[str, int] = field(default_factory=dict)
+    quarantined: dict[str, int] = field(default_factory=dict)
     """Source to its rejected rows."""
     fields: int = 0
     """Of the online hash."""
@@ -99,19 +99,7 @@ def read(redis: Redis, entity: str, digest: str) -> Receipt | None:
     found = redis.hgetall(keys.forgotten(entity, digest))
     if not found:
         return None
-
-    def by_source(name: str) -> dict[str, int]:
-        prefix = f"{name}."
-        return {field.removeprefix(prefix): int(text) for field, text in found.items() if field.startswith(prefix)}
-
-    counts = Counts(
-        rows=by_source("rows"),
-        files=by_source("files"),
-        quarantined=by_source("quarantined"),
-        fields=int(found["fields"]),
-        tiles=int(found["tiles"]),
-        predictions=int(found["predictions"]),
-    )
+    counts = from_hash(Counts, found)
     return Receipt(entity, digest, found["by"], found["reason"], found["begun"], counts, found["ended"])
 
 
@@ -131,7 +119,7 @@ def last_erasure(redis: Redis, source: str) -> str:
     return last
 
 
-def _greater(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+def _greater(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
     return {source: max(one.get(source, 0), other.get(source, 0)) for source in sorted(one.keys() | other.keys())}
 
 
@@ -140,15 +128,5 @@ def _key(receipt: Receipt) -> str:
 
 
 def _to_hash(receipt: Receipt) -> dict[str, str]:
-    counts = receipt.counts
-    by_source = {"rows": counts.rows, "files": counts.files, "quarantined": counts.quarantined}
-    return {
-        "begun": receipt.begun,
-        "ended": receipt.ended,
-        "by": receipt.by,
-        "reason": receipt.reason,
-        **{f"{name}.{source}": str(n) for name, found in by_source.items() for source, n in found.items()},
-        "fields": str(counts.fields),
-        "tiles": str(counts.tiles),
-        "predictions": str(counts.predictions),
-    }
+    said = {"begun": receipt.begun, "ended": receipt.ended, "by": receipt.by, "reason": receipt.reason}
+    return said | to_hash(receipt.counts)
