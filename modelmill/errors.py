@@ -96,8 +96,13 @@ def sentence(error: BaseException, longest: int = LONGEST_SENTENCE) -> str:
     """An error, which any code may have raised, in one sentence."""
     if isinstance(error, ModelmillError):
         return printable(error.detail, longest)
-    lines = printable(error, longest).strip().splitlines()
-    return printable(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__, longest)
+    kind, said = type(error).__name__, first_line(error, longest)
+    return printable(f"{kind}: {said}" if said else kind, longest)
+
+
+def first_line(error: BaseException, longest: int = LONGEST_SENTENCE) -> str:
+    """The first line of what an error, which any code may have raised, says; empty where it says nothing."""
+    return next(iter(printable(error, longest).strip().splitlines()), "")
 
 
 def traced(error: BaseException) -> str:

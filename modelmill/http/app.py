@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import RequestEntityTooLarge as BodyTooLarge
 
-from modelmill.errors import ModelmillError, TooLarge, Unavailable, UnsupportedEncoding
+from modelmill.errors import ModelmillError, TooLarge, Unavailable, UnsupportedEncoding, sentence
 from modelmill.http.bodies import PIECE, bound_bodies
 from modelmill.http.openapi import add_routes
 from modelmill.settings import Settings
@@ -245,7 +245,7 @@ def _handle_errors(app: Flask, settings: Settings) -> None:
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> Response:
         log.exception("%s %s failed", request.method, request.path)
-        return problem(ModelmillError(f"unexpected {type(error).__name__}: {error}; the service's log has more"))
+        return problem(ModelmillError(f"unexpected {sentence(error)}; the service's log has more"))
 
 
 def _registry() -> CollectorRegistry:

@@ -22,7 +22,7 @@ import numpy as np
 from sklearn.metrics import get_scorer, get_scorer_names
 
 from modelmill.declare.metrics import Metric
-from modelmill.errors import InvalidRequest, did_you_mean, printable
+from modelmill.errors import InvalidRequest, did_you_mean, first_line, printable
 from services.trainer.evaluation.answers import Answers, Output, StoredAnswers, Task, label_columns
 
 TASK_METRICS: dict[Task, tuple[str, ...]] = {
@@ -86,8 +86,7 @@ def _score(metric: Metric, output: Output, truth: np.ndarray) -> float:
     except (ValueError, AttributeError, TypeError) as error:
         if metric.function is not None:
             raise
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise _cannot(metric, truth, lines[0]) from None
+        raise _cannot(metric, truth, first_line(error) or type(error).__name__) from None
     if not math.isfinite(value):
         raise _cannot(metric, truth, f"it is {value}")
     return value

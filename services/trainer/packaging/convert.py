@@ -30,7 +30,7 @@ from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, String
 from skl2onnx.common.exceptions import MissingConverter, MissingShapeCalculator
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, VotingClassifier
 
-from modelmill.errors import InvalidRequest
+from modelmill.errors import InvalidRequest, sentence
 from modelmill.packages.package import MATRIX, Input, Layout, Parity, Precision
 from modelmill.packages.sessions import graph_session
 from services.trainer.packaging import trees
@@ -294,8 +294,4 @@ def _reason(error: Exception) -> str:
     if isinstance(error, MissingShapeCalculator | MissingConverter):
         kind = re.search(r"<class '(?:[\w.]+\.)?(\w+)'>", str(error))
         return f"skl2onnx has no converter for {kind[1] if kind else 'it'}"
-    lines = str(error).strip().splitlines()
-    first = re.sub(
-        r"^\[ONNXRuntimeError\] : \d+ : \w+ : |\. You may raise an issue at \S+", "", lines[0] if lines else ""
-    )
-    return f"{type(error).__name__}: {first[:200]}"
+    return re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : |\. You may raise an issue at \S+", "", sentence(error))[:200]

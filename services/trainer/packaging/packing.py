@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from modelmill.declare.declarations import Model
 from modelmill.declare.definitions import ComputedRef, Definitions, FeatureRef, model_features
 from modelmill.declare.trusted_types import FULL_NAME
-from modelmill.errors import InvalidRequest, UntrustedTypes
+from modelmill.errors import InvalidRequest, UntrustedTypes, sentence
 from modelmill.packages.estimator_serving import EstimatorSession, foreign_types, load_estimator
 from modelmill.packages.package import (
     ESTIMATOR,
@@ -160,7 +160,7 @@ def _estimator(
             raise InvalidRequest(f"{refused} cannot serve {', '.join(nameless)} either: {NAMES_NEEDED}") from None
         raise InvalidRequest(f"{refused} could serve it, but {error.detail}", **error.fields) from None
     except Exception as error:  # whatever the attributes of an estimator raise
-        reason = f"skops cannot keep it: {type(error).__name__}: {error}"
+        reason = f"skops cannot keep it: {sentence(error)}"
         raise InvalidRequest(f"{refused} cannot serve it either, for {reason}; {NAMES_NEEDED}") from None
     graph = Graph(session, list(rows.columns), layout, "float64")
     outputs = graph.run(rows)
