@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+from flask import Flask
 
 from docs import generate
 from modelmill import cli
@@ -30,6 +32,18 @@ def test_every_route_says_what_it_does(service: str, app: object) -> None:
     for path, methods in openapi.describe(app, service)["paths"].items():  # type: ignore[arg-type]
         for method, call in methods.items():
             assert call["summary"], f"{method.upper()} {path} of {service} has no docstring"
+
+
+READS = re.compile(r"request\.(args|form|files)|json_object\(")
+
+
+@pytest.mark.parametrize("service, app", [(name, app) for name, _, app in generate.service_apps() if name == "trainer"])
+def test_what_a_call_takes_is_declared_and_so_described(service: str, app: Flask) -> None:
+    for rule in app.url_map.iter_rules():
+        view = inspect.unwrap(app.view_functions[rule.endpoint])
+        assert not READS.search(inspect.getsource(view)), (
+            f"{service}: {rule.rule} reads what the document does not tell"
+        )
 
 
 @pytest.mark.parametrize("kind", events.EVENTS.values(), ids=lambda kind: kind.type)

@@ -300,14 +300,13 @@ def _invalid(form: type[BaseModel], given: Any, found: ErrorDetails) -> InvalidR
         return InvalidRequest(strange, field=field)
     schema = fields[field]
     entries = schema.get("additionalProperties", {})
-    if entry and entry[-1] == "[key]":
-        expected = schema["propertyNames"]["description"]
+    if entry and entry[-1] == "[key]" and (expected := schema["propertyNames"].get("description")):
         return InvalidRequest(f"field {field!r}: name {shortened(found['input'])}; expected {expected}", field=field)
     if entry and isinstance(entries, dict) and "description" in entries:
         wrong = f"{field.removesuffix('s')} {shortened(entry[0])} is {shortened(found['input'])}"
         return InvalidRequest(f"{wrong}; expected {entries['description']}", field=field)
-    value = shortened(given[field]) if field in given else "missing"
-    if found["type"] == "too_long":
-        value = f"{len(given[field])} long"
-    wrong = said.wrong.format(name=field, value=value)
+    wrong, value = said.wrong, shortened(given.get(field))
+    if found["type"] in ("missing", "too_long"):
+        wrong, value = wrong.replace("=", " is "), "missing" if field not in given else f"{len(given[field])} long"
+    wrong = wrong.format(name=field, value=value)
     return InvalidRequest(f"{wrong}; expected {schema['description']}", field=field)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,9 @@ class ExchangeCalls(Transport):
             offered = _offered(Path(path), Path(scratch), trust_pickle=trust_pickle, tracking_uri=tracking_uri)
             offer = offered.offer
             if classes is not None:
-                offer = replace(offer, classes=list(classes))
+                offer = offer.model_copy(update={"classes": list(classes)})
             if example is not None:
-                offer = replace(offer, example=dict(example))
+                offer = offer.model_copy(update={"example": dict(example)})
             form = {"offer": orjson.dumps(offer.to_json()).decode(), "by": by, "reason": reason}
             with offered.path.open("rb") as file:
                 return self._call(

@@ -84,7 +84,7 @@ def register_upload(
     definitions = code.to_work_by(redis, settings.definitions)
     registry, storage = Registry(redis), Storage(settings.storage_url)
     job = get_current_job()
-    offered = Offer.from_json(offer)
+    offered = Offer.model_validate(offer)
     done = earlier_attempt(registry, job) if job else None
     if done is None:
         run = _run(definitions, definitions.model(model), offered, trigger=trigger, by=by, job=job)

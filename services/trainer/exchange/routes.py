@@ -5,52 +5,57 @@ from __future__ import annotations
 import secrets
 import shutil
 from datetime import UTC, datetime, timedelta
-from typing import IO
+from typing import IO, Annotated, Any
 
 import orjson
-from flask import Flask, Response, request
+from flask import Flask, Response
+from pydantic import Field, WithJsonSchema
+from werkzeug.datastructures import FileStorage
 
 from modelmill.errors import InvalidRequest, MalformedBody, NotFound
 from modelmill.http.app import reply
-from modelmill.http.bodies import json_of
+from modelmill.http.bodies import Flag, Form, Text, checked, json_of, takes
 from modelmill.packages import package
 from modelmill.packages.offers import Offer
 from modelmill.packages.package import ESTIMATOR, MANIFEST
 from modelmill.state.registry import Registry, Version
 from modelmill.storage import Storage
-from services.trainer import requests
 from services.trainer.jobs.journal import KEPT_SECONDS
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.recipes import Recipes
 
-LONGEST_OFFER = 400_000
+MAX_OFFER = 400_000
 """Letters of an upload's description."""
+
+
+class Upload(Form):
+    """A model that was trained elsewhere."""
+
+    model: Annotated[Any, WithJsonSchema({"type": "string", "format": "binary"})] = Field(None, description="a file")
+    offer: str = Field("", max_length=MAX_OFFER, description='JSON such as {"format": "onnx"}')
+    by: Text = ""
+    reason: Text = ""
+    promote: Flag = False
 
 
 def add_exchange_routes(app: Flask, uploads: Uploads, registry: Registry, recipes: Recipes) -> None:
     """Add them to the trainer."""
 
     @app.post("/models/<model>/versions")
-    def register(model: str) -> Response:
+    @takes(Upload)
+    def register(model: str, form: Upload) -> Response:
         """Register a model that was trained elsewhere; answers 202 with the job that checks it.
 
         The body is multipart/form-data: the file `model`, and `offer`, JSON such as `{"format": "onnx"}`, `onnx` or
         `skops`. `by` and `reason` may be given; with `promote=true` it serves at once, whatever gates and policy say.
         """
         recipes.definitions.model(model)
-        unknown = {*request.form, *request.files} - {"model", "offer", "by", "reason", "promote"}
-        requests.require_fields(dict.fromkeys(unknown), ("model", "offer", "by", "reason", "promote"))
-        file = request.files.get("model")
-        if file is None:
+        if not isinstance(form.model, FileStorage):
             raise InvalidRequest(
                 "the body has no file 'model'; send multipart/form-data, as `curl -F model=@m.onnx` does"
             )
-        offer = _offer(request.form.get("offer", ""))
-        by, reason = requests.text(request.form, "by"), requests.text(request.form, "reason")
-        promote = request.form.get("promote", "false")
-        if promote not in ("true", "false"):
-            raise InvalidRequest(f"field 'promote' is {promote!r}; expected true or false")
-        job = uploads.enqueue(model, file.stream, offer, by=by, promote=promote == "true", reason=reason)
+        offer, promote = _offer(form.offer), form.promote
+        job = uploads.enqueue(model, form.model.stream, offer, by=form.by, promote=promote, reason=form.reason)
         url = f"/jobs/{job}"
         return reply({"job": job, "url": url, "model": model, "status": "queued"}, 202, {"Location": url})
 
@@ -82,10 +87,8 @@ def add_exchange_routes(app: Flask, uploads: Uploads, registry: Registry, recipe
 
 
 def _offer(text: str) -> Offer:
-    if len(text) > LONGEST_OFFER:
-        raise InvalidRequest(f"field 'offer' has {len(text)} letters; expected at most {LONGEST_OFFER}")
     try:
-        return Offer.from_json(json_of(text.encode(), "field 'offer'"))
+        return checked(Offer, json_of(text.encode(), "field 'offer'"))
     except MalformedBody as error:
         raise MalformedBody(f'{error.detail}; expected such as {{"format": "onnx"}}') from None
 

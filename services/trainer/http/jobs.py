@@ -8,25 +8,60 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from threading import BoundedSemaphore
-from typing import Any
+from typing import Any, Self
 
 import orjson
 from flask import Flask, Response, request
+from pydantic import model_validator
 
 from modelmill.errors import InvalidRequest, Unavailable, UnknownName
 from modelmill.http.app import reply
-from modelmill.http.bodies import json_object
+from modelmill.http.bodies import Body, Moment, Query, Text, takes
 from modelmill.settings import Settings
 from modelmill.state.connections import AWAY
 from modelmill.state.registry import Registry
 from modelmill.storage import Storage
-from services.trainer import requests
 from services.trainer.jobs import snapshot
 from services.trainer.jobs.journal import Journal, read_log, readable
 from services.trainer.jobs.queue import BACKFILL, TrainingQueue
 from services.trainer.jobs.view import ENDED_NAMES, JobView
 from services.trainer.recipes import Recipes
 from services.trainer.triggers.scheduler import schedules
+
+
+class Training(Body):
+    """What a training is asked for with."""
+
+    by: Text = ""
+    start: Moment = None
+    end: Moment = None
+    as_of: Moment = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        start, end, as_of = self.start, self.end, self.as_of
+        if as_of and (start or end):
+            raise InvalidRequest("field 'as_of' is given; expected no 'start' and no 'end' beside it", field="as_of")
+        if as_of and as_of > datetime.now(UTC):
+            wrong = f"field 'as_of' is {as_of.isoformat()}"
+            raise InvalidRequest(f"{wrong}; expected a time that has passed", field="as_of")
+        if start and end and start >= end:
+            wrong = f"field 'start' is {start.isoformat()} and 'end' is {end.isoformat()}"
+            raise InvalidRequest(f"{wrong}; expected the start to be earlier", field="start")
+        return self
+
+    def span(self) -> tuple[str | None, str | None, str]:
+        """The span of event times to train on, and what the training says that it was triggered by."""
+        if self.as_of:
+            return None, self.as_of.astimezone(UTC).isoformat().replace("+00:00", "Z"), BACKFILL
+        start, end = (moment.isoformat() if moment else None for moment in (self.start, self.end))
+        return start, end, "manual"
+
+
+class Cancellation(Query):
+    """What comes with a job's end."""
+
+    by: Text = ""
 
 
 def add_job_routes(
@@ -38,7 +73,8 @@ def add_job_routes(
     wait = min(WAIT, settings.redis_timeout / 2)
 
     @app.post("/models/<model>/train")
-    def train(model: str) -> Response:
+    @takes(Training)
+    def train(model: str, body: Training) -> Response:
         """Enqueue a training; answers 202 with the job to look at.
 
         `{"start": ..., "end": ...}` trains on the labelled rows with start <= event time < end, default all;
@@ -46,14 +82,11 @@ def add_job_routes(
         `{"by": ...}` says who asks. Where a training of the same model and span waits already, or runs and nothing was
         ingested since, no second one is enqueued: 200 with its job, and `existing`. 429 while too many trainings wait.
         """
-        body = json_object()
-        requests.require_fields(body, ("by", "start", "end", "as_of"))
-        start, end, trigger = _asked(body)
-        by = requests.text(body, "by")
+        start, end, trigger = body.span()
         definitions = recipes.definitions
         timeout = definitions.model(model).timeout
         data = snapshot.position(queue.redis, definitions, model)
-        asked = queue.request(model, data, trigger=trigger, by=by, start=start, end=end, timeout=timeout)
+        asked = queue.request(model, data, trigger=trigger, by=body.by, start=start, end=end, timeout=timeout)
         url = f"/jobs/{asked.job}"
         answer = {"job": asked.job, "url": url, "model": model, "existing": asked.existing}
         return reply(
@@ -71,9 +104,10 @@ def add_job_routes(
         return reply(asdict(queue.job(job)))
 
     @app.delete("/jobs/<job>")
-    def cancel(job: str) -> Response:
+    @takes(Cancellation)
+    def cancel(job: str, query: Cancellation) -> Response:
         """Take a waiting job off the queue, or stop a running one; `?by=` says who asks. 409 once it has ended."""
-        return reply(asdict(queue.cancel(job, registry, by=requests.text(request.args, "by"))))
+        return reply(asdict(queue.cancel(job, registry, by=query.by)))
 
     @app.get("/jobs/<job>/events")
     def job_events(job: str) -> Response:
@@ -99,19 +133,6 @@ def add_job_routes(
         found = registry.runs.get(run)
         text = read_log(storage, Journal(registry.redis, found.job), found.model, run)
         return Response(text, content_type="text/plain; charset=utf-8")
-
-
-def _asked(body: dict[str, Any]) -> tuple[str | None, str | None, str]:
-    """The span of event times that a training is asked for, and what it says that it was triggered by."""
-    as_of = requests.moment(body, "as_of")
-    if as_of is None:
-        return (*requests.span(body), "manual")
-    if body.get("start") is not None or body.get("end") is not None:
-        raise InvalidRequest("field 'as_of' is given; expected no 'start' and no 'end' beside it", field="as_of")
-    end = datetime.fromisoformat(as_of).astimezone(UTC)
-    if end > datetime.now(UTC):
-        raise InvalidRequest(f"field 'as_of' is {as_of}; expected a time that has passed", field="as_of")
-    return None, end.isoformat().replace("+00:00", "Z"), BACKFILL
 
 
 # --- a job's journal as server-sent events, live and again afterwards.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
-from flask import Flask, Response, request
+from flask import Flask, Response
+from pydantic import Field
 
-from modelmill.errors import InvalidRequest, UnknownName
+from modelmill.errors import UnknownName
 from modelmill.http.app import reply, whole
-from modelmill.http.bodies import json_object, takes
+from modelmill.http.bodies import Body, Query, Text, takes
 from modelmill.state.runs import Run
-from services.trainer import requests
+from services.trainer.http.models import Limit
 from services.trainer.jobs.queue import TrainingQueue
 from services.trainer.models import Overview
 from services.trainer.recipes import Recipes
@@ -22,6 +23,41 @@ from services.trainer.runs.tables import CSV_TYPE, MAX_COMPARED_RUNS, PARQUET_TY
 from services.trainer.trace.compare import reports, require_repeatable
 from services.trainer.trace.lineage import Lineage
 
+FILTER = Field("", description="comparisons such as metrics.auc > 0.7 and params.clf__C = 1")
+ORDER = Field(NEWEST_FIRST, description="fields such as -metrics.auc,started")
+
+
+class RunSearch(Query):
+    """Which runs are asked for."""
+
+    model: str | None = Field(None, description="the name of a model")
+    filter: str = FILTER
+    order: str = ORDER
+    limit: Limit = 50
+    cursor: str | None = Field(None, description="the `next` of the page before")
+
+
+class RunExport(Query):
+    """Which runs are asked for, as what."""
+
+    format: Literal["csv", "parquet"] = Field("csv", description="csv or parquet")
+    filter: str = FILTER
+    order: str = ORDER
+
+
+class RunComparison(Query):
+    """The runs to compare."""
+
+    run: list[str] = Field(
+        min_length=2, max_length=MAX_COMPARED_RUNS, description=f"2 to {MAX_COMPARED_RUNS} runs to compare"
+    )
+
+
+class Repetition(Body):
+    """What a repetition is asked for with."""
+
+    by: Text = ""
+
 
 def add_run_routes(app: Flask, index: RunIndex, overview: Overview, recipes: Recipes) -> None:
     """Add them to the trainer."""
@@ -31,24 +67,17 @@ def add_run_routes(app: Flask, index: RunIndex, overview: Overview, recipes: Rec
 
 def _add_search(app: Flask, index: RunIndex, overview: Overview, recipes: Recipes) -> None:
     @app.get("/runs")
-    def runs() -> Response:
+    @takes(RunSearch)
+    def runs(query: RunSearch) -> Response:
         """Runs without their tracebacks: the newest, or those that `?filter=` matches, in the `?order=` asked for.
 
         `filter=metrics.roc_auc > 0.7 and params.clf__C = 1`, `order=-metrics.roc_auc,started` (default `-started`),
         `model=`, `limit=` of them (default 50). `total` says how many match; where there are more, `next` is the
         `cursor=` of the next page. A filter that cannot be read is answered 422 with the place where.
         """
-        model = request.args.get("model")
-        limit = requests.limit(request.args.get("limit"))
-        if model is not None:
-            overview.require(recipes.definitions, model)
-        page = index.search(
-            request.args.get("filter", ""),
-            model=model,
-            order=request.args.get("order", NEWEST_FIRST),
-            limit=limit,
-            cursor=request.args.get("cursor"),
-        )
+        if query.model is not None:
+            overview.require(recipes.definitions, query.model)
+        page = index.search(query.filter, **query.model_dump(exclude={"filter"}))
         found = [_without_traceback(run) for run in index.runs.read(page.ids)]
         return reply({"runs": found, "total": page.total, "next": page.next})
 
@@ -76,33 +105,28 @@ def _add_search(app: Flask, index: RunIndex, overview: Overview, recipes: Recipe
         )
 
     @app.get("/runs/compare")
-    def compared() -> Response:
+    @takes(RunComparison)
+    def compared(query: RunComparison) -> Response:
         """Runs side by side, `?run=A&run=B` and more: parameters, metrics, data, features, packages, code.
 
         Each line has the `values` of the runs in turn, whether they differ, and of numbers how much more than the
         first run's each is.
         """
-        ids = request.args.getlist("run")
-        if not 2 <= len(ids) <= MAX_COMPARED_RUNS:
-            expected = f"expected 2 to {MAX_COMPARED_RUNS} runs to compare"
-            raise InvalidRequest(f"run= is given {len(ids)} times; {expected}", field="run")
-        found = index.runs.read(ids)
-        if missing := [one for one in ids if one not in {run.id for run in found}]:
+        found = index.runs.read(query.run)
+        if missing := [one for one in query.run if one not in {run.id for run in found}]:
             raise UnknownName("run", missing[0], index.search(limit=200).ids)
         return reply(compare(found))
 
     @app.get("/runs/export")
-    def export() -> Response:
+    @takes(RunExport)
+    def export(query: RunExport) -> Response:
         """Runs as a file: `?format=csv` with timestamp, model, parameters, score, model_path; `parquet` with all.
 
         `filter=` and `order=` as of `/runs`. The score is the metric that the model is judged by.
         """
-        form = request.args.get("format", "csv")
-        if form not in ("csv", "parquet"):
-            raise InvalidRequest(f"format={form!r}; expected csv or parquet", field="format")
-        page = index.search(request.args.get("filter", ""), order=request.args.get("order", NEWEST_FIRST))
-        name = {"Content-Disposition": f'attachment; filename="runs.{form}"'}
-        if form == "csv":
+        page = index.search(query.filter, order=query.order)
+        name = {"Content-Disposition": f'attachment; filename="runs.{query.format}"'}
+        if query.format == "csv":
             return whole(as_csv(index.runs, page.ids), CSV_TYPE, name)
         fields = index.fields_of(page.ids)
         return whole(as_parquet(index.runs, page.ids, fields), PARQUET_TYPE, name)
@@ -138,17 +162,16 @@ def add_trace_routes(app: Flask, queue: TrainingQueue, overview: Overview, recip
     runs = overview.registry.runs
 
     @app.post("/runs/<run>/reproduce")
-    def reproduce(run: str) -> Response:
+    @takes(Repetition)
+    def reproduce(run: str, body: Repetition) -> Response:
         """Repeat a run in a job and compare what comes out; answers 202 with the job. `{"by": ...}` says who asks.
 
         The frame is made again as of the recorded position of the history, and fitted by the recorded code. Nothing is
         registered. 409 for a run that did not succeed.
         """
-        body = json_object()
-        requests.require_fields(body, ("by",))
         found = runs.get(run)
         require_repeatable(found)
-        job = queue.repeat(run, found.model, by=requests.text(body, "by"))
+        job = queue.repeat(run, found.model, by=body.by)
         url = f"/jobs/{job}"
         return reply({"job": job, "url": url, "run": run, "model": found.model}, 202, {"Location": url})
 
