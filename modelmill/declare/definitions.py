@@ -264,7 +264,7 @@ def _need(
 # --- columns that a model's training frame carries beside features, inputs and labels: to split, part and weigh rows
 
 
-def carried(definitions: Definitions, model: Model) -> list[str]:
+def extra_columns(definitions: Definitions, model: Model) -> list[str]:
     """Join keys and columns of the label's source that the frame of `model` holds for its split, segments and weights.
 
     For a split by the user's function these are all of them.

@@ -11,7 +11,7 @@ from typing import Any
 from modelmill.columns.types import Column
 from modelmill.declare.code_version import code_version
 from modelmill.declare.declarations import Declared, Entity, Feature, Model, Source, collecting
-from modelmill.declare.definitions import Definitions, carried, model_features
+from modelmill.declare.definitions import Definitions, extra_columns, model_features
 from modelmill.declare.features import Aggregate, RequestFeature
 from modelmill.declare.triggers import After
 from modelmill.declare.user_code import UserCode, read
@@ -184,7 +184,7 @@ def _check_model(definitions: Definitions, model: Model) -> None:
             raise ValueError(f"label {label!r} is also a feature or an input, or what one is computed from")
     if repeated := {name for name in taken if taken.count(name) > 1}:
         raise ValueError(f"{', '.join(sorted(repeated))} is named twice among features and inputs")
-    carried(definitions, model)
+    extra_columns(definitions, model)
     for trigger in model.train:
         if isinstance(trigger, After) and trigger.source is not None:
             definitions.source(trigger.source)

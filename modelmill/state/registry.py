@@ -198,12 +198,12 @@ class Registry(Aliases):
         """How many versions have their packages in the storage."""
         return int(self.redis.zcard(keys.stored_versions(model)))
 
-    def leaving(self, model: str) -> list[Version]:
+    def pruned_with_files(self, model: str) -> list[Version]:
         """The versions that were pruned and whose files have not all been removed yet."""
         stored = [int(one) for one in self.redis.zrange(keys.stored_versions(model), 0, -1)]
         return self._versions(model, sorted(self._pruned(model, stored)))
 
-    def left(self, version: Version, freed: int) -> None:
+    def record_removed(self, version: Version, freed: int) -> None:
         """Record that the files of a pruned version, so many bytes, are gone."""
         with self.redis.pipeline() as pipe:
             pipe.hset(keys.version(version.model, version.version), "freed", str(freed))

@@ -260,7 +260,7 @@ class Runs:
         self.redis.transaction(close, keys.run(run.id))
         return ended
 
-    def measured(self, run: Run) -> None:
+    def record_usage(self, run: Run) -> None:
         """Record peak memory and processor time of a run, which may have ended since: its own process asks.
 
         Raises:

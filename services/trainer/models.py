@@ -16,7 +16,7 @@ from modelmill.state.registry import CHAMPION, AliasMove, Registry, Version
 from modelmill.state.runs import code_file, folder, modules_folder
 from modelmill.storage import Storage
 
-MOST_MOVES = 100
+MAX_MOVES = 100
 """Moves of aliases that are shown with a model."""
 
 
@@ -54,7 +54,7 @@ class Overview:
             "split": splits.described(recipe.split) if recipe else "",
             "search": str(recipe.search) if recipe else "",
             "versions": [asdict(version) for version in self.registry.versions(name)],
-            "history": [asdict(move) for move in self.registry.history(name)[-MOST_MOVES:]],
+            "history": [asdict(move) for move in self.registry.history(name)[-MAX_MOVES:]],
         }
 
     def require(self, definitions: Definitions, name: str) -> None:
@@ -212,7 +212,7 @@ class Retention:
             UnknownName: for an unknown model.
         """
         plan = self.registry.prune(model, keep, self._needed(model), by=by, dry_run=dry_run)
-        leaving = self.registry.leaving(model)
+        leaving = self.registry.pruned_with_files(model)
         if dry_run:
             leaving += [self.registry.version(model, number) for number in plan.pruned]
         removed = [self._remove(version, dry_run=dry_run) for version in leaving]
@@ -241,7 +241,7 @@ class Retention:
                 self.storage.remove_folder(version.package)
             for name in files:
                 self.storage.remove(name)
-            self.registry.left(version, size)
+            self.registry.record_removed(version, size)
         return Removal(version.version, version.run, size)
 
     def _files(self, version: Version) -> dict[str, int]:

@@ -66,15 +66,15 @@ from services.trainer.jobs import outcome, process
 from services.trainer.jobs.journal import KEPT_SECONDS, Journal, archive
 from services.trainer.jobs.opening import Opener
 from services.trainer.jobs.process import Horse, Unlimited, Usage
-from services.trainer.jobs.recovery import LEASE, SWEEP, recover
-from services.trainer.jobs.view import ATTEMPTS, FUNCTIONS, attempt_of, may_pass, pause
+from services.trainer.jobs.recovery import LEASE_SECONDS, SWEEP_SECONDS, recover
+from services.trainer.jobs.view import ATTEMPTS, FUNCTIONS, attempt_of, may_be_tried_again, pause
 from services.trainer.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
 
 RENEWAL = 2
 """Seconds between two renewals of a lease."""
-ALIVE = 15
+DEAD_AFTER_SECONDS = 15
 """Seconds after which a worker that gives no sign counts as dead."""
 OLDEST_REDIS = (6, 2, 0)
 """Before it there is no BLMOVE, and RQ would pop jobs into nowhere."""
@@ -131,7 +131,7 @@ class TrainWorker(Worker):
             connection=redis,
             serializer=JSONSerializer,
             default_result_ttl=KEPT_SECONDS,
-            maintenance_interval=SWEEP,
+            maintenance_interval=SWEEP_SECONDS,
         )
         self.registry = registry
         self.storage = storage
@@ -142,14 +142,14 @@ class TrainWorker(Worker):
         """Whether a signal has asked it to."""
         return self._shutdown_requested_date is not None
 
-    # --- idle: wake every SWEEP seconds, show that it lives, put right what others left
+    # --- idle: wake every SWEEP_SECONDS seconds, show that it lives, put right what others left
 
     @property
     def dequeue_timeout(self) -> int:
-        return SWEEP
+        return SWEEP_SECONDS
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        super().heartbeat(ALIVE, pipeline)
+        super().heartbeat(DEAD_AFTER_SECONDS, pipeline)
 
     def run_maintenance_tasks(self) -> None:
         try:
@@ -205,7 +205,7 @@ class TrainWorker(Worker):
         pipe.hset(job.key, mapping={"retries_left": job.retries_left, "meta": job.serializer.dumps(kept)})
         pipe.persist(job.key)
         pipe.sadd(keys.OPEN_JOBS, job.id)  # one from the shell is not there yet
-        execution = Execution.create(job, LEASE, pipeline=pipe, worker_name=self.name)
+        execution = Execution.create(job, LEASE_SECONDS, pipeline=pipe, worker_name=self.name)
         job.prepare_for_execution(self.name, pipeline=pipe)
         self.set_state(WorkerStatus.BUSY, pipeline=pipe)
         return execution
@@ -256,8 +256,8 @@ class TrainWorker(Worker):
             pipe.multi()
             if ours:
                 self.heartbeat(pipeline=pipe)
-                execution.heartbeat(job.started_job_registry, LEASE, pipeline=pipe)
-                job.heartbeat(now(), LEASE, pipeline=pipe)
+                execution.heartbeat(job.started_job_registry, LEASE_SECONDS, pipeline=pipe)
+                job.heartbeat(now(), LEASE_SECONDS, pipeline=pipe)
             return ours
 
         try:
@@ -332,7 +332,7 @@ class TrainWorker(Worker):
             if run.status == "succeeded":  # the next attempt will find its version
                 reason, wait = f"{reason}, after it had registered version {run.version}", 0.0
             # The cancelation has taken the lease, but whose process it was is certain.
-            self.registry.runs.measured(replace(run, lease="") if run.status == "cancelled" else run)
+            self.registry.runs.record_usage(replace(run, lease="") if run.status == "cancelled" else run)
             if stopped:
                 self.registry.runs.cancel(run, "rq")
             elif wait is None:
@@ -368,7 +368,7 @@ class TrainWorker(Worker):
             wait: float | None = None
             if isinstance(error, RunEnded):
                 wait = 0.0
-            elif may_pass(error):
+            elif may_be_tried_again(error):
                 wait = pause(attempt_of(job), random.Random())
             self._fail(job, queue, execution, sentence(error), traced(error), wait)
         else:

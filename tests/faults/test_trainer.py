@@ -13,7 +13,7 @@ import pytest
 
 from modelmill.state.registry import Registry
 from services.trainer.jobs.queue import TrainingQueue
-from services.trainer.jobs.recovery import LEASE
+from services.trainer.jobs.recovery import LEASE_SECONDS
 from services.trainer.jobs.view import ATTEMPTS
 from tests.conftest import USERS_MILL, RedisServer
 from tests.eventually import eventually
@@ -192,7 +192,9 @@ def test_a_job_whose_processes_all_stood_still_for_longer_than_its_lease_runs_ag
     for pid in (worker.pid, horse):
         os.kill(pid, signal.SIGSTOP)
     lease = registry.runs.get(run).lease
-    eventually(lambda: not registry.redis.exists(lease), within=LEASE + 5, saying="the lease is gone, and nobody looks")
+    eventually(
+        lambda: not registry.redis.exists(lease), within=LEASE_SECONDS + 5, saying="the lease is gone, and nobody looks"
+    )
     gate.unlink()
     for pid in (horse, worker.pid) if first == "the process" else (worker.pid, horse):
         with suppress(ProcessLookupError):  # the other has just ended it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelmill.declare.definitions import Definitions, carried
+from modelmill.declare.definitions import Definitions, extra_columns
 from modelmill.errors import DefinitionsError
 from tests.modelmill.conftest import Load
 
@@ -19,7 +19,7 @@ Model("m", entities=[user], features=["a"], inputs={"price": float}, label="sold
 
 def columns(load_text: Load, more: str) -> list[str]:
     definitions: Definitions = load_text(DECLARED.replace("...", more))
-    return carried(definitions, definitions.model("m"))
+    return extra_columns(definitions, definitions.model("m"))
 
 
 def test_a_frame_carries_nothing_that_is_not_asked_for(load_text: Load) -> None:

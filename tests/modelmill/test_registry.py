@@ -97,12 +97,12 @@ def test_what_a_run_took_is_recorded_after_its_end_but_not_without_its_lease(
     fake_redis.set("lease", "")
     run = begin(registry, lease="lease")
     registry.runs.fail(run, "error", "")
-    registry.runs.measured(replace(run, peak_memory_mb=210.5, cpu_seconds=1.25))
+    registry.runs.record_usage(replace(run, peak_memory_mb=210.5, cpu_seconds=1.25))
     assert (registry.runs.get(run.id).peak_memory_mb, registry.runs.get(run.id).cpu_seconds) == (210.5, 1.25)
     assert registry.runs.get(run.id).status == "failed"
     fake_redis.delete("lease")
     with pytest.raises(RunEnded, match="did not renew its lease"):
-        registry.runs.measured(run)
+        registry.runs.record_usage(run)
 
 
 def test_running_are_those_that_have_not_ended(registry: Registry) -> None:
@@ -296,7 +296,7 @@ def test_a_dry_run_prunes_nothing(registry: Registry) -> None:
     for _ in range(9):
         release(registry)
     assert registry.prune(MODEL, 1, {}, by="ada", dry_run=True).pruned == [1, 2, 3]
-    assert registry.leaving(MODEL) == []
+    assert registry.pruned_with_files(MODEL) == []
     assert not registry.version(MODEL, 1).pruned
 
 
@@ -304,10 +304,10 @@ def test_a_pruned_version_is_leaving_until_its_files_are_gone(registry: Registry
     for _ in range(7):
         release(registry)
     registry.prune(MODEL, 1, {}, by="ada")
-    [leaving] = registry.leaving(MODEL)
+    [pruned] = registry.pruned_with_files(MODEL)
     assert registry.prune(MODEL, 1, {}, by="ada").pruned == [], "it is pruned already"
-    registry.left(leaving, 12_345)
-    assert registry.leaving(MODEL) == []
+    registry.record_removed(pruned, 12_345)
+    assert registry.pruned_with_files(MODEL) == []
     assert (registry.version(MODEL, 1).freed, registry.stored(MODEL)) == (12_345, 6)
 
 

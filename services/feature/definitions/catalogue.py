@@ -51,7 +51,7 @@ from services.feature.store.journal import alone
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 60.0
+APPLY_WAIT_SECONDS = 60.0
 """Seconds to wait for others who are applying definitions."""
 
 
@@ -113,9 +113,10 @@ class Catalogue:
         Raises:
             DefinitionsError: for a mistake in the file, and for a function that is not what it is declared to be.
             Conflict: where stored rows do not allow the change or a feature fails on too many of them, where the file
-                is not the one with `fingerprint`, or where others are applying definitions for longer than `PATIENCE`.
+                is not the one with `fingerprint`, or where others are applying definitions for longer than
+                `APPLY_WAIT_SECONDS`.
         """
-        with alone(self.redis, keys.DEFINITIONS_LOCK, "applying definitions", patience=PATIENCE):
+        with alone(self.redis, keys.DEFINITIONS_LOCK, "applying definitions", patience=APPLY_WAIT_SECONDS):
             definitions = self._load(fingerprint)
             with self.progress.recording(definitions.fingerprint) as tell:
                 return self._apply(definitions, tell)
@@ -214,7 +215,7 @@ class Catalogue:
         before = self.state
         self.refresh()
         if self.state.unannounced() or self.state.adds_to(before):
-            with alone(self.redis, keys.DEFINITIONS_LOCK, "applying definitions", patience=PATIENCE):
+            with alone(self.redis, keys.DEFINITIONS_LOCK, "applying definitions", patience=APPLY_WAIT_SECONDS):
                 tile_groups.announce(self.redis, self.state.unannounced())
                 self.refresh()
                 self._compute(self.definitions, before, lambda *_: None)

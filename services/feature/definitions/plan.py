@@ -231,7 +231,7 @@ def register(redis: Redis, definitions: Definitions, changes: list[str]) -> None
 #
 # What is looked at: the type of its values, whether it says the same twice, and a batch against single rows.
 
-ROWS = 32
+TRIAL_ROWS = 32
 """On which a function is tried out."""
 SHOWN_ROW = 200
 """Characters of a row that are shown."""
@@ -246,7 +246,7 @@ MADE_UP: dict[str, list[Any]] = {
 
 def made_up_rows(source: Source) -> pa.Table:
     """Rows as a source may get them: values of each column's type, and some missing where they may be."""
-    columns = {entity.key: pa.array([f"key-{i}" for i in range(ROWS)]) for entity in source.entities}
+    columns = {entity.key: pa.array([f"key-{i}" for i in range(TRIAL_ROWS)]) for entity in source.entities}
     return pa.table(columns | {name: _made_up(column) for name, column in source.columns.items()})
 
 
@@ -255,14 +255,14 @@ def stored_rows(storage: Storage, source: Source) -> pa.Table:
 
     def newest(names: Sequence[str]) -> pa.Table:
         table = history.read_whole(storage, names[-1]) if names else history.schema_of_rows(source).empty_table()
-        return inputs_of(table.slice(max(0, table.num_rows - ROWS)), source)
+        return inputs_of(table.slice(max(0, table.num_rows - TRIAL_ROWS)), source)
 
     return history.reading(storage, source.name, newest)
 
 
 def _made_up(column: Column) -> pa.Array:
     values = MADE_UP[column.dtype] + ([None] if column.nullable else [])
-    return pa.array(list(islice(cycle(values), ROWS)), ARROW[column.dtype])
+    return pa.array(list(islice(cycle(values), TRIAL_ROWS)), ARROW[column.dtype])
 
 
 def try_out(feature: Feature, rows: pa.Table) -> str | None:

@@ -68,7 +68,7 @@ class Aggregated:
 
     def columns(self, first: int, count: int) -> dict[str, pa.Array]:
         """Its columns for the spine's rows from number `first` on."""
-        slab = CHUNKS * spines.CHUNK
+        slab = CHUNKS * spines.ROWS_PER_CHUNK
         if first // slab != self._slab:
             self._slab = first // slab
             self._found = self._look_up(self._slab * CHUNKS)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from modelmill.columns.types import let_stop
 from modelmill.declare.declarations import Model
-from modelmill.declare.definitions import ComputedRef, Definitions, FeatureRef, carried, model_features
+from modelmill.declare.definitions import ComputedRef, Definitions, FeatureRef, extra_columns, model_features
 from modelmill.errors import InvalidRequest
 from modelmill.storage import Storage
 from services.feature.frames.aggregated import Aggregated
@@ -156,7 +156,7 @@ def model_frame(
     spine = labelled(
         storage, definitions, model, start=start, end=end, at=wanted.at.get(definitions.label_source(model).name)
     )
-    names = [EVENT_TIME, *wanted.names, *model.inputs, *model.labels, *carried(definitions, model)]
+    names = [EVENT_TIME, *wanted.names, *model.inputs, *model.labels, *extra_columns(definitions, model)]
     return _joined(storage, definitions, spine, wanted, names)
 
 

@@ -212,7 +212,7 @@ def _together(batches: Iterator[pa.RecordBatch], count: int) -> Iterator[list[pa
 
 AsOf = Literal["event", "known"]
 """By event times alone, or hiding also what had not been ingested yet."""
-NOTHING = -1
+NO_ROW = -1
 """In place of a row's number: no row is in sight."""
 
 
@@ -221,7 +221,7 @@ class Seen:
     """What n spine rows see."""
 
     rows: np.ndarray
-    """[n] number of the row that is seen, int32 or int64, or `NOTHING`; expired ones included."""
+    """[n] number of the row that is seen, int32 or int64, or `NO_ROW`; expired ones included."""
     expired: np.ndarray
     """[n] whether that row is older than allowed."""
 
@@ -279,14 +279,14 @@ class Timeline:
             times: [n] int64, microseconds since 1970.
         """
         if not len(self._places):
-            nothing = np.full(len(times), NOTHING, self.row_type)
+            nothing = np.full(len(times), NO_ROW, self.row_type)
             return Seen(nothing, np.zeros(len(times), np.bool_))
         codes = _numbers(pc.index_in(keys.cast(pa.string()), self._keys)).astype(np.int64)
         in_sight = _search(self._moments, times, "right")
         at = _search(self._places, codes * self._base + in_sight, "left") - 1
         found = (codes >= 0) & (at >= 0)
         found &= self._places[at] // self._base == codes
-        rows = np.where(found, self._rows[at], NOTHING).astype(self.row_type)
+        rows = np.where(found, self._rows[at], NO_ROW).astype(self.row_type)
         if self._max_age is None or self._events is None:
             return Seen(rows, np.zeros(len(times), np.bool_))
         return Seen(rows, found & (times - self._events[rows] > self._max_age))

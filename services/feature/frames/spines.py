@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modelmill.declare.declarations import Model
-from modelmill.declare.definitions import Definitions, carried
+from modelmill.declare.definitions import Definitions, extra_columns
 from modelmill.errors import Conflict
 from modelmill.storage import Storage
 from services.feature.rows.schema import EVENT_TIME, microseconds, of_size
 from services.feature.store import history
 from services.feature.store.snapshots import Position, Snapshot
 
-CHUNK = 100_000
+ROWS_PER_CHUNK = 100_000
 """Rows of a spine, and of the frame, that are in memory at a time."""
 SORTED = 1_000_000
 """Rows that are sorted at a time."""
@@ -39,7 +39,7 @@ class Spine:
         try:
             options = pa.ipc.IpcWriteOptions(compression="lz4")
             with pa.ipc.new_file(self._file, schema, options=options) as writer:
-                for batch in of_size(batches, CHUNK):
+                for batch in of_size(batches, ROWS_PER_CHUNK):
                     latest = pc.max(batch[time]).cast(pa.int64()).as_py()
                     self.last = latest if self.last is None else max(self.last, latest)
                     self.rows += batch.num_rows
@@ -49,7 +49,7 @@ class Spine:
             raise
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """All rows in their order, `CHUNK` at a time; of all columns or only these."""
+        """All rows in their order, `ROWS_PER_CHUNK` at a time; of all columns or only these."""
         reader = self._reader(columns)
         for number in range(reader.num_record_batches):
             yield reader.get_batch(number)
@@ -97,7 +97,7 @@ def labelled(
     wanted = history.schema(definitions, source)
     snapshot = Snapshot.of(storage, definitions, source, at)
     keys = [entity.key for entity in model.entities]
-    columns = list(dict.fromkeys([EVENT_TIME, *keys, *model.inputs, *model.labels, *carried(definitions, model)]))
+    columns = list(dict.fromkeys([EVENT_TIME, *keys, *model.inputs, *model.labels, *extra_columns(definitions, model)]))
     within = history.within(start, end)
     times = [microseconds(batch[0]) for batch in snapshot.batches([EVENT_TIME], within)]
     ordered = np.sort(np.concatenate([np.empty(0, np.int64), *times]))

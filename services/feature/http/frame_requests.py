@@ -22,7 +22,7 @@ from modelmill.state.connections import Redis
 from modelmill.storage import Storage
 from services.feature.frames.frames import Frame, Wanted, model_frame, spine_frame
 from services.feature.frames.joins import AsOf
-from services.feature.frames.spines import CHUNK, Spine
+from services.feature.frames.spines import ROWS_PER_CHUNK, Spine
 from services.feature.http.arguments import flag, moment, query_flag
 from services.feature.intake.csv_table import CsvTable
 from services.feature.intake.decode import PANDAS_INDEX, check_content, check_names, open_parquet, plain, plain_type
@@ -214,8 +214,8 @@ class _Checker:
                 continue
             values = pa.chunked_array([batch[self._time]])
             found = event_times(values)
-            late = {} if self._last is None else future_breaches(found.values, self._last)
-            bad = self._of_another_form(values) | late | found.bad
+            ahead = {} if self._last is None else future_breaches(found.values, self._last)
+            bad = self._of_another_form(values) | ahead | found.bad
             if bad:
                 raise self._refusal(values, min(bad), bad[min(bad)])
             yield batch.set_column(batch.schema.get_field_index(self._time), self._time, found.values)
@@ -275,7 +275,7 @@ def _parquet(file: IO[bytes]) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
-            for batch in parquet.iter_batches(CHUNK, columns=schema.names):
+            for batch in parquet.iter_batches(ROWS_PER_CHUNK, columns=schema.names):
                 columns = [plain(batch[field.name]) for field in schema]
                 check_content(columns)
                 yield pa.record_batch(columns, schema=schema)

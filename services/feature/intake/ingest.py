@@ -117,7 +117,7 @@ def _store(
         # Another process may have brought it to its end, if this one was stopped: then the file is not ours to write.
         with suppress(Conflict):
             history.write(storage, name, table, confirm=lambda: journal.is_open(redis, entry))
-        now = journal.as_it_is(redis, entry)
+        now = journal.current(redis, entry)
         if now is None:
             storage.remove(name)
             raise Unavailable(

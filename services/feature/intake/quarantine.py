@@ -29,7 +29,7 @@ MAX_LENGTH = 10_000
 """Rejected rows of a source that are kept, roughly; the oldest go first."""
 MAX_ROW_BYTES = 2048
 """The longest JSON text of a row that is kept whole."""
-BATCH = 500
+ROWS_PER_WRITE = 500
 """Rows written in one round trip."""
 FIELD = "quarantined"
 """Of an entry of the journal: how many of its rejected rows are kept."""
@@ -75,7 +75,7 @@ def keep(redis: Redis, raw: RawRows, valid: ValidRows, entry: Entry, request: st
         """Keep the next ones and return from which on; -1 where none is left."""
         begun, kept = pipe.hmget(entry.key, "time", FIELD)
         start = int(kept or 0)
-        batch = rejections[start : start + BATCH] if begun else []
+        batch = rejections[start : start + ROWS_PER_WRITE] if begun else []
         pipe.multi()
         for rejection, content in zip(batch, contents(raw, batch), strict=True):
             row = _entry(rejection, content, entry.ingested, request)

@@ -33,14 +33,14 @@ from services.feature.rows.schema import (
     text_breaches,
 )
 
-FURTHEST = 2**62
+FURTHEST_MICROSECONDS = 2**62
 """Microseconds since 1970 that no event time reaches; twice as many still fit 64 bits."""
 UNITS = {pa.date32(): "D", pa.date64(): "ms"}
 """What Arrow counts dates in."""
 MICROSECONDS = {"D": 86_400_000_000, "s": 1_000_000, "ms": 1000, "us": 1}
-LISTED = 20
+MAX_LISTED_ROWS = 20
 """Rejected rows that an answer lists; the others are counted."""
-REMEMBERED = 10_000
+MAX_KEPT_REASONS = 10_000
 """Rejected rows of one request whose reasons are kept."""
 
 NULLS = pa.array(["", "nan", "na", "null", "none"])
@@ -71,12 +71,12 @@ class ValidRows:
     total: int
     rejected: int
     rejections: list[Rejection]
-    """The first `REMEMBERED` rejected rows, in the order of the rows."""
+    """The first `MAX_KEPT_REASONS` rejected rows, in the order of the rows."""
 
     @property
     def reasons(self) -> list[Rejection]:
-        """Of the first `LISTED` rejected rows."""
-        return self.rejections[:LISTED]
+        """Of the first `MAX_LISTED_ROWS` rejected rows."""
+        return self.rejections[:MAX_LISTED_ROWS]
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ def validate(source: Source, raw: RawRows, now: datetime | None = None) -> Valid
         take(entity.key, _keys(raw, entity.key))
     if source.event_time:
         found = event_times(raw.columns[source.event_time])
-        late = future_breaches(found.values, last_time(now or datetime.now(UTC), source.max_future))
-        take(source.event_time, _Checked(found.values, late | found.bad))
+        ahead = future_breaches(found.values, last_time(now or datetime.now(UTC), source.max_future))
+        take(source.event_time, _Checked(found.values, ahead | found.bad))
     for column in source.columns.values():
         take(column.name, _column(raw, column))
     if source.event_time:
@@ -121,9 +121,9 @@ def validate(source: Source, raw: RawRows, now: datetime | None = None) -> Valid
         table = table.filter(pa.array([i not in bad for i in range(table.num_rows)], pa.bool_()))
     first = [
         Rejection(raw.numbers[position], name, shown(raw.columns.get(name), position), reason)
-        for position, (name, reason) in sorted(bad.items())[:REMEMBERED]
+        for position, (name, reason) in sorted(bad.items())[:MAX_KEPT_REASONS]
     ]
-    rejections = sorted([*first, *raw.broken], key=lambda rejection: rejection.row)[:REMEMBERED]
+    rejections = sorted([*first, *raw.broken], key=lambda rejection: rejection.row)[:MAX_KEPT_REASONS]
     return ValidRows(table, raw.total, len(bad) + len(raw.broken), rejections)
 
 
@@ -264,7 +264,7 @@ def _instants(values: pa.Array) -> _Checked:
     if unit == "ns":
         counts //= 1000
     else:
-        furthest = FURTHEST // MICROSECONDS[unit]
+        furthest = FURTHEST_MICROSECONDS // MICROSECONDS[unit]
         counts = np.clip(counts, -furthest, furthest) * MICROSECONDS[unit]
     return _Checked(pa.array(counts, mask=values.is_null().to_numpy(zero_copy_only=False)).view(TIME), {})
 

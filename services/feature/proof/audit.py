@@ -53,7 +53,7 @@ from services.feature.store import history
 from services.feature.store.history import INGEST_TIME
 from services.feature.store.snapshots import Snapshot
 
-LISTED = 20
+MAX_LISTED_DIFFERENCES = 20
 """Differences that an audit describes; the others are counted."""
 
 
@@ -239,7 +239,7 @@ class _Comparison:
     ) -> None:
         self._found.differences += len(wrong)
         event, ingest = (iso(time) if time else None for time in times)
-        for name, text in list(wrong.items())[: LISTED - len(self._found.first)]:
+        for name, text in list(wrong.items())[: MAX_LISTED_DIFFERENCES - len(self._found.first)]:
             prediction, row = (rows[column][position].as_py() for column in (ID, ROW))
             self._found.first.append(Difference(prediction, row, name, dispute.served[name], text, event, ingest))
 

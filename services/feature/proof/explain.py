@@ -25,7 +25,7 @@ from modelmill.state import keys
 from modelmill.state.connections import Redis
 from modelmill.storage import Storage
 from modelmill.times import iso, micros
-from services.feature.frames.joins import NOTHING, AsOf, Timeline
+from services.feature.frames.joins import NO_ROW, AsOf, Timeline
 from services.feature.proof import receipts
 from services.feature.proof.explain_aggregates import Explained, explain_aggregates
 from services.feature.rows.derive import FAILED
@@ -246,7 +246,7 @@ class Sightings:
         timeline = Timeline(keys, events, ingests, as_of=as_of)
         moment = np.array([micros(at)], np.int64)
         place = int(timeline.find(pa.array([""]), moment).rows[0])
-        return None if place == NOTHING else place
+        return None if place == NO_ROW else place
 
     def place_of(self, event: datetime, ingest: datetime) -> int | None:
         """The last row with these times."""

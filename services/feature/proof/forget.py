@@ -31,16 +31,16 @@ from services.feature.proof import erasure, receipts
 from services.feature.proof.erasure import Groups, Target
 from services.feature.proof.receipts import Counts, Receipt
 from services.feature.store import history, journal, tile_groups
-from services.feature.store.backfill import PATIENCE
+from services.feature.store.backfill import HISTORY_WAIT_SECONDS
 from services.feature.store.journal import alone
 from services.feature.upkeep.compaction import remove_superseded
 from services.feature.upkeep.statistics import StatisticsFiles, folder
 
 log = logging.getLogger(__name__)
 
-WAIT = 10.0
+INGEST_WAIT_SECONDS = 10.0
 """Seconds to wait for ingests that have begun."""
-LOOK = 0.05
+POLL_SECONDS = 0.05
 """Seconds between two looks at them."""
 
 
@@ -52,7 +52,7 @@ def forget(
     *,
     by: str = "",
     reason: str = "",
-    wait: float = WAIT,
+    wait: float = INGEST_WAIT_SECONDS,
 ) -> Receipt:
     """Erase all that came in until now about the entity with this key; where nothing was left, the former receipt.
 
@@ -60,8 +60,8 @@ def forget(
         UnknownName: for an undeclared entity.
         InvalidRequest: where `by` or `reason` name the key, which the receipt must not.
         Conflict: where ingests that may hold rows of it have not ended after `wait` seconds, others are applying
-            definitions or rewriting the history for longer than `PATIENCE`, or tiles are not filled yet; nothing was
-            erased. Or as `tile_groups.refill`: then only some tiles were made anew.
+            definitions or rewriting the history for longer than `HISTORY_WAIT_SECONDS`, or tiles are not filled yet;
+            nothing was erased. Or as `tile_groups.refill`: then only some tiles were made anew.
     """
     redis, definitions = catalogue.redis, catalogue.definitions
     target = Target(definitions.entity(entity), key, _now(redis, definitions.sources))
@@ -71,7 +71,7 @@ def forget(
     sources = erasure.sources_about(catalogue.storage, definitions, target.entity)
     _wait_for_ingests(redis, catalogue.storage, sources, target, wait)
     with (
-        alone(redis, keys.DEFINITIONS_LOCK, "applying definitions", patience=PATIENCE),
+        alone(redis, keys.DEFINITIONS_LOCK, "applying definitions", patience=HISTORY_WAIT_SECONDS),
         _locked(redis, sources) as still_alone,
     ):
         catalogue.refresh()
@@ -124,7 +124,7 @@ def _wait_for_ingests(redis: Redis, storage: Storage, sources: Sequence[str], ta
                     f"{open_ones} ingests into source {source!r} that have begun may hold rows of this"
                     f" {target.entity.name} and have not ended; nothing was erased, try again later"
                 )
-            Flag().wait(LOOK)
+            Flag().wait(POLL_SECONDS)
 
 
 def _open_ingests(redis: Redis, storage: Storage, source: str, target: Target) -> int:
@@ -152,7 +152,9 @@ def _locked(redis: Redis, sources: Sequence[str]) -> Iterator[Callable[[], bool]
     """Hold the locks of all these histories; yields what says whether they are still held."""
     with ExitStack() as stack:
         held = [
-            stack.enter_context(alone(redis, keys.history_lock(name), f"rewriting {name}", patience=PATIENCE))
+            stack.enter_context(
+                alone(redis, keys.history_lock(name), f"rewriting {name}", patience=HISTORY_WAIT_SECONDS)
+            )
             for name in sorted(sources)  # all in one order, so that nobody waits in a circle
         ]
         yield lambda: all(one() for one in held)

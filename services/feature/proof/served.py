@@ -29,16 +29,16 @@ from services.feature.rows.schema import EVENT_TIME, TIME
 from services.feature.store import journal
 from services.feature.store.history import INGEST_TIME
 
-PAGE = 100
+ENTRIES_PER_PAGE = 100
 """Entries of the log that are in memory at once; each may hold many rows."""
-ROWS = 5000
+ROWS_PER_PIECE = 5000
 """Rows of predictions that are put together at a time."""
 LATE = timedelta(minutes=1)
 """How much later than its time a prediction may have been appended before the time looked from and still be found."""
 
 ID, ROW, AT, SINCE, UNTIL = "_prediction", "_row", "_at", "_since", "_until"
 """Columns of a log as a table: id and row of a prediction, its time, and between which times its features were read."""
-SLACK = timedelta(milliseconds=1)
+ROUNDING = timedelta(milliseconds=1)
 """By which the times are rounded, at most."""
 
 Page = list[tuple[str, dict[str, str]]]
@@ -80,7 +80,7 @@ class Log:
 
 
 def pages(
-    redis: Redis, stream: str, since: datetime | None = None, last: str = "+", size: int = PAGE
+    redis: Redis, stream: str, since: datetime | None = None, last: str = "+", size: int = ENTRIES_PER_PAGE
 ) -> Iterator[Page]:
     """The entries of a stream that were appended from `since` on, `size` at a time."""
     first = "-" if since is None else str(max(0, int(since.timestamp() * 1000)))
@@ -128,7 +128,7 @@ class Table:
                 self.passed[reason] += 1
                 continue
             self._add(event, columns)
-            if len(columns[ROW]) >= ROWS:
+            if len(columns[ROW]) >= ROWS_PER_PIECE:
                 yield self._batch(columns)
         if columns[ROW]:
             yield self._batch(columns)
@@ -152,7 +152,7 @@ class Table:
 
     def _add(self, event: PredictionServed, columns: dict[str, list[Any]]) -> None:
         at = datetime.fromisoformat(event.time)
-        around = timedelta(milliseconds=event.latency_ms) + SLACK
+        around = timedelta(milliseconds=event.latency_ms) + ROUNDING
         for name, value in ((ID, event.id), (AT, at), (SINCE, at - around), (UNTIL, at + around)):
             columns[name] += [value] * event.rows
         columns[ROW] += range(event.rows)

@@ -63,8 +63,10 @@ def last_time(now: datetime, max_future: int) -> datetime:
 
 def future_breaches(found: pa.Array, last: datetime) -> Bad:
     """Times that are later than `last`."""
-    late = positions(pc.greater(found, pa.scalar(last, found.type)))
-    return dict.fromkeys(late, f"is in the future; expected a time of at most {iso(last)} (max_future)") if late else {}
+    ahead = positions(pc.greater(found, pa.scalar(last, found.type)))
+    return (
+        dict.fromkeys(ahead, f"is in the future; expected a time of at most {iso(last)} (max_future)") if ahead else {}
+    )
 
 
 def constraint_breaches(values: pa.Array, constraints: Constraints) -> Bad:

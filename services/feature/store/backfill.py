@@ -25,7 +25,7 @@ from services.feature.store.journal import alone
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 60.0
+HISTORY_WAIT_SECONDS = 60.0
 """Seconds to wait for others who are rewriting the history of a source."""
 
 Computed = Mapping[str, Mapping[str, Feature]]
@@ -64,12 +64,12 @@ def put_online(redis: Redis, storage: Storage, source: Source, fields: Collectio
     """Write those of `fields` online that the history has already; rows that are online with newer ones stay.
 
     Raises:
-        Conflict: where others are rewriting the history of this source for longer than `PATIENCE` seconds.
+        Conflict: where others are rewriting the history of this source for longer than `HISTORY_WAIT_SECONDS`.
     """
     if source.entity is None:
         return
     beside = [source.entity.key, EVENT_TIME, history.INGEST_TIME, FAILED]
-    with alone(redis, keys.history_lock(source.name), f"rewriting {source.name}", patience=PATIENCE):
+    with alone(redis, keys.history_lock(source.name), f"rewriting {source.name}", patience=HISTORY_WAIT_SECONDS):
         for name in history.names(storage, source.name):
             stored = [field for field in history.stored_columns(storage, name) if field in fields]
             if stored:
@@ -93,11 +93,13 @@ def add_fields(redis: Redis, storage: Storage, source: Source, name: str, fields
     The file comes last, so that it has no column whose values are not online.
 
     Raises:
-        Conflict: where others are rewriting the history of this source for longer than `PATIENCE` seconds.
+        Conflict: where others are rewriting the history of this source for longer than `HISTORY_WAIT_SECONDS`.
     """
     if fields.keys() <= set(history.stored_columns(storage, name)):
         return 0
-    with alone(redis, keys.history_lock(source.name), f"rewriting {source.name}", patience=PATIENCE) as still_alone:
+    with alone(
+        redis, keys.history_lock(source.name), f"rewriting {source.name}", patience=HISTORY_WAIT_SECONDS
+    ) as still_alone:
         try:
             table = history.read_whole(storage, name)
         except FileNotFoundError:  # compacted meanwhile: the backfill finds the file that has its rows

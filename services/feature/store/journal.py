@@ -3,7 +3,7 @@
 An entry is a hash under the request's digest (of its content, or of the Idempotency-Key that its sender chose):
 
     begun    the entry is made, with the next ingest time of the source (from Redis's clock, always increasing)
-    done     rows are in the history and online; the answer is kept for `KEPT` seconds
+    done     rows are in the history and online; the answer is kept for `REMEMBERED_SECONDS`
 
 Whoever records the answer is told of its rows as accepted, and nobody else. A request that comes again finds its entry:
 done, it gets the same answer, of the rows that are in the history still; only begun (a sender gave up waiting, or a
@@ -34,11 +34,11 @@ from modelmill.state.connections import AWAY, Redis
 from modelmill.state.events import RowsIngested
 from modelmill.times import iso
 
-KEPT = 3600
+REMEMBERED_SECONDS = 3600
 """Seconds for which a request that was done is recognised when it comes again."""
 BEGUN = 24 * 3600
 """Seconds after which a request that nobody brings to its end is forgotten."""
-PATIENCE = 60.0
+INGEST_WAIT_SECONDS = 60.0
 """Seconds to wait for requests to end; those of a killed service are ended by others within 40."""
 
 BEGIN = """
@@ -146,11 +146,11 @@ def paused(redis: Redis, source: str) -> Iterator[str]:
     Yields what the key of the pause holds as long as it lasts: a process that was stopped for long has lost it.
 
     Raises:
-        Conflict: where they, or another pause, do not end within `PATIENCE` seconds.
+        Conflict: where they, or another pause, do not end within `INGEST_WAIT_SECONDS`.
     """
     token, key = secrets.token_hex(16), keys.ingest_paused(source)
-    with alone(redis, key, f"making tiles of {source} anew", patience=PATIENCE, token=token):
-        deadline = time.monotonic() + PATIENCE
+    with alone(redis, key, f"making tiles of {source} anew", patience=INGEST_WAIT_SECONDS, token=token):
+        deadline = time.monotonic() + INGEST_WAIT_SECONDS
         while oldest_open(redis, source) is not None:
             if time.monotonic() > deadline:
                 raise Conflict(f"requests to {source} that have begun do not end; try again later")
@@ -168,7 +168,7 @@ def is_open(redis: Redis, entry: Entry) -> bool:
     return redis.zscore(keys.ingest_open(entry.source), entry.digest) is not None
 
 
-def as_it_is(redis: Redis, entry: Entry) -> Entry | None:
+def current(redis: Redis, entry: Entry) -> Entry | None:
     """The entry as it is by now, maybe done by another process; None where the request was given up."""
     moment, draft, answer = redis.hmget(entry.key, "time", "draft", "answer")
     if moment is None or int(moment) != times.micros(entry.ingested):
@@ -179,7 +179,7 @@ def as_it_is(redis: Redis, entry: Entry) -> Entry | None:
 def finish(redis: Redis, entry: Entry, answer: Mapping[str, Any], event: RowsIngested) -> bool:
     """Record that all of a request is done, in one transaction with its event; False where another has done so."""
     fields = [text for pair in event.to_fields().items() for text in pair]
-    arguments = [entry.digest, orjson.dumps(answer), KEPT, bus.MAX_LENGTH, *fields]
+    arguments = [entry.digest, orjson.dumps(answer), REMEMBERED_SECONDS, bus.MAX_LENGTH, *fields]
     names = [entry.key, keys.ingest_open(entry.source), event.stream]
     return bool(redis.register_script(FINISH)(keys=names, args=arguments))
 
@@ -217,7 +217,7 @@ def _entry(source: str, digest: str, moment: str, repeated: bool, draft: str, an
 
 # --- a lock in Redis that is renewed while its holder lives, for work that must not be done twice at the same time.
 
-LEASE = 10.0
+LEASE_SECONDS = 10.0
 """Seconds after which a process that was killed no longer keeps others from the work."""
 
 
@@ -233,13 +233,13 @@ def alone(
     Raises:
         Conflict: where others hold it for longer than `patience` seconds, saying that they do `what`.
     """
-    lock = redis.lock(key, timeout=LEASE, thread_local=False)
+    lock = redis.lock(key, timeout=LEASE_SECONDS, thread_local=False)
     if not lock.acquire(blocking_timeout=patience, token=token):
         raise Conflict(f"others are {what} at this moment; try again later")
     done = Flag()
 
     def renew() -> None:
-        while not done.wait(LEASE / 3):
+        while not done.wait(LEASE_SECONDS / 3):
             with suppress(LockError, *AWAY):
                 lock.reacquire()
 

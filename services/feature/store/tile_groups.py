@@ -101,8 +101,8 @@ def fill(redis: Redis, storage: Storage, group: TileGroup, tell: Callable[[int],
     """Add all rows from before the group's start to its tiles, unless that was done; `tell` hears how many are done.
 
     Raises:
-        Conflict: where requests from before the start do not end within `journal.PATIENCE` seconds, or others went on
-            with the group while this process was stopped.
+        Conflict: where requests from before the start do not end within `journal.INGEST_WAIT_SECONDS`, or others went
+            on with the group while this process was stopped.
     """
     registered = redis.hgetall(keys.tile_group(group.name))
     if "filled" in registered:
@@ -138,8 +138,8 @@ def refill(
         erased: of the join key `column` and the ingest time.
 
     Raises:
-        Conflict: where requests that have begun do not end within `journal.PATIENCE` seconds, or others went on with
-            the group while this process was stopped.
+        Conflict: where requests that have begun do not end within `journal.INGEST_WAIT_SECONDS`, or others went on
+            with the group while this process was stopped.
     """
     registered = keys.tile_group(group.name)
     if former := redis.hget(registered, "refill"):
@@ -174,7 +174,7 @@ def restart(redis: Redis, source: str, groups: Collection[TileGroup]) -> None:
     Meanwhile, for some seconds, the source takes no rows.
 
     Raises:
-        Conflict: where requests that have begun do not end within `journal.PATIENCE` seconds.
+        Conflict: where requests that have begun do not end within `journal.INGEST_WAIT_SECONDS`.
     """
     if not groups:
         return
@@ -260,7 +260,7 @@ def _swap(redis: Redis, group: TileGroup, name: str, entities: Mapping[str, bool
 
 
 def _await_earlier(redis: Redis, group: TileGroup, begin: int) -> None:
-    deadline = time.monotonic() + journal.PATIENCE
+    deadline = time.monotonic() + journal.INGEST_WAIT_SECONDS
     while (oldest := journal.oldest_open(redis, group.source)) is not None and micros(oldest) <= begin:
         if time.monotonic() > deadline:
             raise Conflict(f"requests to {group.source} that began before are still open; try again later")
@@ -269,7 +269,7 @@ def _await_earlier(redis: Redis, group: TileGroup, begin: int) -> None:
 
 # --- tiles in Redis: rows are added to them once, whatever is retried, in any order.
 
-CHUNK = 250
+TILES_PER_CALL = 250
 """Tiles given to one call of the script at most: enough to save round trips."""
 CHUNK_BYTES = 32_000
 """Of their contents at most, unless one tile has more."""
@@ -432,7 +432,7 @@ def add(
         numbers: dict[str, int] = {}
         tiles: list[str | int] = []
         size = 0
-        for tile in batch[done : done + CHUNK]:
+        for tile in batch[done : done + TILES_PER_CALL]:
             size += len(tile.content)
             if tiles and size > CHUNK_BYTES:
                 break

@@ -26,9 +26,9 @@ from services.feature.store.journal import alone
 
 log = logging.getLogger(__name__)
 
-PACE = 10.0
+COMPACTION_SECONDS = 10.0
 """Seconds between two looks."""
-FEWEST = 16
+MIN_FILES = 16
 """Files that are worth to be made one."""
 LARGEST = 64 * 1024 * 1024
 """Bytes of a file from which on it is left as it is, and that one compaction reads at most."""
@@ -36,7 +36,7 @@ LARGEST = 64 * 1024 * 1024
 
 def watch(catalogue: Catalogue, stop: Flag) -> None:
     """Compact all sources, again and again, until `stop` is set."""
-    while not stop.wait(PACE):
+    while not stop.wait(COMPACTION_SECONDS):
         for source in catalogue.definitions.sources:
             try:
                 compact(catalogue, source)
@@ -46,7 +46,7 @@ def watch(catalogue: Catalogue, stop: Flag) -> None:
                 log.exception("cannot compact the history of %s, trying again", source)
 
 
-def compact(catalogue: Catalogue, source: str, *, fewest: int = FEWEST) -> int:
+def compact(catalogue: Catalogue, source: str, *, fewest: int = MIN_FILES) -> int:
     """Compact the history of one source as far as it is worth it; return the number of files that were taken up.
 
     Columns of features that nothing needs any more are left out.

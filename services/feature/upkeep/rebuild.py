@@ -25,15 +25,15 @@ from services.feature.intake.ingest import finish
 from services.feature.rows.derive import FAILED
 from services.feature.rows.schema import EVENT_TIME
 from services.feature.store import history, journal, online, tile_groups
-from services.feature.store.backfill import PATIENCE
+from services.feature.store.backfill import HISTORY_WAIT_SECONDS
 from services.feature.store.history import FileSpan
-from services.feature.store.journal import LEASE, alone
+from services.feature.store.journal import LEASE_SECONDS, alone
 
 log = logging.getLogger(__name__)
 
 RUNNING = "running"
 COUNTS = ("rows", "total")
-OF_THE_DEAD = 1.5 * LEASE
+OF_THE_DEAD = 1.5 * LEASE_SECONDS
 """Seconds in which the lock of a process that was killed has expired."""
 
 
@@ -74,7 +74,7 @@ def rebuild(catalogue: Catalogue, *, patience: float = 0.0) -> None:
 
     Raises:
         Conflict: where others do it for longer than `patience` seconds, or are rewriting the history for longer than
-            `PATIENCE`.
+            `HISTORY_WAIT_SECONDS`.
     """
     redis = catalogue.redis
     with alone(redis, keys.REBUILD_LOCK, "rebuilding the online store", patience=patience):
@@ -135,7 +135,7 @@ def _restore(catalogue: Catalogue, source: Source, position: str) -> None:
         redis.hincrby(keys.REBUILD, "total", total)
     while (name := _next(storage, source, position)) is not None:
         # Rows that are erased meanwhile must not come online after that: erasing takes the same lock.
-        with alone(redis, keys.history_lock(source.name), f"rewriting {source.name}", patience=PATIENCE):
+        with alone(redis, keys.history_lock(source.name), f"rewriting {source.name}", patience=HISTORY_WAIT_SECONDS):
             try:
                 table = history.read_whole(storage, name)
             except FileNotFoundError:  # compacted or emptied meanwhile
@@ -155,7 +155,7 @@ def _refill(catalogue: Catalogue, source: Source, entity: str, state: Mapping[st
     redis = catalogue.redis
     if groups and field not in state:
         # Who erases rows holds the same lock, and erases none while groups are not filled: they would come back here.
-        with alone(redis, keys.history_lock(source.name), f"rewriting {source.name}", patience=PATIENCE):
+        with alone(redis, keys.history_lock(source.name), f"rewriting {source.name}", patience=HISTORY_WAIT_SECONDS):
             tile_groups.restart(redis, source.name, groups)
         redis.hset(keys.REBUILD, field, "emptied")
     for group in groups:
@@ -174,13 +174,13 @@ def _next(storage: Storage, source: Source, position: str) -> str | None:
 
 ABANDONED = 30.0
 """Seconds after its begin from which a request is taken for abandoned; harmless if it is not."""
-PACE = 5.0
+RECOVERY_SECONDS = 5.0
 """Seconds between two looks."""
 
 
 def watch(catalogue: Catalogue, stop: Flag) -> None:
     """Look for abandoned requests until `stop` is set."""
-    while not stop.wait(PACE):
+    while not stop.wait(RECOVERY_SECONDS):
         try:
             recover(catalogue)
         except AWAY:

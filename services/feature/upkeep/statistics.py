@@ -42,7 +42,7 @@ from services.feature.store import history
 
 log = logging.getLogger(__name__)
 
-BATCH = 250_000
+ROWS_PER_BATCH = 250_000
 """Rows of a history file that are in memory at once."""
 STATE_DIGITS = 16
 ATTEMPTS = 5
@@ -125,7 +125,7 @@ class StatisticsFiles:
             if (found := FileStatistics.from_json(self.storage.read(stored), state)) is not None:
                 return found
         with self.storage.files.open(self.storage.path(name)) as file:
-            batches = pq.ParquetFile(file).iter_batches(BATCH)
+            batches = pq.ParquetFile(file).iter_batches(ROWS_PER_BATCH)
             parts = [FileStatistics.of(pa.Table.from_batches([batch]), keys_of) for batch in batches]
         made = FileStatistics.merged(parts)
         self.storage.write(stored, made.to_json(state))  # should the file have changed meanwhile, this is made again

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from modelmill import drawing
 from modelmill.drawing import Axis, Chart, Series
 
-SHOWN = 11
+MAX_TABLE_ROWS = 11
 """Rows of the table beside a curve."""
 
 
@@ -88,7 +88,7 @@ def _curves(
     chart = Chart.empty(title, f"{about} {areas}.", *axes)
     rows = [
         (drawing.number(x, 3), *(drawing.number(_height(one, x), 3) for one in data.values()))
-        for x in (step / (SHOWN - 1) for step in range(SHOWN))
+        for x in (step / (MAX_TABLE_ROWS - 1) for step in range(MAX_TABLE_ROWS))
     ]
     table = Table([axes[0].name, *(f"{axes[1].name}, class {name}" for name in data)], rows)
     return chart.draw(series), areas, table, list(data) if len(data) > 1 else []
@@ -150,7 +150,7 @@ def _residuals(data: Mapping[str, Any], beside: str) -> Iterator[Picture]:
     )
     lo, hi = min(both), max(both)
     chart.reference((lo, lo), (hi, hi)).draw([Series("rows", predicted, true, "dots")])
-    picked = range(0, len(predicted), max(1, len(predicted) // SHOWN))
+    picked = range(0, len(predicted), max(1, len(predicted) // MAX_TABLE_ROWS))
     rows = [(drawing.number(predicted[at]), drawing.number(true[at])) for at in picked]
     caption = f"{len(predicted)} held-out rows, evenly by rank; on the dashed line the prediction is right."
     yield Picture(title, chart.markup(), caption, Table(["predicted", "true"], rows))

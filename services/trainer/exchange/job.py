@@ -141,17 +141,17 @@ def _register(task: Registration, upload: str) -> tuple[int, bool]:
         offered, declared = _checked(task, content)
     with record.stage("frame"):
         prepare_opening(record.job)
-        court = judging.court(task.definitions, recipe, inputs.fed, declared, task.settings)
-        if isinstance(court, str):
+        rows_of_today = judging.judging_rows(task.definitions, recipe, inputs.fed, declared, task.settings)
+        if isinstance(rows_of_today, str):
             labels, rows = None, judging.one_row(inputs.fed, task.offer.example)
         else:
-            labels, rows = court.frame.label, court.held_out.rows
+            labels, rows = rows_of_today.frame.label, rows_of_today.held_out.rows
             record.note(
                 rows_test=len(rows),
-                data_fingerprint=court.frame.fingerprint,
-                data_start=court.frame.span[0],
-                data_end=court.frame.span[1],
-                split=court.parted.description,
+                data_fingerprint=rows_of_today.frame.fingerprint,
+                data_start=rows_of_today.frame.span[0],
+                data_end=rows_of_today.frame.span[1],
+                split=rows_of_today.parted.description,
             )
     with record.stage("evaluate"):
         found = candidate(offered, task.offer, recipe.name, inputs.fed, label, labels)
@@ -160,7 +160,7 @@ def _register(task: Registration, upload: str) -> tuple[int, bool]:
             own = parameters(found.estimator)
             printed = found.estimator.__repr__(N_CHAR_MAX=10_000)
             record.note(params=record.run.params | own, estimator=printed)
-        judged = None if isinstance(court, str) else _evaluate(task, court, answers)
+        judged = None if isinstance(rows_of_today, str) else _evaluate(task, rows_of_today, answers)
     with record.stage("package"):
         packed = found.packed(rows, answers) or pack(
             found.estimator, inputs.fed, rows, answers, trusted=recipe.trusted, tolerance=tolerance_of(recipe)
@@ -173,9 +173,9 @@ def _register(task: Registration, upload: str) -> tuple[int, bool]:
         require_opening(record.job, manifest, folder)
         record.note(package=folder, **packed.recorded)
     with record.stage("register"):
-        if isinstance(court, str) or judged is None:
-            return _unjudged(task, str(court)), False
-        waiting = Candidate(recipe, record.run, manifest, court.held_out, judged)
+        if isinstance(rows_of_today, str) or judged is None:
+            return _unjudged(task, str(rows_of_today)), False
+        waiting = Candidate(recipe, record.run, manifest, rows_of_today.held_out, judged)
         version, decision = register(record.registry, task.storage, waiting)
         return version.version, decision.promote
 
@@ -199,10 +199,10 @@ def _checked(task: Registration, content: bytes) -> tuple[ForeignGraph | Any, Ta
     return offered, declared
 
 
-def _evaluate(task: Registration, court: judging.Court, answers: Answers) -> Evaluation:
+def _evaluate(task: Registration, rows_of_today: judging.JudgingRows, answers: Answers) -> Evaluation:
     """How good it is on the held-out rows, recorded."""
     record, recipe = task.record, task.recipe
-    found = evaluate(court.held_out, answers, court.frame.label[court.parted.train])
+    found = evaluate(rows_of_today.held_out, answers, rows_of_today.frame.label[rows_of_today.parted.train])
     evaluations.write(task.storage, recipe.name, record.run.id, found)
     record.note(**found.run_fields(recipe.metric))
     return found

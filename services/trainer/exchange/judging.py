@@ -34,7 +34,7 @@ EMPTY: dict[str, Any] = {"float": 0.0, "int": 0.0, "bool": 0.0, "str": ""}
 
 
 @dataclass(frozen=True)
-class Court:
+class JudgingRows:
     """The labelled rows, and those of them that a model is judged on."""
 
     frame: Frame
@@ -42,9 +42,9 @@ class Court:
     held_out: HeldOut
 
 
-def court(
+def judging_rows(
     definitions: Definitions, recipe: Model, inputs: Sequence[Input], task: Task, settings: TrainerSettings
-) -> Court | str:
+) -> JudgingRows | str:
     """The labelled rows and what is held out of them; or, in a sentence, why there are none."""
     try:
         with frame_file(settings, definitions, recipe) as file:
@@ -52,7 +52,7 @@ def court(
         parted = split_frame(definitions, recipe, frame, classes=task == "classification")
     except (InvalidRequest, RequestFailed, Unavailable) as error:
         return error.detail
-    return Court(frame, parted, hold_out(recipe, frame, parted))
+    return JudgingRows(frame, parted, hold_out(recipe, frame, parted))
 
 
 def one_row(inputs: Sequence[Input], example: dict[str, Any] | None) -> pd.DataFrame:

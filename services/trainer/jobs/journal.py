@@ -29,7 +29,7 @@ KEPT_SECONDS = 24 * 3600
 """How long they stay in Redis after the last one came."""
 KEPT_AFTERWARDS = 3600
 """How long they stay after the job has ended; the log of a run stays in the storage."""
-PAGE = 1000
+ENTRIES_PER_PAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class Journal:
         """The lines of a run that are still there, oldest first."""
         position = "-"
         while True:
-            found = self.redis.xrange(self.key, position, "+", count=PAGE)
+            found = self.redis.xrange(self.key, position, "+", count=ENTRIES_PER_PAGE)
             for entry in map(readable, (fields for _, fields in found)):
                 if entry["kind"] == "log" and entry.get("run") == run:
                     yield Line(int(entry["line"]), entry["time"], entry["text"])
-            if len(found) < PAGE:
+            if len(found) < ENTRIES_PER_PAGE:
                 return
             position = f"({_text(found[-1][0])}"
 

@@ -29,7 +29,7 @@ from modelmill.storage import Storage
 from services.trainer.jobs.process import Horse, die_with
 from services.trainer.settings import TrainerSettings
 
-PATIENCE = 60.0
+OPENING_SECONDS = 60.0
 """Seconds in which a package must open."""
 
 
@@ -76,7 +76,7 @@ class Opener:
         """In the process that trains: what `try_to_open` says of a package there; nothing, where it says nothing."""
         self._asked.close()
         self._asking.send_bytes(folder.encode())
-        return self._asking.recv_bytes() if self._asking.poll(PATIENCE) else b""
+        return self._asking.recv_bytes() if self._asking.poll(OPENING_SECONDS) else b""
 
 
 def prepare_opening(job: Any) -> None:
@@ -102,11 +102,13 @@ def require_opening(job: Any, manifest: Manifest, folder: str) -> None:
             return
         else:
             command = [sys.executable, "-m", "services.trainer.jobs.opening", folder]
-            answer = subprocess.run(command, stdout=subprocess.PIPE, timeout=PATIENCE, check=False).stdout
+            answer = subprocess.run(command, stdout=subprocess.PIPE, timeout=OPENING_SECONDS, check=False).stdout
     except (OSError, EOFError, subprocess.TimeoutExpired):
         answer = b""
     if not answer:
-        raise Unavailable(f"no other process could tell within {PATIENCE:.0f} s whether the package can be served")
+        raise Unavailable(
+            f"no other process could tell within {OPENING_SECONDS:.0f} s whether the package can be served"
+        )
     found = orjson.loads(answer)
     if found["away"]:
         raise Unavailable(f"whether the package can be served is not known: {found['reason']}")

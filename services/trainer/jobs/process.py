@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-SHIPPING = 0.1
+LOG_WRITE_SECONDS = 0.1
 """Seconds between two writes of log lines."""
-LOOK = 2.0
+LEASE_CHECK_SECONDS = 2.0
 """Seconds between two looks of the process at its own lease."""
 LINGERING = 5.0
 """Seconds for which the processes that it leaves behind are killed again and again, should they start others."""
@@ -93,11 +93,11 @@ class Horse:
         while not self._has_ended():
             left = max(0.0, deadline - time.monotonic())
             more = taken and self.output.waits
-            ready = dict(self._poll.poll(1000 * (left if self._end and not more else SHIPPING)))
+            ready = dict(self._poll.poll(1000 * (left if self._end and not more else LOG_WRITE_SECONDS)))
             if self.output.reading in ready:
                 if not self.output.read():
                     self._poll.unregister(self.output.reading)
-                time.sleep(min(SHIPPING, left))  # so that many lines go in one transaction
+                time.sleep(min(LOG_WRITE_SECONDS, left))  # so that many lines go in one transaction
             for number in ready.keys() & self._awaited.keys():
                 self._poll.unregister(number)
                 do = self._awaited.pop(number)
@@ -212,10 +212,10 @@ def die_without(redis: Redis, lease: str) -> None:
 
     def look() -> None:
         while True:
-            time.sleep(LOOK)
+            time.sleep(LEASE_CHECK_SECONDS)
             with suppress(*AWAY):
                 if not redis.exists(lease):
-                    time.sleep(LOOK)  # it is gone at a proper end, too, shortly before that
+                    time.sleep(LEASE_CHECK_SECONDS)  # it is gone at a proper end, too, shortly before that
                     os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=look, name="lease", daemon=True).start()
@@ -228,7 +228,7 @@ LONGEST_LINE = 2000
 """Characters kept of a line."""
 WAITING = 10_000
 """Lines that may wait for a Redis that is away; older ones are dropped."""
-BATCH = 500
+LINES_PER_WRITE = 500
 """Lines written to Redis at a time."""
 PIECE = 65536
 PIECES = 4
@@ -289,7 +289,7 @@ class Output:
     def ship_some(self, *, fenced: bool = True) -> bool:
         """Write the first lines that wait to the journal; False where they must go on waiting, because Redis is away,
         or the lease is."""
-        batch = [self._lines[number] for number in range(min(BATCH, len(self._lines)))]
+        batch = [self._lines[number] for number in range(min(LINES_PER_WRITE, len(self._lines)))]
         first = self._read - len(self._lines) + 1
         try:
             if not self.journal.add(log_entries(self.run, first, batch), fenced=fenced):

@@ -37,7 +37,7 @@ from services.trainer.jobs.view import (
 
 BACKFILL = "backfill"
 """What a training as of a past time says that it was triggered by."""
-LISTED = 50
+MAX_LISTED_JOBS = 50
 """Ended jobs of each kind that a list shows."""
 
 
@@ -198,9 +198,9 @@ class TrainingQueue:
             self.rq.failed_job_registry,
             CanceledJobRegistry(queue=self.rq),
         ):
-            newest += registry.get_job_ids(0, LISTED - 1, desc=True, cleanup=False)
+            newest += registry.get_job_ids(0, MAX_LISTED_JOBS - 1, desc=True, cleanup=False)
         ended = sorted(self._fetch_all(newest), key=lambda job: job.ended_at or job.created_at, reverse=True)
-        return [view(self.rq, job) for job in (*reversed(active), *ended[:LISTED])]
+        return [view(self.rq, job) for job in (*reversed(active), *ended[:MAX_LISTED_JOBS])]
 
     def is_pending(self, model: str, *, but: str = "") -> bool:
         """Whether a training of `model` waits or runs, other than those that the trigger `but` asked for."""

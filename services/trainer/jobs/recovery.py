@@ -1,4 +1,4 @@
-"""What a killed worker leaves behind, and how it is put right: looked for every `SWEEP` seconds by every idle worker
+"""What a killed worker leaves behind, and how it is put right: looked for every `SWEEP_SECONDS` by every idle worker
 and by the trainer's HTTP process.
 
 - A job that was taken from the queue and never claimed goes back to the head of the queue.
@@ -43,9 +43,9 @@ from services.trainer.training import sharing
 
 log = logging.getLogger(__name__)
 
-SWEEP = 2
+SWEEP_SECONDS = 2
 """Seconds between two looks."""
-LEASE = 10
+LEASE_SECONDS = 10
 """Seconds for which a job belongs to a worker that does not renew its claim."""
 STORAGE_SWEEP = 600
 """Seconds between two looks at the storage, by one process each; after a failed or lost run it is looked at once."""
@@ -67,8 +67,8 @@ def recover(queue: Queue, registry: Registry, storage: Storage) -> None:
 
 
 def watch(queue: Queue, registry: Registry, storage: Storage, stop: Flag) -> None:
-    """`recover` every `SWEEP` seconds until `stop` is set."""
-    while not stop.wait(SWEEP):
+    """`recover` every `SWEEP_SECONDS` until `stop` is set."""
+    while not stop.wait(SWEEP_SECONDS):
         try:
             recover(queue, registry, storage)
         except AWAY as error:
@@ -85,7 +85,10 @@ def requeue_unclaimed(queue: Queue) -> None:
     intermediate = queue.intermediate_queue
     for job_id in intermediate.get_job_ids():
         seen = intermediate.get_first_seen_key(job_id)
-        if queue.connection.set(seen, "1", nx=True, ex=60 * SWEEP) or queue.connection.ttl(seen) > 59 * SWEEP:
+        if (
+            queue.connection.set(seen, "1", nx=True, ex=60 * SWEEP_SECONDS)
+            or queue.connection.ttl(seen) > 59 * SWEEP_SECONDS
+        ):
             continue
         try:
             with queue.connection.pipeline() as pipe:

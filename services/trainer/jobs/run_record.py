@@ -94,7 +94,7 @@ class RunRecord:
     def done(self) -> None:
         """Let the job show that all is done; the run itself says so since its registration."""
         self.run = replace(self.run, **asdict(process.of_this_process()))
-        self.registry.runs.measured(self.run)
+        self.registry.runs.record_usage(self.run)
         self._show(stage="done", progress=PROGRESS["done"], rows=self.run.rows_train)
 
     def _show(self, **known: Any) -> None:
@@ -120,7 +120,7 @@ class RunRecord:
         try:
             self.run = self.registry.runs.fail(self.run, sentence(error), traced(error))
             self._show(error=self.run.error)
-            self.registry.runs.measured(replace(self.run, **asdict(process.of_this_process())))
+            self.registry.runs.record_usage(replace(self.run, **asdict(process.of_this_process())))
         except RunEnded as ended:
             log.warning("%s", ended)
         except AWAY as away:

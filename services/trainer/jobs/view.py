@@ -181,7 +181,7 @@ PASSING = frozenset(
 """Numbers of the errors of disks, networks and shared folders that may pass; a missing file or permission does not."""
 
 
-def may_pass(error: BaseException | None) -> bool:
+def may_be_tried_again(error: BaseException | None) -> bool:
     """Whether the same training may go well a little later."""
     if isinstance(error, PackageError) or (error is not None and _from_definitions(error)):
         return False

@@ -39,7 +39,7 @@ from services.trainer.packaging.probes import Proof, answered
 
 CONVERSION_SECONDS = 60.0
 """That the conversions of one estimator may take together."""
-MOST_SHOWN = 120
+MAX_REASON_CHARACTERS = 120
 """Characters of a row that a reason shows."""
 
 
@@ -118,7 +118,7 @@ def _agreement(graph: Graph, proof: Proof, tolerance: Tolerance) -> Parity:
 
 
 def _shown(row: pd.Series) -> str:
-    return orjson.dumps(row.to_dict(), option=orjson.OPT_SERIALIZE_NUMPY).decode()[:MOST_SHOWN]
+    return orjson.dumps(row.to_dict(), option=orjson.OPT_SERIALIZE_NUMPY).decode()[:MAX_REASON_CHARACTERS]
 
 
 class _Failed(Exception):

@@ -17,7 +17,7 @@ from modelmill.packages.sessions import Session, open_package
 from modelmill.state.connections import Redis
 from services.trainer.evaluation.answers import Answers
 
-AT_ONCE = 4000
+ROWS_PER_RUN = 4000
 """Rows that a session is given: what it computes of them fits into the processor's caches, which takes it less time."""
 
 
@@ -35,8 +35,8 @@ class Graph:
         """The outputs for n rows, each with n entries."""
         tensors = self._tensors(rows[self.inputs])
         parts = [
-            self.session.run(self.outputs, {name: tensor[at : at + AT_ONCE] for name, tensor in tensors.items()})
-            for at in range(0, max(1, len(rows)), AT_ONCE)
+            self.session.run(self.outputs, {name: tensor[at : at + ROWS_PER_RUN] for name, tensor in tensors.items()})
+            for at in range(0, max(1, len(rows)), ROWS_PER_RUN)
         ]
         return parts[0] if len(parts) == 1 else [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 

@@ -22,7 +22,7 @@ from modelmill.packages.package import Input
 from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging.graph import OwnAnswers
 
-COPIED = 3
+ROWS_COPIED = 3
 """Rows of which copies are made."""
 PAIRS = 100
 """Of inputs that are missing together, at most."""
@@ -31,9 +31,9 @@ WHOLE = (0, 1, -1, 10**6, -(10**6), 2**24 + 1, 2**53 + 1, -(2**53) + 1, 10**15)
 NUMBERS = (*WHOLE, -0.0, 0.1, -0.1, 1e-300, 1e30, -1e30, 1e300, -1e300)
 EDGES = 24
 """Pairs of rows between which an edge is looked for."""
-ROUNDS = 7
+NARROWING_ROUNDS = 7
 """In each the interval becomes a sixteenth: 28 bits of it in all, more than a number of single precision has."""
-PARTS = 16
+PARTS_PER_ROUND = 16
 
 Change = tuple[int, Mapping[str, Any]]
 """The row that is copied, and the values that the copy has instead of its own."""
@@ -59,7 +59,7 @@ def prove(estimator: Any, inputs: Sequence[Input], rows: pd.DataFrame, own: OwnA
     """What a package of `estimator`, which answers the held-out `rows` with `own`, has to agree with."""
     ask, held_out = _asking(estimator), len(rows)
     complete = np.flatnonzero(rows.select_dtypes("number").notna().all(axis=1))
-    base = rows.iloc[_spread(complete if len(complete) else np.arange(len(rows)), COPIED)]
+    base = rows.iloc[_spread(complete if len(complete) else np.arange(len(rows)), ROWS_COPIED)]
     nullable = [item.name for item in inputs if item.nullable]
     alone = _copies(base, [change for name in nullable for change in _everywhere(base, {name: _missing(base, name)})])
     known = answered(ask, alone)
@@ -164,12 +164,12 @@ def _edges(estimator: Any, inputs: Sequence[Input], rows: pd.DataFrame) -> list[
     low, ends, column = low[kept].reset_index(drop=True), ends[:, kept], column[kept]
     looked: list[pd.DataFrame] = []
     first = np.empty(0)
-    for number in range(ROUNDS):
-        points = np.linspace(ends[0], ends[1], PARTS + 1)
+    for number in range(NARROWING_ROUNDS):
+        points = np.linspace(ends[0], ends[1], PARTS_PER_ROUND + 1)
         points = np.where(whole[column], np.round(points), points)
-        columns = {name: np.tile(low[name].to_numpy(), PARTS + 1) for name in low.columns}
+        columns = {name: np.tile(low[name].to_numpy(), PARTS_PER_ROUND + 1) for name in low.columns}
         for at, name in enumerate(names):
-            chosen = np.tile(column == at, PARTS + 1)
+            chosen = np.tile(column == at, PARTS_PER_ROUND + 1)
             columns[name][chosen] = points.reshape(-1)[chosen]
         probes = pd.DataFrame({name: pd.Series(values, dtype=values.dtype) for name, values in columns.items()})
         try:
@@ -177,13 +177,13 @@ def _edges(estimator: Any, inputs: Sequence[Input], rows: pd.DataFrame) -> list[
                 found = _jumping(estimator, probes)
         except Exception:  # it may refuse what lies between two rows that it answers
             return looked
-        steps = np.abs(np.diff(found.reshape(PARTS + 1, len(low), -1), axis=0)).max(axis=2)
+        steps = np.abs(np.diff(found.reshape(PARTS_PER_ROUND + 1, len(low), -1), axis=0)).max(axis=2)
         first = steps.max(axis=0) if number == 0 else first
         if number and (steps.max(axis=0) <= first / 4).all():  # answers without edges: less apart, the nearer they are
             return looked
         largest, rows_of = steps.argmax(axis=0), np.arange(len(low))
         ends = np.array([points[largest, rows_of], points[largest + 1, rows_of]])
-        if number >= ROUNDS - 2:
+        if number >= NARROWING_ROUNDS - 2:
             sides = np.concatenate([largest * len(low) + rows_of, (largest + 1) * len(low) + rows_of])
             looked.append(probes.loc[sides[np.tile(steps.max(axis=0) > 0, 2)]])
     return looked

@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from modelmill.packages.package import Precision
 
-MOST_RANKED = 10_000
+MAX_RANKED_THRESHOLDS = 10_000
 """Thresholds that values are ranked among: for 1,000 rows at once it takes 5 bytes of each for each row."""
 
 Step = tuple[str, list[str], str, dict[str, Any]]
@@ -140,7 +140,7 @@ def _exact(graph: Any, node: Any, trees: Sequence[Tree], name: str) -> list[Any]
     source, output = node.input[0], node.output[-1]
     single = {tree.single for tree in trees}
     columns = _thresholds(trees)
-    if len(single) > 1 or (not any(single) and sum(map(len, columns)) > MOST_RANKED):
+    if len(single) > 1 or (not any(single) and sum(map(len, columns)) > MAX_RANKED_THRESHOLDS):
         return [node]
     if any(single):
         _set(node, "nodes_values", np.concatenate([_floor(tree.thresholds) for tree in trees]).tolist())

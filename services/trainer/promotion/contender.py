@@ -30,7 +30,7 @@ class Contender:
     """What it says of the held-out rows."""
     size: int
     """Bytes of its package."""
-    stand_in: Mapping[str, float] = field(default_factory=dict)
+    other_scores: Mapping[str, float] = field(default_factory=dict)
     """Values of metrics that the package cannot give, such as of distances that its graph does not have."""
     _known: dict[Metric, float] = field(default_factory=dict, repr=False)
 
@@ -57,7 +57,7 @@ class Contender:
     @cached_property
     def metrics(self) -> dict[str, float]:
         """The model's metrics on the held-out rows."""
-        return dict(self.stand_in) | scores(self._given, self.answers, self.label)
+        return dict(self.other_scores) | scores(self._given, self.answers, self.label)
 
     @cached_property
     def segments(self) -> dict[str, dict[str, dict[str, float]]]:
@@ -81,9 +81,9 @@ class Contender:
             try:
                 self._known[metric] = score(metric, self.answers, self.label)
             except InvalidRequest:
-                if metric.name not in self.stand_in:
+                if metric.name not in self.other_scores:
                     raise
-                self._known[metric] = self.stand_in[metric.name]
+                self._known[metric] = self.other_scores[metric.name]
         return self._known[metric]
 
     @property
@@ -100,7 +100,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Obstacle:
+class Incomparable:
     """A champion that cannot be compared."""
 
     version: int

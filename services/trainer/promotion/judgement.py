@@ -32,7 +32,7 @@ from modelmill.packages import package
 from modelmill.state.aliases import CHALLENGER, CHAMPION
 from services.trainer.evaluation.evaluation import MIN_SEGMENT_ROWS
 from services.trainer.evaluation.metrics import paired, score
-from services.trainer.promotion.contender import Contender, Obstacle
+from services.trainer.promotion.contender import Contender, Incomparable
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Evidence:
     """What gates are asked about."""
 
     candidate: Contender
-    champion: Contender | Obstacle | None
+    champion: Contender | Incomparable | None
     """None where there is none yet."""
     parity: package.Parity | None
     """How far the candidate is from the estimator that it was made of, where there was one to compare with."""
@@ -64,7 +64,7 @@ def _finding(gate: Gate, evidence: Evidence) -> Finding:
     champion = evidence.champion
     if gate.needs_champion and champion is None:
         return True, "there is no champion yet to compare with", {}
-    if gate.needs_champion and isinstance(champion, Obstacle):
+    if gate.needs_champion and isinstance(champion, Incomparable):
         if champion.broken:
             return True, f"champion version {champion.version} is broken, so there is none to compare with", {}
         return (
@@ -169,7 +169,7 @@ def _(gate: Parity, evidence: Evidence) -> Finding:
 
 @check.register
 def _(gate: Judged, evidence: Evidence) -> Finding:
-    if isinstance(evidence.champion, Obstacle) and not evidence.champion.broken:
+    if isinstance(evidence.champion, Incomparable) and not evidence.champion.broken:
         reason = f"champion version {evidence.champion.version} cannot be compared: {evidence.champion.reason}"
         return False, f"{reason}; promote by hand if it is good", {}
     try:
@@ -291,9 +291,9 @@ def _held(verdicts: Sequence[Verdict]) -> str:
 
 # --- how long a packaged model takes for one row
 
-MOST_CALLS = 200
-FEWEST_CALLS = 20
-SECONDS = 0.04
+MAX_LATENCY_CALLS = 200
+MIN_LATENCY_CALLS = 20
+LATENCY_BUDGET_SECONDS = 0.04
 """After which no further call begins, once there were the fewest."""
 WARM_UP = 3
 
@@ -314,12 +314,14 @@ class Latency:
 
 def measure(model: Any, rows: pd.DataFrame) -> Latency:
     """Ask `model` about one row at a time; making a row into what the model takes is counted too."""
-    singles = [rows.iloc[[number]] for number in range(min(len(rows), FEWEST_CALLS))]
+    singles = [rows.iloc[[number]] for number in range(min(len(rows), MIN_LATENCY_CALLS))]
     for row in singles[:WARM_UP]:
         model.predict(row)
     took: list[float] = []
     begun = time.perf_counter()
-    while len(took) < FEWEST_CALLS or (len(took) < MOST_CALLS and time.perf_counter() - begun < SECONDS):
+    while len(took) < MIN_LATENCY_CALLS or (
+        len(took) < MAX_LATENCY_CALLS and time.perf_counter() - begun < LATENCY_BUDGET_SECONDS
+    ):
         row = singles[len(took) % len(singles)]
         started = time.perf_counter()
         model.predict(row)

@@ -19,7 +19,7 @@ from services.trainer.evaluation import evaluation as evaluations
 from services.trainer.evaluation.answers import Answers
 from services.trainer.evaluation.evaluation import Evaluation, HeldOut
 from services.trainer.packaging.graph import packaged
-from services.trainer.promotion.contender import Contender, Obstacle
+from services.trainer.promotion.contender import Contender, Incomparable
 from services.trainer.promotion.judgement import Comparison, Decision, Evidence, decide, verdicts
 
 TRIES = 5
@@ -54,11 +54,11 @@ def register(registry: Registry, storage: Storage, candidate: Candidate) -> tupl
     begun = time.perf_counter()
     run = candidate.run
     model = packaged(registry.redis, *package.read(storage, run.package))
-    own = contender(storage, candidate.held_out, None, run.package, model, stand_in=candidate.evaluation.metrics)
-    champion: Contender | Obstacle | None = None
+    own = contender(storage, candidate.held_out, None, run.package, model, other_scores=candidate.evaluation.metrics)
+    champion: Contender | Incomparable | None = None
     tries = 0
     while True:
-        champion = standing(registry, storage, candidate, champion)
+        champion = champion_contender(registry, storage, candidate, champion)
         decision = judge(candidate, own, champion)
         decided = replace(candidate.evaluation, decision=decision.to_dict())
         evaluations.write(storage, run.model, run.id, decided)
@@ -80,10 +80,10 @@ def register(registry: Registry, storage: Storage, candidate: Candidate) -> tupl
                 raise
 
 
-def judge(candidate: Candidate, own: Contender, champion: Contender | Obstacle | None) -> Decision:
+def judge(candidate: Candidate, own: Contender, champion: Contender | Incomparable | None) -> Decision:
     """Ask the gates about the candidate beside the champion, and decide."""
     compared = Comparison(candidate.metric.name, len(own.rows), own.score(candidate.metric))
-    if isinstance(champion, Obstacle):
+    if isinstance(champion, Incomparable):
         compared = replace(compared, champion=champion.version, obstacle=champion.reason)
     elif champion is not None:
         compared = replace(compared, champion=champion.version, champion_score=champion.score(candidate.metric))
@@ -97,16 +97,16 @@ def contender(
     version: int | None,
     folder: str,
     model: Any,
-    stand_in: Mapping[str, float] | None = None,
+    other_scores: Mapping[str, float] | None = None,
 ) -> Contender:
     """The packaged `model` in `folder` with its answers to the held-out rows."""
     size = sum(storage.sizes(folder).values())
-    return Contender(version, model, held_out, Answers.of(model, held_out.rows), size, stand_in or {})
+    return Contender(version, model, held_out, Answers.of(model, held_out.rows), size, other_scores or {})
 
 
-def standing(
-    registry: Registry, storage: Storage, candidate: Candidate, before: Contender | Obstacle | None
-) -> Contender | Obstacle | None:
+def champion_contender(
+    registry: Registry, storage: Storage, candidate: Candidate, before: Contender | Incomparable | None
+) -> Contender | Incomparable | None:
     """The present champion, ready to be compared, or why it cannot be; `before` where it is still the same one.
 
     Raises:
@@ -125,15 +125,15 @@ def standing(
     except OSError:  # the storage is away, which says nothing of the champion
         raise
     except Exception as error:  # ONNX Runtime's errors have no common root
-        return Obstacle(number, sentence(error), broken=True)
+        return Incomparable(number, sentence(error), broken=True)
     gone = {item.name for item in manifest.inputs} - set(held_out.rows.columns)
     if gone:
-        return Obstacle(number, f"it takes {', '.join(sorted(gone))}, which the model no longer declares")
+        return Incomparable(number, f"it takes {', '.join(sorted(gone))}, which the model no longer declares")
     if (manifest.label, manifest.task) != (candidate.manifest.label, candidate.manifest.task):
-        return Obstacle(number, f"it predicts {manifest.label!r} by {manifest.task}")
+        return Incomparable(number, f"it predicts {manifest.label!r} by {manifest.task}")
     try:
         found = contender(storage, held_out, number, folder, model)
         found.score(candidate.metric)
     except Exception as error:
-        return Obstacle(number, sentence(error))
+        return Incomparable(number, sentence(error))
     return found

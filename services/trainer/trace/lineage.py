@@ -21,7 +21,7 @@ from modelmill.state.events import PredictionFailed, PredictionServed, parse
 from modelmill.state.registry import Registry, Version
 from modelmill.state.runs import Run, code_file
 
-PAGE = 1000
+PREDICTIONS_PER_PAGE = 1000
 """Predictions that are looked at at a time."""
 RUNS = 1000
 """The newest runs of each model that are looked at for a source."""
@@ -93,7 +93,7 @@ class Lineage:
     def _predictions(self) -> Iterator[dict[str, str]]:
         """The log, newest first."""
         last = "+"
-        while page := self.registry.redis.xrevrange(keys.EVENTS_PREDICTIONS, last, "-", count=PAGE):
+        while page := self.registry.redis.xrevrange(keys.EVENTS_PREDICTIONS, last, "-", count=PREDICTIONS_PER_PAGE):
             yield from (entry for _, entry in page)
             last = f"({page[-1][0]}"
 

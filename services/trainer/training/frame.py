@@ -62,8 +62,8 @@ class Frame:
     """[n, inputs]: a column an input of the model, in its order; float64, or object for text."""
     label: np.ndarray
     """[n], or [n, labels] where there are several."""
-    carried: pd.DataFrame
-    """[n, carried]: other columns, for the split and the segments, as they are stored."""
+    extra: pd.DataFrame
+    """[n, extra]: other columns, for the split and the segments, as they are stored."""
     times: np.ndarray
     """[n] event times, datetime64[us] in UTC."""
     dropped: int
@@ -76,16 +76,16 @@ class Frame:
     """Inputs that are truth values, of which the estimator gets numbers."""
 
     def column(self, name: str) -> pd.Series:
-        """[n] values of an input, truth values as such, or of a column that is carried."""
+        """[n] values of an input, truth values as such, or of an extra column."""
         if name not in self.inputs:
-            return self.carried[name]
+            return self.extra[name]
         return self.inputs[name].astype("boolean") if name in self.truths else self.inputs[name]
 
     def pandas(self, labels: Sequence[str]) -> pd.DataFrame:
-        """[n] rows with all that is known of them: event time, inputs, the labels by name, what is carried."""
+        """[n] rows with all that is known of them: event time, inputs, the labels by name, extra columns."""
         times = pd.Series(self.times, dtype="datetime64[us]", name=EVENT_TIME).dt.tz_localize("UTC")
         named = pd.DataFrame(self.label.reshape(len(times), -1), columns=list(labels)).infer_objects()
-        return pd.concat([times, self.inputs, named, self.carried], axis=1)
+        return pd.concat([times, self.inputs, named, self.extra], axis=1)
 
     @property
     def span(self) -> tuple[str, str]:
@@ -126,13 +126,17 @@ def fetch(
     raise Unavailable(f"no training frame from {url} in {ATTEMPTS} attempts: {problem or type(problem).__name__}")
 
 
-def read(file: IO[bytes], inputs: Sequence[Input], labels: Sequence[Column], carried: Sequence[str] = ()) -> Frame:
+def read(
+    file: IO[bytes], inputs: Sequence[Input], labels: Sequence[Column], extra_columns: Sequence[str] = ()
+) -> Frame:
     """Read a frame with the columns that it carries beside. Several labels are of one type.
 
     Raises:
         InvalidRequest: for a column that is missing or of another type than declared, or where no row is left.
     """
-    table = _columns(file, [EVENT_TIME, *(item.name for item in inputs), *(label.name for label in labels), *carried])
+    table = _columns(
+        file, [EVENT_TIME, *(item.name for item in inputs), *(label.name for label in labels), *extra_columns]
+    )
     columns, missing = {}, np.zeros(table.num_rows, np.bool_)
     try:
         for item in inputs:
@@ -156,7 +160,7 @@ def read(file: IO[bytes], inputs: Sequence[Input], labels: Sequence[Column], car
     return Frame(
         frame[~missing].reset_index(drop=True),
         truth[0] if len(truth) == 1 else np.column_stack(truth),
-        to_pandas(table.select(list(carried)).filter(keep)),
+        to_pandas(table.select(list(extra_columns)).filter(keep)),
         times,
         int(missing.sum()),
         fingerprint(table),

@@ -34,7 +34,7 @@ from services.trainer.training.study import Study
 
 log = logging.getLogger(__name__)
 
-LOOK = 1.0
+POLL_SECONDS = 1.0
 """Seconds between two looks whether the search goes on."""
 
 
@@ -101,7 +101,7 @@ def only_while(registry: Registry, parent: Run, stop: Callable[[str], None]) -> 
     left = Flag()
 
     def look() -> None:
-        while not left.wait(LOOK):
+        while not left.wait(POLL_SECONDS):
             try:
                 if reason := over(registry, parent):
                     stop(reason)

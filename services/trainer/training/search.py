@@ -25,7 +25,7 @@ from services.trainer.training.study import Params, Study, Tried
 
 log = logging.getLogger(__name__)
 
-POLL = 0.1
+POLL_SECONDS = 0.1
 """Seconds between two looks at trials that others have in hand."""
 
 
@@ -65,7 +65,7 @@ class TrialRunner:
             ended()
             if self.board.counts().ended == self.board.total:
                 return self.board.states()
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
 
     def params(self, number: int) -> Params:
         """The parameters of a trial that is to begin or has succeeded."""

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 Pairs = tuple[tuple[np.ndarray, np.ndarray], ...]
 """Of each fold the rows to fit on, and those to score."""
 FRAME = "frame.parquet"
-ROWS = "rows.npz"
+ROWS_FILE = "rows.npz"
 
 
 def keep_frame(storage: Storage, run: Run, file: IO[bytes]) -> None:
@@ -43,7 +43,7 @@ def keep_rows(storage: Storage, run: Run, train: np.ndarray, pairs: Pairs) -> No
         arrays |= {f"fit_{number}": fit.astype(np.int32), f"score_{number}": score.astype(np.int32)}
     content = io.BytesIO()
     np.savez(content, **arrays)  # type: ignore[arg-type]  # any name but `allow_pickle` is that of an array
-    storage.write(f"{folder(run.model, run.id)}/{ROWS}", content.getvalue())
+    storage.write(f"{folder(run.model, run.id)}/{ROWS_FILE}", content.getvalue())
 
 
 def frame(storage: Storage, run: Run) -> IO[bytes]:
@@ -61,14 +61,14 @@ def rows(storage: Storage, run: Run) -> tuple[np.ndarray, Pairs]:
     Raises:
         FileNotFoundError: where the search has ended.
     """
-    with np.load(io.BytesIO(storage.read(f"{folder(run.model, run.id)}/{ROWS}")), allow_pickle=False) as kept:
+    with np.load(io.BytesIO(storage.read(f"{folder(run.model, run.id)}/{ROWS_FILE}")), allow_pickle=False) as kept:
         count = sum(name.startswith("fit_") for name in kept.files)
         return kept["train"], tuple((kept[f"fit_{number}"], kept[f"score_{number}"]) for number in range(count))
 
 
 def remove(storage: Storage, run: Run) -> None:
     """Remove what was shared of a run."""
-    for name in (FRAME, ROWS):
+    for name in (FRAME, ROWS_FILE):
         storage.remove(f"{folder(run.model, run.id)}/{name}")
 
 
@@ -76,7 +76,7 @@ def sweep(storage: Storage, registry: Registry) -> None:
     """Remove what searches have left whose processes were killed."""
     for name in storage.names("runs", ""):
         _, *of, file = name.split("/")
-        if file in (FRAME, ROWS) and not _goes_on(registry, of[-1]):
+        if file in (FRAME, ROWS_FILE) and not _goes_on(registry, of[-1]):
             storage.remove(name)
             log.warning("removed %s: its search is over", name)
 

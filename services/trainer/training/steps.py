@@ -14,7 +14,7 @@ import pandas as pd
 from sklearn.base import clone
 
 from modelmill.declare.declarations import Model
-from modelmill.declare.definitions import Definitions, carried
+from modelmill.declare.definitions import Definitions, extra_columns
 from modelmill.declare.gates import Parity, metrics_of
 from modelmill.declare.splits import AtRandom, ByGroup, ByTime, SplitRule
 from modelmill.errors import InvalidRequest
@@ -59,7 +59,7 @@ def read_frame(definitions: Definitions, recipe: Model, file: IO[bytes]) -> Fram
     """The frame of a model that the feature service has sent."""
     columns = definitions.label_source(recipe).columns
     labels = [columns[name] for name in recipe.labels]
-    return frames.read(file, packaging.signature(definitions, recipe).fed, labels, carried(definitions, recipe))
+    return frames.read(file, packaging.signature(definitions, recipe).fed, labels, extra_columns(definitions, recipe))
 
 
 def rows_of(recipe: Model, frame: Frame) -> Rows:

@@ -18,7 +18,7 @@ from services.trainer.evaluation.answers import task_of
 from services.trainer.training.rows import Rows
 from services.trainer.training.split import Folds
 
-MOST_TRIALS = 10_000
+MAX_TRIALS = 10_000
 """Trials of one search; a grid of more is almost always a mistake."""
 
 
@@ -101,9 +101,9 @@ def make_study(
     if len(set(tasks.values())) > 1:
         listed = ", ".join(f"{name} is for {task}" for name, task in tasks.items())
         raise InvalidRequest(f"model {recipe.name!r}: candidates cannot be compared: {listed}")
-    if (count := sum(len(arm.proposals) for arm in arms)) > MOST_TRIALS:
+    if (count := sum(len(arm.proposals) for arm in arms)) > MAX_TRIALS:
         raise InvalidRequest(
-            f"model {recipe.name!r}: search has {count} trials; expected at most {MOST_TRIALS}: add trials="
+            f"model {recipe.name!r}: search has {count} trials; expected at most {MAX_TRIALS}: add trials="
         )
     return Study(tuple(arms), recipe.search.tries, recipe.metric, score)
 

@@ -18,11 +18,11 @@ from modelmill.times import iso
 
 GRACE = timedelta(seconds=60)
 """How late a slot may be noticed and still be in time: longer than a restart of the trainer takes."""
-MOST_MISSED = 100
+MAX_MADE_UP_SLOTS = 100
 """Missed slots that are made up for at most, the newest ones."""
-MOST_COUNTED = 1000
+MAX_COUNTED_SLOTS = 1000
 """Missed slots that are counted at most."""
-PATIENCE = timedelta(days=1)
+MAX_EVENT_WAIT = timedelta(days=1)
 """How long an event waits at most to fire its trigger."""
 LONGEST_ID = 100
 """Letters of an event's id that are told."""
@@ -94,8 +94,8 @@ def look_at_slots(trigger: Slots, state: TriggerState, now: datetime, obstacle: 
         return Step(replace(state, position=iso(trigger.slot_at(now))))
     if iso(trigger.slot_at(now)) <= state.position:
         return Step(state)
-    due = trigger.between(datetime.fromisoformat(state.position), now, MOST_COUNTED)
-    wanted = due[-MOST_MISSED:] if trigger.missed == "all" else due[-1:]
+    due = trigger.between(datetime.fromisoformat(state.position), now, MAX_COUNTED_SLOTS)
+    wanted = due[-MAX_MADE_UP_SLOTS:] if trigger.missed == "all" else due[-1:]
     if trigger.missed == "skip" and now - wanted[-1] > GRACE:
         wanted = []
     step = _passing_by(Step(state), due[: len(due) - len(wanted)], now)
@@ -144,7 +144,7 @@ def look_at_events(trigger: On, state: TriggerState, read: Read, model: str, now
         return step
     by = f"{trigger}, event {step.state.event}"
     settled = replace(step.state, event="", since="")
-    if iso(now - PATIENCE) > step.state.since:
+    if iso(now - MAX_EVENT_WAIT) > step.state.since:
         return replace(step, state=settled).noting("skipped_late", now)
     if reason := obstacle():
         return step.noting(f"{WAITS}{reason}", now)
@@ -260,7 +260,7 @@ class TriggerState:
 
 # --- what was appended to event streams after a trigger's position, and how much of it was trimmed before it was read
 
-BATCH = 1000
+ENTRIES_PER_READ = 1000
 """Entries that are read at once."""
 START = "0-0"
 """The position before every entry."""
@@ -281,7 +281,7 @@ class Read:
     @property
     def more(self) -> bool:
         """Whether there may be further entries."""
-        return len(self.entries) == BATCH
+        return len(self.entries) == ENTRIES_PER_READ
 
 
 NOTHING = Read([], START, 0, 0)
@@ -313,7 +313,7 @@ class Streams:
     def _after(self, stream: str, position: str, passed: int) -> Read:
         with self.redis.pipeline() as pipe:  # a transaction: nothing is trimmed between the two
             pipe.xinfo_stream(stream)
-            pipe.xrange(stream, min=f"({position}", count=BATCH)
+            pipe.xrange(stream, min=f"({position}", count=ENTRIES_PER_READ)
             info, entries = pipe.execute(raise_on_error=False)
         if isinstance(info, ResponseError):
             return Read([], position, passed, 0)

@@ -44,7 +44,7 @@ from services.trainer.triggers.decisions import FIRED, NOTHING, Read, Step, Stre
 log = logging.getLogger(__name__)
 
 OUTCOMES = Counter("modelmill_triggers_total", "What became of training triggers", ["model", "trigger", "outcome"])
-MOST_BATCHES = 20
+MAX_BATCHES_PER_LOOK = 20
 """Batches of a stream that one look at a trigger reads; the next look goes on."""
 
 
@@ -94,7 +94,7 @@ class Scheduler:
         """Look at one trigger, whose state was `text`."""
         sources = _sources(self.recipes.definitions, model, trigger)
         obstacle = partial(self._obstacle, model)
-        for _ in range(MOST_BATCHES):
+        for _ in range(MAX_BATCHES_PER_LOOK):
             state = TriggerState.read(text)
             read = _read(trigger, state, streams)
             step = decide(trigger, state, read, model=model.name, sources=sources, now=now, obstacle=obstacle)

@@ -58,7 +58,7 @@ def check(redis: Redis) -> None:
     def check_one(history: History, chunk: tuple[int, int], work: int) -> None:
         redis.flushall()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tile_groups, "CHUNK", chunk[0])
+            patch.setattr(tile_groups, "TILES_PER_CALL", chunk[0])
             patch.setattr(tile_groups, "CHUNK_BYTES", chunk[1])
             patch.setattr(tile_groups, "WORK", work)
             for number in history.arrivals:
@@ -126,7 +126,7 @@ def test_a_batch_whose_ingest_has_been_closed_is_not_added(fake_redis: Redis) ->
 
 
 def test_half_a_batch_is_finished_by_whoever_tries_again(fake_redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tile_groups, "CHUNK", 1)
+    monkeypatch.setattr(tile_groups, "TILES_PER_CALL", 1)
     some = [*rows(1.0), *rows(2.0, minutes=6), *rows(4.0, minutes=7, key="b")]
     batch = tile_batch(GROUP, table_of(some, "float"), START)
     fake_redis.hset("ingest:s:1", "state", "begun")
@@ -141,7 +141,7 @@ def test_half_a_batch_is_finished_by_whoever_tries_again(fake_redis: Redis, monk
 def test_several_processes_that_add_the_same_batch_add_it_once(
     real_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tile_groups, "CHUNK", 1)
+    monkeypatch.setattr(tile_groups, "TILES_PER_CALL", 1)
     some = [row for number in range(100) for row in rows(float(number), minutes=number, ingested=0)]
     threads = [Thread(target=add, args=(real_redis.client(), READING, some)) for _ in range(4)]
     for thread in threads:

@@ -333,7 +333,7 @@ def test_what_was_applied_holds_whatever_the_file_is_by_now(text: str, open_room
 
 
 def test_while_another_applies_one_waits(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    monkeypatch.setattr(module, "APPLY_WAIT_SECONDS", 0.2)
     room.redis.set(keys.DEFINITIONS_LOCK, "another")
     with pytest.raises(Conflict, match="others are applying definitions at this moment; try again later"):
         room.define(TRIPLE)
@@ -349,8 +349,8 @@ def test_one_that_was_killed_while_it_applied_is_waited_for_as_long_as_its_lease
 
 
 def test_the_lock_is_held_however_long_it_takes(open_room: OpenRoom, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "LEASE", 0.3)
-    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    monkeypatch.setattr(journal, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(module, "APPLY_WAIT_SECONDS", 0.1)
     one, two = open_room(MILL), open_room()
 
     def slow(*_: object) -> int:

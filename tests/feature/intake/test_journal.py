@@ -84,7 +84,7 @@ def test_entries_expire(fake_redis: Redis) -> None:
     entry = begin(fake_redis)
     assert 0 < fake_redis.ttl(entry.key) <= journal.BEGUN
     journal.finish(fake_redis, entry, {}, EVENT)
-    assert 0 < fake_redis.ttl(entry.key) <= journal.KEPT
+    assert 0 < fake_redis.ttl(entry.key) <= journal.REMEMBERED_SECONDS
 
 
 def test_digests_tell_parts_apart() -> None:
@@ -93,7 +93,7 @@ def test_digests_tell_parts_apart() -> None:
 
 
 def test_a_pause_is_not_ended_by_another(fake_redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "PATIENCE", 0.2)
+    monkeypatch.setattr(journal, "INGEST_WAIT_SECONDS", 0.2)
     with journal.paused(fake_redis, "users"):
         with (
             pytest.raises(Conflict, match="others are making tiles of users anew at this moment"),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from modelmill import Entity, Source, column
 from modelmill.errors import InvalidRequest, Rejection
 from services.feature.intake.decode import RawRows, decode
-from services.feature.intake.validate import LISTED, validate
+from services.feature.intake.validate import MAX_LISTED_ROWS, validate
 from services.feature.rows.schema import MAX_KEY_BYTES, MAX_TEXT_BYTES
 from tests.feature.conftest import FORMATS
 
@@ -574,7 +574,7 @@ def test_bad_values_and_broken_lines_are_listed_in_the_order_of_the_rows() -> No
 
 def test_the_first_reasons_are_listed_and_the_others_counted() -> None:
     valid = validate(USERS, lists(*([GOOD] * 5 + [GOOD | {"x": None}] * 1000)))
-    assert (valid.rejected, len(valid.reasons), valid.reasons[0].row) == (1000, LISTED, 6)
+    assert (valid.rejected, len(valid.reasons), valid.reasons[0].row) == (1000, MAX_LISTED_ROWS, 6)
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_a_row_that_came_in_by_another_way_than_the_history_is_a_difference(room
 def test_differences_are_counted_all_and_described_at_first(
     room: Room, serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LISTED", 2)
+    monkeypatch.setattr(module, "MAX_LISTED_DIFFERENCES", 2)
     room.redis.hset(keys.feature("user", "u"), "x", "7.0")
     serving.predict(*[asked("u")] * 5)
     found = audited(room)

@@ -154,7 +154,7 @@ def test_files_that_always_go_are_told(files: StatisticsFiles, room: Room, monke
 
 
 def test_a_large_file_is_read_in_parts(room: Room, files: StatisticsFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics_module, "BATCH", 3)
+    monkeypatch.setattr(statistics_module, "ROWS_PER_BATCH", 3)
     room.ingest("users", [row(float(n), days=n % 2) for n in range(10)])
     found = files.of(room.source("users"))
     assert [columns["x"].count for columns in found.days.values()] == [5, 5]

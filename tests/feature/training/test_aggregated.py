@@ -117,7 +117,7 @@ def test_a_spine_of_several_chunks_sees_the_same(room: Room, monkeypatch: pytest
     ingest(room)
     times = [NOW + timedelta(minutes=7 * n) for n in range(-20, 20)]
     whole = frame(room, times)
-    monkeypatch.setattr(spines, "CHUNK", 3)
+    monkeypatch.setattr(spines, "ROWS_PER_CHUNK", 3)
     assert frame(room, times).equals(whole)
 
 
@@ -193,7 +193,7 @@ def test_a_request_from_before_that_goes_on_is_waited_for(open_room: OpenRoom, m
     room = open_room(BEFORE)
     ingest(room, FLIGHTS[:1])
     journal.begin(room.redis, "flights", "slow", {})
-    monkeypatch.setattr(journal, "PATIENCE", 0.2)
+    monkeypatch.setattr(journal, "INGEST_WAIT_SECONDS", 0.2)
     with pytest.raises(Conflict, match="requests to flights that began before are still open"):
         room.define(MILL)
     assert room.catalogue.definitions.code.text == BEFORE

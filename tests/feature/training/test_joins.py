@@ -53,7 +53,7 @@ def definitions(tmp_path_factory: pytest.TempPathFactory) -> Definitions:
 def small_chunks() -> Iterator[None]:
     """Five rows of a spine make three chunks, located in two steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spines, "CHUNK", 2)
+        patch.setattr(spines, "ROWS_PER_CHUNK", 2)
         patch.setattr(joins, "LOCATED", 2)
         yield
 

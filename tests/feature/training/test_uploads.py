@@ -86,7 +86,7 @@ def test_a_spine_of_no_rows_has_its_columns(kind: str) -> None:
 
 def test_rows_stay_in_order_over_many_blocks_and_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_table, "BLOCK", 1000)
-    monkeypatch.setattr(spines, "CHUNK", 70)
+    monkeypatch.setattr(spines, "ROWS_PER_CHUNK", 70)
     body = "n,user_id,at\n" + "".join(f'{n},"u\n{n}",{10**9 + n}\n' for n in range(1000))
     with spine_of(body, CSV, keys=["user_id"], time="at") as spine:
         sizes = [batch.num_rows for batch in spine.batches()]

@@ -16,7 +16,7 @@ def texts(found: str) -> list[str]:
 
 
 def test_lines_come_back_by_run_in_their_order(fake_redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "PAGE", 2)
+    monkeypatch.setattr(journal, "ENTRIES_PER_PAGE", 2)
     told = Journal(fake_redis, "j")
     told.add(log_entries("r1", 1, ["one", "two", "three"]))
     told.add([{"kind": "stage", "run": "r1", "stage": "fit", "progress": "0.2"}, *log_entries("r2", 1, ["other"])])

@@ -73,7 +73,7 @@ def test_lines_without_the_lease_wait_for_who_knows_that_they_are_right(writer: 
 
 
 def test_while_redis_is_away_the_newest_lines_wait(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "BATCH", 2)
+    monkeypatch.setattr(process, "LINES_PER_WRITE", 2)
     add = writer.journal.add
 
     def away(*_: object, **__: object) -> bool:

@@ -60,7 +60,7 @@ def test_a_job_that_was_taken_and_never_claimed_waits_again_within_seconds(queue
         requeue_unclaimed(queue.rq)
         return bool(queue.rq.job_ids == [job])
 
-    eventually(back, within=2 * recovery.SWEEP, saying="the job is back in the queue")
+    eventually(back, within=2 * recovery.SWEEP_SECONDS, saying="the job is back in the queue")
     assert queue.rq.intermediate_queue.get_job_ids() == []
 
 
@@ -73,7 +73,7 @@ def test_a_taken_job_that_was_canceled_does_not_come_back(queue: TrainingQueue, 
         requeue_unclaimed(queue.rq)
         return not queue.rq.intermediate_queue.get_job_ids()
 
-    eventually(gone, within=2 * recovery.SWEEP, saying="the job is forgotten")
+    eventually(gone, within=2 * recovery.SWEEP_SECONDS, saying="the job is forgotten")
     assert queue.rq.job_ids == []
 
 

@@ -13,7 +13,7 @@ import redis.exceptions
 from modelmill.declare.definitions_file import load_code
 from modelmill.declare.user_code import UserCode
 from modelmill.errors import DefinitionsError, InvalidRequest, PackageError, RequestFailed, RunEnded, Unavailable
-from services.trainer.jobs.view import FIRST_PAUSE, LONGEST_PAUSE, may_pass, pause
+from services.trainer.jobs.view import FIRST_PAUSE, LONGEST_PAUSE, may_be_tried_again, pause
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ from services.trainer.jobs.view import FIRST_PAUSE, LONGEST_PAUSE, may_pass, pau
     ids=str,
 )
 def test_what_is_away_may_be_back_later(error: Exception) -> None:
-    assert may_pass(error)
+    assert may_be_tried_again(error)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_what_is_away_may_be_back_later(error: Exception) -> None:
     ids=str,
 )
 def test_what_is_wrong_with_data_or_code_stays_wrong(error: BaseException | None) -> None:
-    assert not may_pass(error)
+    assert not may_be_tried_again(error)
 
 
 def test_what_comes_out_of_the_definitions_file_is_the_user_s(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_what_comes_out_of_the_definitions_file_is_the_user_s(tmp_path: Path) ->
     with pytest.raises(DefinitionsError) as raised:
         load_code(UserCode(tmp_path / "mill.py", text, {}))
     assert isinstance(raised.value.__cause__, ConnectionError)
-    assert not may_pass(raised.value.__cause__)
+    assert not may_be_tried_again(raised.value.__cause__)
 
 
 def test_pauses_grow_up_to_a_bound_and_differ() -> None:

@@ -72,4 +72,4 @@ def test_an_interrupted_pruning_is_finished_by_the_next(
         retention.after_registration(MODEL, 1)  # it only logs: the version is registered
     assert retention.registry.version(MODEL, 1).pruned
     assert [removal.version for removal in retention.prune(MODEL, 1, by="me").removed] == [1]
-    assert retention.registry.leaving(MODEL) == []
+    assert retention.registry.pruned_with_files(MODEL) == []

@@ -18,7 +18,7 @@ from modelmill.declare.metrics import Metric
 from modelmill.packages.package import Parity
 from services.trainer.evaluation.answers import Answers, Output
 from services.trainer.evaluation.evaluation import HeldOut, segmentation
-from services.trainer.promotion.contender import Contender, Obstacle
+from services.trainer.promotion.contender import Contender, Incomparable
 from services.trainer.promotion.judgement import Evidence, Verdict, verdicts
 
 RANDOM = np.random.default_rng(7)
@@ -62,7 +62,7 @@ GOOD, POOR = contender(answers(0.1)), contender(answers(3.0), version=3)
 def said(
     gate: Gate,
     candidate: Contender = GOOD,
-    champion: Contender | Obstacle | None = POOR,
+    champion: Contender | Incomparable | None = POOR,
     parity_found: Parity | None = None,
 ) -> Verdict:
     [verdict] = verdicts([gate], Evidence(candidate, champion, parity_found or EQUAL))
@@ -121,7 +121,7 @@ def test_a_gate_that_needs_a_champion_holds_for_the_first_version_and_says_so(ga
 
 @pytest.mark.parametrize("gate", [improves("roc_auc"), no_segment_worse("roc_auc", than=0.05)])
 def test_a_champion_that_cannot_be_compared_fails_it(gate: Gate) -> None:
-    verdict = said(gate, champion=Obstacle(3, "it takes old_feature"))
+    verdict = said(gate, champion=Incomparable(3, "it takes old_feature"))
     assert not verdict.held
     assert verdict.reason == (
         "champion version 3 cannot be compared: it takes old_feature; promote by hand if it is good"
@@ -130,7 +130,7 @@ def test_a_champion_that_cannot_be_compared_fails_it(gate: Gate) -> None:
 
 @pytest.mark.parametrize("gate", [improves("roc_auc"), no_segment_worse("roc_auc", than=0.05)])
 def test_a_broken_champion_is_none_to_keep(gate: Gate) -> None:
-    verdict = said(gate, champion=Obstacle(3, "altered", broken=True))
+    verdict = said(gate, champion=Incomparable(3, "altered", broken=True))
     assert verdict.held
     assert verdict.reason == "champion version 3 is broken, so there is none to compare with"
 
@@ -248,7 +248,7 @@ def test_a_function_is_asked_without_a_champion_where_there_is_none_yet() -> Non
 
     assert said(judged(alone), champion=None).held
     assert not said(judged(alone)).held
-    assert "cannot be compared" in said(judged(alone), champion=Obstacle(3, "it takes old_feature")).reason
+    assert "cannot be compared" in said(judged(alone), champion=Incomparable(3, "it takes old_feature")).reason
 
 
 def test_a_function_that_fails_or_answers_nonsense_fails_the_gate_with_its_line() -> None:

@@ -103,7 +103,7 @@ def test_one_instance_of_a_prediction_is_told_alone(http: FlaskClient, fake_redi
 def test_a_prediction_is_found_among_many(
     http: FlaskClient, fake_redis: Redis, version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lineage, "PAGE", 2)
+    monkeypatch.setattr(lineage, "PREDICTIONS_PER_PAGE", 2)
     for number in range(7):
         serve(fake_redis, f"p{number}")
     assert [asked(http, f"p{number}")["prediction"]["id"] for number in (0, 3, 6)] == ["p0", "p3", "p6"]

@@ -137,7 +137,7 @@ def test_what_is_carried_beside_comes_with_the_rows_that_are_left() -> None:
         }
     )
     read = frame.read(io.BytesIO(parquet(table)), [Input("x", "float", False)], [Column("y", "int", False)], ["shop"])
-    assert read.carried["shop"].astype(object).where(read.carried["shop"].notna(), None).tolist() == [
+    assert read.extra["shop"].astype(object).where(read.extra["shop"].notna(), None).tolist() == [
         "north",
         None,
         "south",
@@ -154,7 +154,7 @@ def test_what_is_carried_is_as_it_is_stored_where_some_of_it_is_missing() -> Non
     read = frame.read(
         io.BytesIO(parquet(table)), [Input("x", "float", False)], [Column("y", "int", False)], ["customer", "asked"]
     )
-    assert pa.Table.from_pandas(read.carried).to_pydict() == {"customer": customers, "asked": asked}
+    assert pa.Table.from_pandas(read.extra).to_pydict() == {"customer": customers, "asked": asked}
 
 
 def test_a_frame_of_which_no_row_is_left_is_refused() -> None:

@@ -13,9 +13,9 @@ from modelmill.state.events import DriftDetected, Event, QualityDegraded, RowsIn
 from modelmill.times import iso
 from services.trainer.triggers.decisions import (
     GRACE,
-    MOST_COUNTED,
-    MOST_MISSED,
-    PATIENCE,
+    MAX_COUNTED_SLOTS,
+    MAX_EVENT_WAIT,
+    MAX_MADE_UP_SLOTS,
     Read,
     Step,
     TriggerState,
@@ -102,8 +102,8 @@ def test_what_is_made_up_for_and_counted_is_bounded() -> None:
     week = NOON + timedelta(days=7, seconds=30)
     step = look_at_slots(every(seconds=60, missed="all"), at(NOON), week, free)
     assert step.firing is not None
-    assert step.firing.end == iso(NOON + timedelta(days=7) - (MOST_MISSED - 1) * MINUTE)
-    assert outcomes(step) == {"skipped_late": MOST_COUNTED - MOST_MISSED, "fired": 1}
+    assert step.firing.end == iso(NOON + timedelta(days=7) - (MAX_MADE_UP_SLOTS - 1) * MINUTE)
+    assert outcomes(step) == {"skipped_late": MAX_COUNTED_SLOTS - MAX_MADE_UP_SLOTS, "fired": 1}
 
 
 @pytest.mark.parametrize("missed, outcome", [("skip", "skipped_busy"), ("latest", "waits_busy"), ("all", "waits_busy")])
@@ -206,7 +206,7 @@ def test_an_event_waits_alone_for_the_end_of_a_training() -> None:
 
 def test_an_event_does_not_wait_for_ever() -> None:
     step = hear(on("drift.detected"), at(NOON), [drift()], obstacle="full")
-    step = hear(on("drift.detected"), step.state, [], NOON + PATIENCE + MINUTE, "full")
+    step = hear(on("drift.detected"), step.state, [], NOON + MAX_EVENT_WAIT + MINUTE, "full")
     assert (outcomes(step), step.state.event, step.state.waits) == ({"skipped_late": 1}, "", "")
 
 
