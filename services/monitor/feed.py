@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-import orjson
-
-from modelmill.errors import InvalidRequest, UnknownName
+from modelmill.errors import UnknownName
+from modelmill.http import sse
 from modelmill.state import bus, keys
 from modelmill.state.bus import Entry
-from modelmill.state.connections import AWAY, Redis
+from modelmill.state.connections import Redis
 from modelmill.state.events import (
     AliasDeleted,
     DefinitionsApplied,
@@ -39,11 +36,6 @@ STREAMS = {
 """What callers say to the stream that they mean."""
 MOST_EVENTS = 1000
 """Events of one answer."""
-HEARTBEAT = 2.0
-"""Seconds after which a silent event stream says that it is still there; a client that left is noticed by that."""
-LIFETIME = 600.0
-"""Seconds after which a follower is asked to connect again, so that no thread is taken for ever."""
-POSITION = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 
 def stream_named(name: str) -> str:
@@ -65,36 +57,22 @@ def recent(redis: Redis, stream: str, count: int) -> list[dict[str, Any]]:
 def follow(redis: Redis, stream: str, position: str | None, count: int, *, wait: float) -> Iterator[str]:
     """Events as server-sent events: those after `position`, or else the newest `count`, and then each new one.
 
-    Ends when Redis is away and after `LIFETIME`; a client goes on with the `id` that it heard last.
-
     Raises:
         InvalidRequest: for a position that is not the id of a stream entry.
     """
-    if position is not None and not POSITION.fullmatch(position):
-        raise InvalidRequest(f"Last-Event-ID is {position!r}; expected the id of an event, such as 1795477628000-0")
+    sse.require_position(position)
     entries: list[Entry] = []
     if position is None:
         position = bus.last_position(redis, stream)  # before the newest are read: nothing is missed between
         entries = _newest(redis, stream, count)
         position = entries[-1][0] if entries else position
-    return _follow(redis, stream, position, entries, wait)
+    return sse.stream(_turns(redis, stream, position, entries, wait))
 
 
-def _follow(redis: Redis, stream: str, position: str, entries: list[Entry], wait: float) -> Iterator[str]:
-    yield ": following\n\n"
-    yield from map(_server_sent, entries)
-    spoke = began = time.monotonic()
-    while time.monotonic() - began < LIFETIME:
-        try:
-            position, entries = bus.read(redis, stream, position, wait=wait)
-        except AWAY:
-            return
-        yield from map(_server_sent, entries)
-        if entries:
-            spoke = time.monotonic()
-        elif time.monotonic() - spoke > HEARTBEAT:
-            yield ": still here\n\n"
-            spoke = time.monotonic()
+def _turns(redis: Redis, stream: str, position: str, entries: list[Entry], wait: float) -> Iterator[list[str]]:
+    while True:
+        yield [sse.event(event.type, cloud_event((at, event)), at) for at, event in entries]
+        position, entries = bus.read(redis, stream, position, wait=wait)
 
 
 def cloud_event(entry: Entry) -> dict[str, Any]:
@@ -158,7 +136,3 @@ def _metrics(metrics: Mapping[str, float]) -> str:
 
 def _newest(redis: Redis, stream: str, count: int) -> list[Entry]:
     return bus.newest(redis, stream, count) if count else []  # Redis refuses to return 0
-
-
-def _server_sent(entry: Entry) -> str:
-    return f"id: {entry[0]}\nevent: {entry[1].type}\ndata: {orjson.dumps(cloud_event(entry)).decode()}\n\n"

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from modelmill.errors import InvalidRequest, UnknownName
+from modelmill.http import sse
 from modelmill.state import bus
 from modelmill.state.connections import Redis
 from modelmill.state.events import (
@@ -141,13 +142,13 @@ def test_a_message_has_the_position_to_go_on_from_and_the_type(fake_redis: Redis
 
 
 def test_a_silent_stream_says_that_it_is_still_there(fake_redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "HEARTBEAT", 0.0)
+    monkeypatch.setattr(sse, "HEARTBEAT_SECONDS", 0.0)
     heard = feed.follow(fake_redis, STREAM, None, 0, wait=0.01)
     assert list(islice(heard, 3)) == [": following\n\n", ": still here\n\n", ": still here\n\n"]
 
 
 def test_a_follower_is_let_go_after_its_lifetime(fake_redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "LIFETIME", 0.05)
+    monkeypatch.setattr(sse, "LIFETIME_SECONDS", 0.05)
     assert list(feed.follow(fake_redis, STREAM, None, 0, wait=0.01)) == [": following\n\n"]
 
 

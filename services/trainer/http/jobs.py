@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
-from threading import BoundedSemaphore
-from typing import Any, Self
+from typing import Self
 
-import orjson
-from flask import Flask, Response, request
+from flask import Flask, Response
 from pydantic import model_validator
 
-from modelmill.errors import InvalidRequest, Unavailable, UnknownName
+from modelmill.errors import InvalidRequest, UnknownName
+from modelmill.http import sse
 from modelmill.http.app import reply
 from modelmill.http.bodies import Body, Moment, Query, Text, takes
+from modelmill.http.sse import Listeners
 from modelmill.settings import Settings
-from modelmill.state.connections import AWAY
 from modelmill.state.registry import Registry
 from modelmill.storage import Storage
 from services.trainer.jobs import snapshot
@@ -68,8 +65,7 @@ def add_job_routes(
     app: Flask, queue: TrainingQueue, registry: Registry, recipes: Recipes, storage: Storage, settings: Settings
 ) -> None:
     """Add them to the trainer."""
-    most_listeners = max(0, settings.threads - 2)  # two threads remain for everybody else
-    places = BoundedSemaphore(most_listeners)
+    listeners = Listeners(settings.threads)
     wait = min(WAIT, settings.redis_timeout / 2)
 
     @app.post("/models/<model>/train")
@@ -116,16 +112,7 @@ def add_job_routes(
         All that has happened comes first; `Last-Event-ID` goes on after that event. There are places for two fewer
         listeners than the server has threads.
         """
-        if not places.acquire(blocking=False):
-            raise Unavailable(f"all {most_listeners} places for listeners are taken; raise MODELMILL_THREADS")
-        try:
-            events = follow(queue, job, request.headers.get("Last-Event-ID"), wait=wait)
-        except BaseException:
-            places.release()
-            raise
-        response = Response(events, content_type="text/event-stream", headers={"Cache-Control": "no-store"})
-        response.call_on_close(places.release)
-        return response
+        return listeners.answer(lambda position: follow(queue, job, position, wait=wait))
 
     @app.get("/runs/<run>/log")
     def run_log(run: str) -> Response:
@@ -140,13 +127,8 @@ def add_job_routes(
 # `state` is the job as `GET /jobs/{id}` shows it, first of all and whenever its status or place changes; `stage`,
 # `log` and `again` are the journal's entries; `end` is the job once it has ended, and the last of them.
 
-HEARTBEAT = 2.0
-"""Seconds after which a silent stream says that it is still there; a client that left is noticed by that."""
-LIFETIME = 600.0
-"""Seconds after which a listener is asked to connect again, so that no thread is taken for ever."""
 WAIT = 1.0
 """Seconds that one read waits for entries; it must be below the time limit of a Redis call."""
-POSITION = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 
 def follow(queue: TrainingQueue, job: str, position: str | None, *, wait: float = WAIT) -> Iterator[str]:
@@ -156,53 +138,41 @@ def follow(queue: TrainingQueue, job: str, position: str | None, *, wait: float 
         InvalidRequest: for a position that is no id of an event.
         UnknownName: for a job that does not exist.
     """
-    if position is not None and not POSITION.fullmatch(position):
-        raise InvalidRequest(f"Last-Event-ID is {position!r}; expected the id of an event, such as 1795477628000-0")
-    return _follow(queue, queue.job(job), position or "0-0", wait)
+    sse.require_position(position)
+    return sse.stream(_turns(queue, queue.job(job), position or "0-0", wait))
 
 
-def _follow(queue: TrainingQueue, view: JobView, position: str, wait: float) -> Iterator[str]:
-    journal, deadline, shown, closed = Journal(queue.redis, view.job), time.monotonic() + LIFETIME, None, False
-    spoken = time.monotonic()
+def _turns(queue: TrainingQueue, view: JobView, position: str, wait: float) -> Iterator[list[str]]:
+    journal, shown, closed = Journal(queue.redis, view.job), None, False
     again: dict[str, str] | None = None  # told by the attempt itself, before its worker has taken in its last lines
-    yield ": following\n\n"
-    try:
-        while time.monotonic() < deadline:
-            if (state := (view.status, view.position, view.attempt)) != shown:
-                yield server_sent("state", asdict(view))
-                shown, spoken = state, time.monotonic()
-            found = queue.redis.xread({journal.key: position}, count=1000, block=max(1, int(wait * 1000)))
-            entries = found[0][1] if found else []
-            for number, fields in entries:
-                position, entry = number.decode(), readable(fields)
-                kind = entry.pop("kind")
-                closed = kind == "closed"
-                if again and kind in ("closed", "stage"):
-                    yield server_sent("again", again, position)
-                    again = None
-                if kind == "again":
-                    again = entry
-                elif kind not in ("closed", "end"):
-                    yield server_sent(kind, entry, position)
-                    spoken = time.monotonic()
-            if again and not entries:
-                yield server_sent("again", again, position)
+    while True:
+        if (state := (view.status, view.position, view.attempt)) != shown:
+            yield [sse.event("state", asdict(view))]
+            shown = state
+        found = queue.redis.xread({journal.key: position}, count=1000, block=max(1, int(wait * 1000)))
+        entries, events = found[0][1] if found else [], []
+        for number, fields in entries:
+            position, entry = number.decode(), readable(fields)
+            kind = entry.pop("kind")
+            closed = kind == "closed"
+            if again and kind in ("closed", "stage"):
+                events.append(sse.event("again", again, position))
                 again = None
+            if kind == "again":
+                again = entry
+            elif kind not in ("closed", "end"):
+                events.append(sse.event(kind, entry, position))
+        if again and not entries:
+            events.append(sse.event("again", again, position))
+            again = None
+        yield events
+        try:
             view = queue.job(view.job)
-            if view.status in ENDED_NAMES and (closed or not entries):
-                yield server_sent("end", asdict(view))
-                return
-            if time.monotonic() - spoken > HEARTBEAT:
-                yield ": still there\n\n"
-                spoken = time.monotonic()
-    except (*AWAY, UnknownName):
-        return  # the client connects again, or is told that there is no such job any more
-
-
-def server_sent(kind: str, content: Any, position: str = "") -> str:
-    """One event; what it holds is one line of JSON."""
-    number = f"id: {position}\n" if position else ""
-    return f"{number}event: {kind}\ndata: {orjson.dumps(content).decode()}\n\n"
+        except UnknownName:
+            return  # the client connects again, and is told so
+        if view.status in ENDED_NAMES and (closed or not entries):
+            yield [sse.event("end", asdict(view))]
+            return
 
 
 # --- the HTTP call about triggers

@@ -10,6 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from modelmill.errors import InvalidRequest, UnknownName
+from modelmill.http import sse
 from modelmill.state.registry import Registry
 from services.trainer.http import jobs
 from services.trainer.jobs.journal import Journal, log_entries
@@ -71,12 +72,12 @@ def test_a_listener_goes_on_after_the_event_that_it_heard_last(fake_queue: Train
 def test_what_changes_is_told_as_it_comes_and_silence_is_broken(
     fake_queue: TrainingQueue, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "HEARTBEAT", 0.0)
+    monkeypatch.setattr(sse, "HEARTBEAT_SECONDS", 0.0)
     job = fake_queue.enqueue("m")
     events = jobs.follow(fake_queue, job, None, wait=0.01)
     assert next(events) == ": following\n\n"
     assert '"status":"queued"' in next(events)
-    assert next(events) == ": still there\n\n"
+    assert next(events) == ": still here\n\n"
     fake_queue.cancel(job, registry)
     rest = heard(events)
     assert [kind for kind, _, _ in rest] == ["end"]
@@ -85,7 +86,7 @@ def test_what_changes_is_told_as_it_comes_and_silence_is_broken(
 def test_a_listener_is_asked_to_connect_again_in_the_end(
     fake_queue: TrainingQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "LIFETIME", 0.0)
+    monkeypatch.setattr(sse, "LIFETIME_SECONDS", 0.0)
     assert heard(jobs.follow(fake_queue, fake_queue.enqueue("m"), None, wait=0.01)) == []
 
 
