@@ -1,6 +1,6 @@
 """Modelmill keeps scikit-learn models on tabular data alive in production."""
 
-from modelmill.columns.constraints import Expect, column
+from modelmill.columns.types import Expect, column
 from modelmill.declare.declarations import Entity, Model, Source, feature
 from modelmill.declare.features import Aggregate, request_feature
 from modelmill.declare.gates import at_least, improves, latency_below, no_segment_worse, parity, size_below

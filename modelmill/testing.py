@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from modelmill.columns.types import EXPECTED, SHOWN, Column, checked
+from modelmill.columns.types import SHOWN, TYPES, Column, arrow_type, checked
 from modelmill.declare.declarations import Feature, Model, Source
 from modelmill.declare.definitions import ComputedRef, Definitions, FeatureRef, model_features
 from modelmill.declare.definitions_file import load
@@ -42,9 +42,6 @@ __all__ = ["Fitted", "Rows", "features", "fit", "load"]
 Rows = pd.DataFrame | Sequence[Mapping[str, Any]]
 """Sample rows: a column a name. NaN and None are a missing value."""
 Values = list[Any]
-
-ARROW = {"float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "str": pa.string()}
-LABELS: dict[str, Any] = {"float": np.float64, "int": np.int64, "bool": np.bool_, "str": np.object_}
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,8 @@ def fit(definitions: Definitions, model: str, rows: Rows) -> Fitted:
     if not kept:
         raise InvalidRequest(f"no row to fit {model!r} on: each lacks the label {recipe.label!r} or an input")
     frame = pd.DataFrame({name: _fed([found[name][i] for i in kept], column.dtype) for name, column in inputs.items()})
-    label = [np.array([truth[name][i] for i in kept], LABELS[column.dtype]) for name, column in labels.items()]
+    kinds = {name: arrow_type(column.dtype).to_pandas_dtype() for name, column in labels.items()}
+    label = [np.array([truth[name][i] for i in kept], kind) for name, kind in kinds.items()]
     answer = label[0] if len(label) == 1 else np.column_stack(label)
     with definitions.code.importable():
         made = {one.name or model: _estimator(recipe, one.estimator) for one in recipe.search.candidates}
@@ -149,7 +147,7 @@ def _allowed(value: Any, row: int, column: Column, nullable: bool) -> Any:
     if column.dtype == "int" and isinstance(value, float) and value.is_integer():
         value = int(value)  # pandas makes floats of them where one is missing
     if not (column.allows(value) or (nullable and value is None)):
-        expected = EXPECTED[column.dtype]
+        expected = TYPES[column.dtype].expected
         raise InvalidRequest(str(Rejection(row, column.name, printable(value, SHOWN), f"expected {expected}")))
     return float(value) if column.dtype == "float" and value is not None else value
 
@@ -167,7 +165,7 @@ def _table(source: Source, columns: Mapping[str, Values]) -> pa.Table:
     given |= columns
     for entity in source.entities:
         given[entity.key] = [str(key) for key in given.get(entity.key, rows)]
-    return pa.table({column.name: pa.array(_read(given, column), ARROW[column.dtype]) for column in declared})
+    return pa.table({column.name: pa.array(_read(given, column), arrow_type(column.dtype)) for column in declared})
 
 
 def _derived(feature: Feature, table: pa.Table) -> Values:

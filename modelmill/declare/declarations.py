@@ -29,8 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from modelmill import times
-from modelmill.columns.constraints import Expect
-from modelmill.columns.types import SHOWN, Column, Scalar, to_pandas
+from modelmill.columns.types import SHOWN, Column, Expect, Scalar, to_pandas
 from modelmill.declare import splits, triggers, trusted_types
 from modelmill.declare.gates import Gate, Policy, gates_of, policy_of
 from modelmill.declare.metrics import all_of, columns_of

@@ -11,11 +11,12 @@ from typing import Any
 
 import orjson
 
+from modelmill.columns.types import TYPES
 from modelmill.errors import InvalidRequest, MalformedBody, TooLarge, did_you_mean
 from modelmill.packages.package import Input
 from services.predictor.signature import EntitySignature, Signature, Value
 
-EXPECTED = {"float": "a number", "int": "an integer", "bool": "true or false", "str": "a string"}
+EXPECTED = {dtype: of.expected for dtype, of in TYPES.items()}
 JSON_TYPES: dict[type, str] = {dict: "an object", list: "an array", str: "a string", type(None): "null"}
 
 

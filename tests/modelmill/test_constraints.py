@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from modelmill import Entity, Expect, Model, Source, column, feature
-from modelmill.columns.constraints import Constraints
+from modelmill.columns.types import Constraints
 from modelmill.declare.declarations import About
 
 USER = Entity("user", key="user_id")

@@ -88,7 +88,9 @@ def test_stored_text_becomes_a_value_of_its_type(fake_redis: Redis, dtype: str, 
 
 def test_text_that_is_no_value_of_its_type_is_named(fake_redis: Redis) -> None:
     put_user(fake_redis, "u1", {"feature_1": "1.0", "clicks": "often"}, {"users": EVENT_TIME, "visits": EVENT_TIME})
-    with pytest.raises(CorruptFeature, match="feature 'clicks' of user 'u1' is stored as 'often'; expected an integer"):
+    with pytest.raises(
+        CorruptFeature, match="feature 'clicks' of user 'u1' is stored as 'often'; expected a whole number"
+    ):
         rows(fake_redis, {"user_id": "u1"})
 
 

@@ -75,7 +75,7 @@ def test_without_a_key_the_features_that_lack_are_named() -> None:
 
 
 def test_a_needed_input_that_lacks_is_named() -> None:
-    assert refusal({"user_id": "u1"}).detail == "field 'amount' is missing; expected a number"
+    assert refusal({"user_id": "u1"}).detail == "field 'amount' is missing; expected a finite number"
 
 
 def test_an_integer_is_a_number() -> None:
@@ -86,16 +86,16 @@ def test_an_integer_is_a_number() -> None:
 @pytest.mark.parametrize(
     "field, value, expected",
     [
-        ("amount", "3", "a number"),
-        ("amount", True, "a number"),
-        ("amount", None, "a number"),
-        ("amount", [1], "a number"),
-        ("feature_2", "x", "a number or null"),
-        ("hour", 1.0, "an integer or null"),
-        ("hour", False, "an integer or null"),
+        ("amount", "3", "a finite number"),
+        ("amount", True, "a finite number"),
+        ("amount", None, "a finite number"),
+        ("amount", [1], "a finite number"),
+        ("feature_2", "x", "a finite number or null"),
+        ("hour", 1.0, "a whole number of at most 18 digits or null"),
+        ("hour", False, "a whole number of at most 18 digits or null"),
         ("weekend", 1, "true or false or null"),
         ("weekend", "true", "true or false or null"),
-        ("city", 7, "a string or null"),
+        ("city", 7, "text or null"),
     ],
 )
 def test_a_value_of_another_type_is_refused(field: str, value: Any, expected: str) -> None:
@@ -107,7 +107,7 @@ def test_a_value_of_another_type_is_refused(field: str, value: Any, expected: st
 
 def test_the_instance_and_the_value_are_named() -> None:
     error = refusal({"instances": [{"user_id": "u1", "amount": 1.0}, {"user_id": "u1", "amount": "much"}]})
-    assert error.detail == "instance 1: field 'amount' is \"much\"; expected a number"
+    assert error.detail == "instance 1: field 'amount' is \"much\"; expected a finite number"
     assert error.fields == {"instance": 1, "field": "amount"}
 
 

@@ -169,7 +169,6 @@ NEEDED_BY = {ESTIMATOR: ("scikit-learn", "skops"), GRAPH: ("onnx", "onnxruntime"
 """File of a package to the Python packages that load it."""
 TYPES = {"float": "double", "int": "long", "bool": "boolean", "str": "string"}
 """Declared type to MLflow's."""
-LABELS = {str: "string", bool: "boolean", int: "long", float: "double"}
 
 
 def folder(
@@ -251,7 +250,7 @@ def _signature(manifest: Manifest, *, tabular: bool) -> dict[str, Any]:
         ]
     outputs = None
     if tabular:
-        kind = LABELS[type(manifest.classes[0])] if manifest.classes else "double"
+        kind = TYPES[type(manifest.classes[0]).__name__] if manifest.classes else "double"
         outputs = json.dumps([{"type": kind, "required": True}])
     return {"inputs": json.dumps(inputs), "outputs": outputs, "params": None}
 

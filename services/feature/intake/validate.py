@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modelmill import times
-from modelmill.columns.types import INT_LIMIT, Column
+from modelmill.columns.types import INT_LIMIT, TYPES, Column
 from modelmill.declare.declarations import Source
 from modelmill.errors import InvalidRequest, Rejection, did_you_mean
 from services.feature.intake.decode import RawRows
@@ -48,12 +48,6 @@ PATTERNS = {
     "float": r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$",
     "int": r"^[+-]?\d{1,18}$",
     "bool": r"^(?i:true|false|1|0)$",
-}
-JSON_TYPES: dict[str, frozenset[type]] = {
-    "float": frozenset({float, int, type(None)}),
-    "int": frozenset({int, type(None)}),
-    "bool": frozenset({bool, type(None)}),
-    "str": frozenset({str, type(None)}),
 }
 PARQUET_TYPES: dict[str, Callable[[pa.DataType], bool]] = {
     "float": lambda t: pa.types.is_floating(t) or pa.types.is_integer(t),
@@ -188,7 +182,7 @@ def _typed(values: pa.ChunkedArray | list[Any], dtype: str) -> _Checked:
             return _all_bad(len(values), ARROW[dtype], f"has type {values.type}; expected {EXPECTED[dtype]}")
         whole = values.combine_chunks()
         return _bounded(whole) if dtype == "int" else _Checked(pc.cast(whole, ARROW[dtype], safe=False), {})
-    allowed = JSON_TYPES[dtype]
+    allowed = (*TYPES[dtype].values, type(None))
     fits = [type(value) in allowed and (dtype != "int" or not value or abs(value) < INT_LIMIT) for value in values]
     bad = {position: f"expected {EXPECTED[dtype]}" for position, fit in enumerate(fits) if not fit}
     good = [value if fit else None for value, fit in zip(values, fits, strict=True)] if bad else values

@@ -13,16 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modelmill import times
-from modelmill.columns import types
-from modelmill.columns.constraints import Constraints
+from modelmill.columns.types import TYPES, Constraints, arrow_type
 from modelmill.times import iso
 
 EVENT_TIME = "_event_time"
 """The column of stored rows that holds the event time, whatever the source calls it."""
 TIME = pa.timestamp("us", "UTC")
-ARROW = {"float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "str": pa.string()}
+ARROW = {dtype: arrow_type(dtype) for dtype in TYPES}
 """Column type to how Arrow holds it."""
-EXPECTED = {**types.EXPECTED, "time": times.EXPECTED}
+EXPECTED = {**{dtype: of.expected for dtype, of in TYPES.items()}, "time": times.EXPECTED}
 """Column type, or `time`, to what an error says was expected."""
 MAX_KEY_BYTES = 1024
 """The longest join key."""

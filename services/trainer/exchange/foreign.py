@@ -20,6 +20,7 @@ from onnx import TensorProto, external_data_helper, helper
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from modelmill.columns.types import TYPES as COLUMN_TYPES
 from modelmill.columns.types import Column
 from modelmill.errors import InvalidRequest, sentence
 from modelmill.packages.estimator_serving import load_estimator
@@ -346,7 +347,7 @@ def as_labels(classes: Sequence[Any], label: Column, model: str) -> list[Any]:
     Raises:
         InvalidRequest: for classes of another type.
     """
-    kinds = {"int": (int,), "float": (int, float), "bool": (bool, int), "str": (str,)}[label.dtype]
+    kinds = (bool, int) if label.dtype == "bool" else COLUMN_TYPES[label.dtype].values
     fit = all(isinstance(c, kinds) and (label.dtype == "bool" or not isinstance(c, bool)) for c in classes)
     if label.dtype == "bool":
         fit = fit and set(classes) <= {0, 1}
@@ -354,8 +355,7 @@ def as_labels(classes: Sequence[Any], label: Column, model: str) -> list[Any]:
         raise InvalidRequest(
             f"its classes are {_listed(classes)}; the label {label.name!r} of model {model!r} is {label.dtype}"
         )
-    convert = {"int": int, "float": float, "bool": bool, "str": str}[label.dtype]
-    return [convert(c) for c in classes]
+    return [COLUMN_TYPES[label.dtype].python(c) for c in classes]
 
 
 def _listed(values: Sequence[Any]) -> str:

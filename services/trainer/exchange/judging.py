@@ -29,9 +29,6 @@ from services.trainer.training.frame import Frame
 from services.trainer.training.split import Split
 from services.trainer.training.steps import frame_file, hold_out, read_frame, split_frame
 
-EMPTY: dict[str, Any] = {"float": 0.0, "int": 0.0, "bool": 0.0, "str": ""}
-"""Type to the value of an input that no example gives."""
-
 
 @dataclass(frozen=True)
 class JudgingRows:
@@ -64,7 +61,7 @@ def one_row(inputs: Sequence[Input], example: dict[str, Any] | None) -> pd.DataF
     given = example or {}
     columns = {}
     for item in inputs:
-        value = given.get(item.name, EMPTY[item.dtype])
+        value = given.get(item.name, "" if item.dtype == "str" else 0.0)
         missing = value is None
         if not missing and isinstance(value, str) != (item.dtype == "str"):
             raise InvalidRequest(f"the example's {item.name!r} is {value!r}; expected {item.dtype}")

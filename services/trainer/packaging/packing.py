@@ -13,6 +13,7 @@ import pandas as pd
 import skops.io
 from threadpoolctl import threadpool_limits
 
+from modelmill.columns.types import TYPES
 from modelmill.declare.declarations import Model
 from modelmill.declare.definitions import ComputedRef, Definitions, FeatureRef, model_features
 from modelmill.declare.trusted_types import FULL_NAME
@@ -305,5 +306,5 @@ def _value(item: Input, value: Any) -> float | int | bool | str | None:
         return None if item.nullable and value == "" else str(value)
     if np.isnan(value):
         return None
-    number: float | int | bool = {"float": float, "int": int, "bool": bool}[item.dtype](value)
+    number: float | int | bool = TYPES[item.dtype].python(value)
     return number

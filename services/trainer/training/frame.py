@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from modelmill.columns.types import Column, to_pandas
+from modelmill.columns.types import Column, arrow_type, to_pandas
 from modelmill.errors import InvalidRequest, RequestFailed, Unavailable
 from modelmill.packages.package import Input
 from modelmill.times import iso
@@ -32,7 +32,6 @@ ORIGIN = b"origin"
 ATTEMPTS = 5
 FIRST_PAUSE = 0.5
 """Seconds before the second attempt; each further pause is twice as long."""
-LABELS: dict[str, Any] = {"float": np.float64, "int": np.int64, "bool": np.bool_, "str": np.object_}
 
 
 @dataclass(frozen=True)
@@ -248,9 +247,6 @@ def _input(column: pa.ChunkedArray, dtype: str) -> tuple[np.ndarray, np.ndarray]
 
 
 def _label(column: pa.ChunkedArray, dtype: str) -> np.ndarray:
-    values: np.ndarray = column.cast(_arrow_type(dtype)).to_numpy().astype(LABELS[dtype])
+    kind = arrow_type(dtype)
+    values: np.ndarray = column.cast(kind).to_numpy().astype(kind.to_pandas_dtype())
     return values
-
-
-def _arrow_type(dtype: str) -> pa.DataType:
-    return {"float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "str": pa.string()}[dtype]
