@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import redis.exceptions
 from redis import Redis as Redis
 from redis._parsers.base import BaseParser
 from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection
 from redis.retry import Retry
 
 log = logging.getLogger(__name__)
@@ -69,3 +71,43 @@ def connect(url: str, *, timeout: float, text: bool = True) -> Redis:
         retry=Retry(NoBackoff(), 1),
     )
     return client
+
+
+# --- several commands on their way at once. redis-py's pipeline takes twice as long for a hundred of them.
+
+
+def ask(connection: AbstractConnection, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    """The answers to `commands`, which are sent in one packet."""
+    try:
+        connection.send_packed_command(connection.pack_commands(commands))
+        return [connection.read_response() for _ in commands]
+    except BaseException:
+        connection.disconnect()  # answers that were not read would be taken for those to the next question
+        raise
+
+
+def ask_ahead(redis: Redis, commands: Iterable[Sequence[Any]], in_flight: int) -> Iterator[Any]:
+    """The answers to `commands` in their order; up to `in_flight` are on their way while the next is made."""
+    with pooled(redis) as connection:
+        waiting = 0
+        for command in commands:
+            connection.send_command(*command)
+            waiting += 1
+            if waiting == in_flight:
+                waiting -= 1
+                yield connection.read_response()
+        for _ in range(waiting):
+            yield connection.read_response()
+
+
+@contextmanager
+def pooled(redis: Redis) -> Iterator[AbstractConnection]:
+    """A connection of the client's pool; closed after an error, as `ask` does."""
+    connection = redis.connection_pool.get_connection()
+    try:
+        yield connection
+    except BaseException:
+        connection.disconnect()
+        raise
+    finally:
+        redis.connection_pool.release(connection)

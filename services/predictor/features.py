@@ -3,45 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NoReturn
 
 import redis.exceptions
-from redis.connection import Connection
+from redis.connection import AbstractConnection
 
-from modelmill import times
 from modelmill.columns.types import ERROR_LENGTH, SHOWN, let_stop
-from modelmill.errors import CorruptFeature, InvalidRequest, MissingEntity, sentence
-from modelmill.state import keys
-from modelmill.state.connections import Redis
+from modelmill.errors import InvalidRequest, MissingEntity, sentence
+from modelmill.state import online
+from modelmill.state.connections import Redis, ask
+from modelmill.state.online import Command, StoredEntity, Texts
 from modelmill.times import duration_text
 from services.predictor.instances import EXPECTED, Instance
-from services.predictor.signature import (
-    AggregateInputs,
-    ComputedInput,
-    EntitySignature,
-    Signature,
-    StoredInput,
-    Value,
-)
-
-EVENT_TIME = slice(27)
-"""The event time in the times of a row."""
+from services.predictor.signature import ComputedInput, EntitySignature, Signature, Value
 
 Lookup = tuple[int, str]
 """An entity, by its position in the signature, and its key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What is stored of one entity."""
-
-    stored: Stored
-    """Of its hash: the signature's `fields`."""
-    tiles: list[Stored]
-    """Of each of its aggregates' groups, as their reader asked."""
 
 
 Cutoffs = Sequence[Sequence[str]]
@@ -68,37 +48,23 @@ def lookups(instances: Sequence[Instance], signature: Signature) -> list[Lookup]
     return list(wanted)
 
 
-def read(store: OnlineStore, signature: Signature, wanted: Sequence[Lookup], t: int) -> dict[Lookup, Found]:
+def read(store: OnlineStore, signature: Signature, wanted: Sequence[Lookup], t: int) -> dict[Lookup, StoredEntity]:
     """What is stored of each entity in `wanted` at time t, microseconds since 1970, in one round trip.
 
     Where nothing is wanted Redis is not asked.
     """
-    if not wanted:
-        return {}
-    commands: list[tuple[str, ...]] = []
-    for number, key in wanted:
-        entity = signature.entities[number]
-        if entity.fields:
-            commands.append(("HMGET", keys.feature(entity.name, key), *entity.fields))
-        for aggregates in entity.aggregates:
-            commands.append(aggregates.reader.command(key, t))
-    answers = iter(store.read(commands))
-    return {
-        lookup: Found(next(answers) if entity.fields else [], [next(answers) for _ in entity.aggregates])
-        for lookup in wanted
-        for entity in [signature.entities[lookup[0]]]
-    }
+    readers = [(signature.entities[number].reader, key) for number, key in wanted]
+    return dict(zip(wanted, online.read(store.read, readers, t), strict=True))
 
 
 def cutoffs(signature: Signature, now: datetime) -> Cutoffs:
     """Which event times are too old at `now`."""
-    return [
-        [times.cutoff(now, age) for age in entity.max_ages] if any(entity.max_ages) else ()
-        for entity in signature.entities
-    ]
+    return [entity.reader.cutoffs(now) for entity in signature.entities]
 
 
-def row(instance: Instance, signature: Signature, stored: Mapping[Lookup, Found], oldest: Cutoffs, t: int) -> Row:
+def row(
+    instance: Instance, signature: Signature, stored: Mapping[Lookup, StoredEntity], oldest: Cutoffs, t: int
+) -> Row:
     """The values of all inputs for `instance`: given, else stored, else the default of an entity that is not there.
 
     Inputs that are computed from others come last. What is older than `oldest` counts as missing; the windows of
@@ -114,17 +80,16 @@ def row(instance: Instance, signature: Signature, stored: Mapping[Lookup, Found]
     event_times: dict[str, str | None] = {}
     for number, entity in enumerate(signature.entities):
         if instance.needs(number, entity):
-            key = str(instance.keys[number])
-            found = stored[number, key]
-            times = found.stored[len(entity.inputs) :]
+            found = stored[number, str(instance.keys[number])]
+            times = found.times()
             if any(times):
-                _decode(entity, key, found.stored, times, _expired(times, oldest[number]), instance, values)
-                event_times[entity.name] = min(time[EVENT_TIME] for time in times if time)
+                _stored(entity, found, times, oldest[number], instance, values)
+                event_times[entity.name] = min(filter(None, times))[online.EVENT_TIME]
             else:
-                _defaults(entity, key, instance, signature, values)
+                _defaults(entity, found.key, instance, signature, values)
                 event_times[entity.name] = None
-            for aggregates, tiles in zip(entity.aggregates, found.tiles, strict=True):
-                _aggregate(entity, key, aggregates, tiles, signature, values, t)
+            if entity.aggregates:
+                _aggregates(entity, found, signature, values, t)
     for position, value in instance.given.items():
         values[position] = value
     for computed in signature.computed:
@@ -173,86 +138,66 @@ def _compute(computed: ComputedInput, values: Sequence[Value]) -> Value:
         ) from None
 
 
-def _expired(times: Stored, oldest: Sequence[str]) -> Sequence[int]:
-    """The sources whose row is too old."""
-    if not oldest:
-        return ()
-    return [source for source, time in enumerate(times) if time is not None and time < oldest[source]]
-
-
-def _decode(
+def _stored(
     entity: EntitySignature,
-    key: str,
-    found: Stored,
-    times: Stored,
-    expired: Sequence[int],
+    found: StoredEntity,
+    times: Sequence[str | None],
+    oldest: Sequence[str],
     instance: Instance,
     values: list[Value],
 ) -> None:
-    for item, text in zip(entity.inputs, found, strict=False):
-        if item.position in instance.given:
-            continue
-        if text is not None and item.source not in expired:
-            try:
-                values[item.position] = item.decode(text)
-            except (ValueError, KeyError):
-                raise CorruptFeature(entity.name, key, item.field, text, EXPECTED[item.dtype]) from None
-        elif not item.nullable:
-            _refuse_missing(entity, key, item, times, expired)
+    hidden = online.hidden(times, oldest)
+    numbers = entity.numbers
+    unread = [numbers[position] for position in instance.given if position in numbers]
+    for number, value in enumerate(found.values(hidden, unread)):
+        if value is None and not entity.nullable[number] and number not in unread:
+            _refuse_missing(found, number, times, hidden)
+        values[entity.inputs[number]] = value
 
 
-def _aggregate(
-    entity: EntitySignature,
-    key: str,
-    aggregates: AggregateInputs,
-    tiles: Stored,
-    signature: Signature,
-    values: list[Value],
-    t: int,
+def _aggregates(
+    entity: EntitySignature, found: StoredEntity, signature: Signature, values: list[Value], t: int
 ) -> None:
-    there = any(tiles)
-    try:
-        found = aggregates.reader.values(tiles, t)
-    except (ValueError, KeyError, TypeError):
-        raise CorruptFeature(entity.name, key, aggregates.reader.group, str(tiles), "tiles") from None
-    for position, value in zip(aggregates.positions, found, strict=True):
-        item = signature.input(position)
-        values[position] = item.default if item.has_default and not there else value
+    for positions, tiles, read in zip(entity.aggregates, found.tiles, found.aggregates(t), strict=True):
+        there = any(tiles)
+        for position, value in zip(positions, read, strict=True):
+            item = signature.input(position)
+            values[position] = item.default if item.has_default and not there else value
 
 
-def _refuse_missing(
-    entity: EntitySignature, key: str, item: StoredInput, times: Stored, expired: Sequence[int]
-) -> NoReturn:
-    source, time = entity.sources[item.source], times[item.source]
+def _refuse_missing(found: StoredEntity, number: int, times: Sequence[str | None], hidden: Collection[int]) -> NoReturn:
+    reader, feature = found.reader, found.reader.features[number]
+    source_number = reader.source_numbers[number]
+    time = times[source_number]
     if time is None:
-        reason = f"no row of source {source!r} has arrived"
-    elif item.source in expired:
-        limit = duration_text(entity.max_ages[item.source] or 0)
-        reason = f"it is expired, since its newest row of source {source!r} is of {time[EVENT_TIME]}, over {limit} ago"
+        reason = f"no row of source {feature.source!r} has arrived"
+    elif source_number in hidden:
+        limit = duration_text(reader.max_ages[feature.source] or 0)
+        reason = (
+            f"it is expired, since its newest row of source {feature.source!r} is of {time[online.EVENT_TIME]}, over"
+            f" {limit} ago"
+        )
     else:
         reason = "its feature function failed, or its newest row had no value"
     raise InvalidRequest(
-        f"feature {item.name!r} of {entity.name} {key!r} is missing: {reason}; expected {EXPECTED[item.dtype]}."
-        " Mend its row, or give the value in the request",
-        entity=entity.name,
-        key=key,
-        field=item.name,
+        f"feature {feature.name!r} of {reader.entity} {found.key!r} is missing: {reason}; expected"
+        f" {EXPECTED[feature.dtype]}. Mend its row, or give the value in the request",
+        entity=reader.entity,
+        key=found.key,
+        field=feature.name,
     )
 
 
 def _defaults(entity: EntitySignature, key: str, instance: Instance, signature: Signature, values: list[Value]) -> None:
-    for item in entity.inputs:
-        declared = signature.input(item.position)
+    for position in entity.inputs:
+        declared = signature.input(position)
         if declared.has_default:
-            values[item.position] = declared.default
-        elif item.position not in instance.given:
+            values[position] = declared.default
+        elif position not in instance.given:
             raise MissingEntity(entity.name, key)
 
 
 # --- reads the hashes of entities from the online store, all that a request needs in one round trip.
-
-Stored = list[str | None]
-"""The texts of the fields that were asked for; None for a field that is not there."""
 
 
 class OnlineStore:
@@ -266,7 +211,7 @@ class OnlineStore:
         self._pool = client.connection_pool
         self._own = threading.local()
 
-    def read(self, commands: Sequence[tuple[str, ...]]) -> list[Stored]:
+    def read(self, commands: Sequence[Command]) -> list[Texts]:
         """What the HMGET `commands` answer; a connection that went stale is opened again, once.
 
         Raises:
@@ -274,26 +219,17 @@ class OnlineStore:
         """
         connection = self._connection()
         try:
-            return _ask(connection, commands)
+            return ask(connection, commands)
         except redis.exceptions.ConnectionError:
-            return _ask(connection, commands)
+            return ask(connection, commands)
 
     def close(self) -> None:
         """Close the calling thread's connection; that of a thread which ends is closed with it."""
         if (connection := getattr(self._own, "connection", None)) is not None:
             connection.disconnect()
 
-    def _connection(self) -> Connection:
+    def _connection(self) -> AbstractConnection:
         connection = getattr(self._own, "connection", None)
         if connection is None:
             connection = self._own.connection = self._pool.make_connection()
         return connection
-
-
-def _ask(connection: Connection, commands: Sequence[tuple[str, ...]]) -> list[Stored]:
-    try:
-        connection.send_packed_command(connection.pack_commands(commands))
-        return [connection.read_response() for _ in commands]
-    except BaseException:
-        connection.disconnect()  # answers that were not read would be taken for those to the next question
-        raise

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
-from modelmill.columns.types import READ
 from modelmill.declare.features import RequestFeature
 from modelmill.packages.package import Input, Manifest
-from modelmill.state import keys
-from modelmill.state.online import TileReader
+from modelmill.state.online import EntityReader, StoredFeature, TileReader
 from modelmill.windows import Reading
 
 Value = float | int | bool | str | None
@@ -21,51 +20,27 @@ NO_FUNCTIONS: Mapping[str, RequestFeature] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class StoredInput:
-    """A model input that is read from the online store."""
-
-    position: int
-    """Among the model's inputs."""
-    name: str
-    field: str
-    dtype: str
-    nullable: bool
-    source: int
-    """Position among the sources of the entity."""
-    decode: Callable[[str], Value]
-
-
-@dataclass(frozen=True)
-class AggregateInputs:
-    """The model inputs that are read from the tiles of one group, in the order of the reader's values."""
-
-    reader: TileReader
-    positions: tuple[int, ...]
-    """Among the model's inputs."""
-
-
-@dataclass(frozen=True)
 class EntitySignature:
     """What a model needs of one entity."""
 
     name: str
+    reader: EntityReader
     key: str
     """Name of the join key in requests."""
-    inputs: tuple[StoredInput, ...]
-    sources: tuple[str, ...]
-    max_ages: tuple[int | None, ...]
-    """Of each source, the seconds after its event time at which a row is still used; None for ever."""
-    aggregates: tuple[AggregateInputs, ...]
+    inputs: tuple[int, ...]
+    """The positions of the reader's features among the model's inputs."""
+    nullable: tuple[bool, ...]
+    """Whether each of them may be missing."""
+    aggregates: tuple[tuple[int, ...], ...]
+    """Those of the values of each of its readers of tiles."""
     positions: frozenset[int] = field(init=False)
-    """Of its inputs and aggregates among the model's."""
-    fields: list[str] = field(init=False)
-    """What is read of the entity's hash: a field an input, then the times of the row of each source."""
+    """All of these."""
+    numbers: dict[int, int] = field(init=False)
+    """The reverse of `inputs`: position among the model's inputs to that among the reader's features."""
 
     def __post_init__(self) -> None:
-        times = [keys.time_field(source) for source in self.sources]
-        aggregated = (position for one in self.aggregates for position in one.positions)
-        object.__setattr__(self, "positions", frozenset((*(item.position for item in self.inputs), *aggregated)))
-        object.__setattr__(self, "fields", [item.field for item in self.inputs] + times)
+        object.__setattr__(self, "positions", frozenset((*self.inputs, *chain.from_iterable(self.aggregates))))
+        object.__setattr__(self, "numbers", {position: number for number, position in enumerate(self.inputs)})
 
 
 @dataclass(frozen=True)
@@ -165,37 +140,29 @@ def _computed(
 
 
 def _entity(name: str, key: str, inputs: Sequence[Input]) -> EntitySignature:
-    of_entity = [(position, item) for position, item in enumerate(inputs) if item.entity == name]
-    own = [(position, item) for position, item in of_entity if item.tiles is None]
-    ages = {_stated(item, "source"): item.max_age for _, item in own}
-    sources = tuple(ages)
-    stored = (
-        StoredInput(
-            position,
-            item.name,
-            _stated(item, "field"),
-            item.dtype,
-            item.nullable,
-            sources.index(_stated(item, "source")),
-            READ[item.dtype],
-        )
-        for position, item in own
-    )
-    aggregates = _aggregates([(position, item) for position, item in of_entity if item.tiles is not None])
-    return EntitySignature(name, key, tuple(stored), sources, tuple(ages.values()), aggregates)
-
-
-def _aggregates(own: Sequence[tuple[int, Input]]) -> tuple[AggregateInputs, ...]:
+    own: list[tuple[int, bool, StoredFeature]] = []
+    ages: dict[str, int | None] = {}
     groups: dict[str, list[tuple[int, Reading]]] = {}
-    for position, item in own:
-        if item.reading is None:
+    for position, item in enumerate(inputs):
+        if item.entity != name:
+            continue
+        if item.tiles is None:
+            source = _stated(item, "source")
+            stored = StoredFeature(item.name, _stated(item, "field"), item.dtype, source)
+            own.append((position, item.nullable, stored))
+            ages[source] = item.max_age
+        elif item.reading is None:
             raise ValueError(f"input {item.name!r} names tiles, but not how they are read")
-        groups.setdefault(_stated(item, "tiles"), []).append((position, item.reading))
-    return tuple(
-        AggregateInputs(
-            TileReader(group, tuple(reading for _, reading in found)), tuple(position for position, _ in found)
-        )
-        for group, found in groups.items()
+        else:
+            groups.setdefault(_stated(item, "tiles"), []).append((position, item.reading))
+    tiles = tuple(TileReader(group, tuple(reading for _, reading in found)) for group, found in groups.items())
+    return EntitySignature(
+        name,
+        EntityReader(name, tuple(feature for *_, feature in own), ages, tiles),
+        key,
+        tuple(position for position, *_ in own),
+        tuple(nullable for _, nullable, _ in own),
+        tuple(tuple(position for position, _ in found) for found in groups.values()),
     )
 
 

@@ -64,7 +64,7 @@ def forget_user(room: Room) -> Receipt:
 
 def served(room: Room, entity: str, key: str, at: datetime) -> dict[str, Any]:
     [found] = online.read(room.redis, room.catalogue.definitions, entity, [key], at)
-    return dict(found.features) if found else {}
+    return dict(found.features) if found.there else {}
 
 
 def check(room: Room, *, of_key: int = 0) -> None:

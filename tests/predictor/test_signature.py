@@ -11,12 +11,12 @@ from tests.predictor.packages import manifest
 
 def test_an_entity_is_read_by_its_fields_and_its_sources_event_times() -> None:
     (user,) = Signature.of(manifest()).entities
-    assert user.fields == ["feature_1", "feature_2", "clicks", "_time.users", "_time.visits"]
+    assert user.reader.fields == ("feature_1", "feature_2", "clicks", "_time.users", "_time.visits")
 
 
 def test_an_input_is_read_from_the_field_that_the_manifest_names() -> None:
     renamed = [Input("user.age", "int", False, "user", "age", "users")]
-    assert Signature.of(manifest(inputs=renamed)).entities[0].fields == ["age", "_time.users"]
+    assert Signature.of(manifest(inputs=renamed)).entities[0].reader.fields == ("age", "_time.users")
 
 
 def test_an_entity_without_features_is_not_read_but_its_key_is_known() -> None:

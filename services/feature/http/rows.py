@@ -181,9 +181,9 @@ def _entities(catalogue: Catalogue, entity: str, ids: Sequence[str], detail: boo
     definitions.entity(entity)
     found = online.read(catalogue.redis, definitions, entity, ids, now)
     if not detail:
-        return [None if one is None else one.answer() for one in found]
+        return [one.answer() if one.there else None for one in found]
     refs = list(definitions.features_of(entity).values())
-    return [None if one is None else {"features": details(one, refs, now)} for one in found]
+    return [{"features": details(one, refs, now)} if one.there else None for one in found]
 
 
 def _day(arguments: Mapping[str, str], name: str) -> date | None:

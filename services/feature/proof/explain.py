@@ -17,21 +17,21 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from modelmill import times
-from modelmill.columns.types import READ
 from modelmill.declare.declarations import Source
 from modelmill.declare.definitions import Definitions, FeatureRef
 from modelmill.errors import CorruptFeature
-from modelmill.state import keys
 from modelmill.state.connections import Redis
+from modelmill.state.online import status
 from modelmill.storage import Storage
-from modelmill.times import iso, micros
+from modelmill.times import cutoff, iso, micros
 from services.feature.frames.joins import NO_ROW, AsOf, Timeline
 from services.feature.proof import receipts
 from services.feature.proof.explain_aggregates import Explained, explain_aggregates
 from services.feature.rows.derive import FAILED
-from services.feature.rows.schema import EVENT_TIME, EXPECTED, microseconds
-from services.feature.store import history
+from services.feature.rows.schema import EVENT_TIME, microseconds
+from services.feature.store import history, online
 from services.feature.store.history import INGEST_TIME
+from services.feature.store.online import OnlineEntity
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def explain(
     """
     definitions.entity(entity)
     subject = Subject(entity, key, at or datetime.now(UTC), None if at is None else as_of)
-    stored = redis.hgetall(keys.feature(entity, key)) if at is None else {}
+    served = online.read(redis, definitions, entity, [key], subject.at)[0] if at is None else None
     features: dict[str, Explained] = {}
     sources: dict[str, SourceRow] = {}
     for source in definitions.sources.values():
@@ -121,17 +121,18 @@ def explain(
             continue
         refs = [r for r in definitions.features_of(entity).values() if r.source == source.name and not r.aggregate]
         rows = sightings(storage, definitions, source, key)
-        if at is None:
-            seen = _online(stored, subject, source, refs)
-            sources[source.name] = _online_row(rows, seen, refs, subject, source)
+        if served is not None:
+            seen = _online(served, source, refs)
+            sources[source.name] = _online_row(rows, seen, _stored_values(served, source), subject, source)
         else:
-            place = rows.visible(at, as_of)
+            place = rows.visible(subject.at, as_of)
             row = None if place is None else rows.row(place)
             seen = None if row is None else Seen(row.event, row.ingest, row.values, row.failed)
-            chosen = subject.none_of(source) if place is None else rows.chosen(place, at, as_of)
+            chosen = subject.none_of(source) if place is None else rows.chosen(place, subject.at, as_of)
             sources[source.name] = _source_row(row, chosen, None)
         features |= {ref.name: _explained(ref, seen, source, subject) for ref in refs}
-    features |= explain_aggregates(redis, storage, definitions, entity, key, subject.at, subject.as_of)
+    of_tiles = {} if served is None else served.features
+    features |= explain_aggregates(storage, definitions, entity, key, subject.at, subject.as_of, of_tiles)
     receipt = receipts.read(redis, entity, receipts.digest_of(key))
     forgotten = None if receipt is None else receipt.ended or receipt.begun
     return Explanation(entity, key, iso(subject.at), subject.as_of or "online", forgotten, features, sources)
@@ -147,41 +148,45 @@ def _explained(ref: FeatureRef, seen: Seen | None, source: Source, subject: Subj
 
 def _judged(ref: FeatureRef, seen: Seen, source: Source, subject: Subject) -> tuple[Any, str, str]:
     """A value, its status and why."""
-    if source.max_age is not None and subject.at - seen.event > timedelta(seconds=source.max_age):
-        since = iso(seen.event + timedelta(seconds=source.max_age))
-        allowed = times.duration_text(source.max_age)
-        return None, "expired", f"expired since {since}: source {source.name!r} allows {allowed}"
-    if ref.field in seen.failed:
-        return None, "failed", f"its function failed with {seen.failed[ref.field]}"
-    value = seen.values.get(ref.field)
-    if value is None:
-        return None, "missing", "the row has no value"
+    value, error = seen.values.get(ref.field), seen.failed.get(ref.field)
+    match status(value, error, expired=iso(seen.event) < cutoff(subject.at, source.max_age)):
+        case "expired":
+            age = source.max_age or 0
+            since = iso(seen.event + timedelta(seconds=age))
+            return None, "expired", f"expired since {since}: source {source.name!r} allows {times.duration_text(age)}"
+        case "failed":
+            return None, "failed", f"its function failed with {error}"
+        case "missing":
+            return None, "missing", "the row has no value"
     if seen.event > subject.at:
         return value, "present", f"the newest row, though its event time {iso(seen.event)} is yet to come"
     return value, "present", "the newest row" if subject.as_of is None else "the newest row that was visible"
 
 
-def _online(stored: Mapping[str, str], subject: Subject, source: Source, refs: list[FeatureRef]) -> Seen | None:
-    """What the online store has of one source."""
-    times = stored.get(keys.time_field(source.name))
-    if times is None:
+def _online(served: OnlineEntity, source: Source, refs: Sequence[FeatureRef]) -> Seen | None:
+    """What a lookup tells of one source."""
+    if source.name not in served.event_times:
         return None
-    event, ingest = map(datetime.fromisoformat, times.split(" "))
-    values: dict[str, Any] = {}
-    for ref in refs:
-        text = stored.get(ref.field)
-        try:
-            values[ref.field] = None if text is None else READ[ref.column.dtype](text)
-        except (ValueError, KeyError):
-            expected = EXPECTED[ref.column.dtype]
-            raise CorruptFeature(subject.entity, subject.key, ref.field, str(text), expected) from None
-    return Seen(event, ingest, values, orjson.loads(stored.get(keys.failed_field(source.name), "{}")))
+    event, ingest = (datetime.fromisoformat(of[source.name]) for of in (served.event_times, served.ingest_times))
+    failed = {ref.field: served.failed[ref.name] for ref in refs if ref.name in served.failed}
+    return Seen(event, ingest, {ref.field: served.features[ref.name] for ref in refs}, failed)
+
+
+def _stored_values(served: OnlineEntity, source: Source) -> dict[str, Any] | None:
+    """The values of one source by field, be they expired; None where there is a text among them that is none."""
+    features, stored = served.stored.reader.features, served.stored
+    others = [number for number, feature in enumerate(features) if feature.source != source.name]
+    try:
+        values = stored.values(unread=others)
+    except CorruptFeature:
+        return None
+    return {one.field: value for one, value in zip(features, values, strict=True) if one.source == source.name}
 
 
 def _online_row(
-    rows: Sightings, seen: Seen | None, refs: list[FeatureRef], subject: Subject, source: Source
+    rows: Sightings, seen: Seen | None, stored: Mapping[str, Any] | None, subject: Subject, source: Source
 ) -> SourceRow:
-    """The row of history that the online store shows, and whether it should."""
+    """The row of history that the online store shows, and whether it should; `stored` are the values there."""
     newest = rows.newest()
     if seen is None or newest is None:
         if seen is not None:
@@ -190,11 +195,8 @@ def _online_row(
             return _source_row(None, subject.none_of(source), True)
         return _source_row(rows.row(newest), f"{subject.none_of(source)}, but this one is in the history", False)
     row = rows.row(newest)
-    fields = [ref.field for ref in refs]
-    same = (row.event, row.ingest) == (seen.event, seen.ingest) and all(
-        repr(row.values.get(field)) == repr(seen.values[field]) for field in fields
-    )
     if (row.event, row.ingest) == (seen.event, seen.ingest):
+        same = stored is not None and all(repr(row.values.get(field)) == repr(stored[field]) for field in stored)
         return _source_row(row, rows.chosen(newest, None, "event"), same)
     place = rows.place_of(seen.event, seen.ingest)
     newer = f"the history has a newer row, of {iso(row.event)} ingested at {iso(row.ingest)}"

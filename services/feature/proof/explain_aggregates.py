@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from modelmill import times
 from modelmill.declare.definitions import Definitions, FeatureRef
 from modelmill.declare.features import Aggregate
-from modelmill.state.connections import Redis
 from modelmill.storage import Storage
 from modelmill.times import iso, micros, moment
 from modelmill.windows import ROWS, SECOND
@@ -21,7 +20,7 @@ from services.feature.frames.frames import Wanted, spine_frame
 from services.feature.frames.joins import AsOf
 from services.feature.frames.spines import Spine
 from services.feature.rows.schema import EVENT_TIME, TIME
-from services.feature.store import history, online
+from services.feature.store import history
 from services.feature.store.snapshots import Snapshot
 
 
@@ -43,26 +42,25 @@ class Explained:
 
 
 def explain_aggregates(
-    redis: Redis, storage: Storage, definitions: Definitions, entity: str, key: str, at: datetime, as_of: AsOf | None
+    storage: Storage,
+    definitions: Definitions,
+    entity: str,
+    key: str,
+    at: datetime,
+    as_of: AsOf | None,
+    served: Mapping[str, Any],
 ) -> dict[str, Explained]:
-    """The aggregates of one entity at a time; online with what the history says of them, where `as_of` is None."""
+    """The aggregates of one entity at a time; where `as_of` is None those that are `served` now, with what the history
+    says of them."""
     refs = [ref for ref in definitions.features_of(entity).values() if ref.aggregate is not None]
     if not refs:
         return {}
     offline = _values(storage, definitions, refs, key, at, as_of or "event")
-    served: dict[str, Any] = {}
-    if as_of is None:
-        [read] = online.read(redis, definitions, entity, [key], at)
-        served = read.features if read else {ref.name: offline[ref.name] if _is_count(ref) else None for ref in refs}
     return {
         ref.name: _explained(storage, definitions, ref, ref.aggregate, key, at, as_of, offline[ref.name], served)
         for ref in refs
         if ref.aggregate is not None
     }
-
-
-def _is_count(ref: FeatureRef) -> bool:
-    return not ref.column.nullable
 
 
 def _values(
@@ -87,7 +85,7 @@ def _explained(
     at: datetime,
     as_of: AsOf | None,
     offline: Any,
-    served: dict[str, Any],
+    served: Mapping[str, Any],
 ) -> Explained:
     reading = aggregate.reading
     end = reading.end(micros(at))

@@ -7,28 +7,28 @@ the order in which they arrive.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from functools import partial
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelmill import times
-from modelmill.columns.types import READ
 from modelmill.declare.declarations import Source
 from modelmill.declare.definitions import Definitions, FeatureRef
 from modelmill.declare.features import Aggregate
-from modelmill.errors import CorruptFeature
 from modelmill.state import keys
-from modelmill.state.connections import Redis
-from modelmill.state.online import TileReader
+from modelmill.state import online as entities
+from modelmill.state.connections import Redis, ask, ask_ahead, pooled
+from modelmill.state.online import EntityReader, Status, StoredEntity, StoredFeature, TileReader
 from modelmill.times import micros
 from services.feature.rows.derive import FAILED
-from services.feature.rows.schema import EVENT_TIME, EXPECTED
+from services.feature.rows.schema import EVENT_TIME
 from services.feature.store.history import INGEST_TIME
 
 BATCH = 250
@@ -90,17 +90,18 @@ def write(redis: Redis, source: Source, fields: Sequence[str], table: pa.Table) 
     names = orjson.dumps([keys.time_field(source.name), keys.failed_field(source.name), *fields])
 
     firsts: list[int] = []
+    script = redis.script_load(UPSERT)
 
-    def calls() -> Iterator[tuple[list[str], list[bytes]]]:
+    def calls() -> Iterator[tuple[Any, ...]]:
         for start in range(0, len(ids), BATCH):
             batch = newest.slice(start, BATCH)
             hashes = [keys.feature(entity, one) for one in ids[start : start + BATCH]]
             columns = [_times(batch), batch[FAILED], *(batch[field] for field in fields)]
             for first, last, content in _parts(len(hashes), [_texts(column) for column in columns]):
                 firsts.append(start + first)
-                yield hashes[first:last], [names, content]
+                yield ("EVALSHA", script, last - first, *hashes[first:last], names, content)
 
-    answers = enumerate(_run(redis, UPSERT, calls()))
+    answers = enumerate(ask_ahead(redis, calls(), IN_FLIGHT))
     refused = [ids[firsts[call] + position - 1] for call, late in answers for position in late]
     return int(pc.sum(pc.is_in(table[key], pa.array(refused, pa.string()))).as_py() or 0) if refused else 0
 
@@ -123,29 +124,6 @@ def _parts(count: int, columns: Sequence[bytes]) -> Iterator[tuple[int, int, byt
     yield first, count, orjson.dumps([column[first:] for column in texts])
 
 
-def _run(redis: Redis, script: str, calls: Iterator[tuple[list[str], list[bytes]]]) -> Iterator[Any]:
-    """The answers to calls of a script, in their order; several calls are on their way at once."""
-    sha = redis.script_load(script)
-    pool = redis.connection_pool
-    connection = pool.get_connection()
-    waiting = 0
-    try:
-        for names, arguments in calls:
-            connection.send_command("EVALSHA", sha, len(names), *names, *arguments)
-            waiting += 1
-            if waiting == IN_FLIGHT:
-                waiting -= 1
-                yield connection.read_response()
-        while waiting:
-            waiting -= 1
-            yield connection.read_response()
-    except BaseException:
-        connection.disconnect()  # answers that were not read would be taken for those to the next question
-        raise
-    finally:
-        pool.release(connection)
-
-
 def remove(redis: Redis, entity: str, fields: Collection[str]) -> None:
     """Remove fields from the hashes of all entities, a step at a time, so that others are served in between."""
     step: deque[str] = deque()
@@ -165,7 +143,7 @@ def _remove(redis: Redis, step: deque[str], fields: Collection[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class OnlineEntity:
-    """What is stored online of one entity."""
+    """What is stored online of one entity, as a moment sees it."""
 
     features: dict[str, Any]
     """Every feature that its sources declare; None where the value is missing or expired."""
@@ -174,9 +152,15 @@ class OnlineEntity:
     ingest_times: dict[str, str]
     """Source to the ingest time of that row."""
     failed: dict[str, str]
-    """Feature whose function failed on that row to its error; without those of expired rows."""
+    """Feature that has no value because its function failed on that row to its error; without those of expired rows."""
     expired: list[str]
     """Sources whose row is older than they allow."""
+    stored: StoredEntity
+
+    @property
+    def there(self) -> bool:
+        """Whether a row has arrived."""
+        return bool(self.event_times) or any(map(any, self.stored.tiles))
 
     def answer(self) -> dict[str, Any]:
         """What a request without `detail` is told."""
@@ -188,122 +172,58 @@ class OnlineEntity:
         }
 
 
-def read(
-    redis: Redis, definitions: Definitions, entity: str, ids: Sequence[str], now: datetime
-) -> list[OnlineEntity | None]:
-    """The stored features of each id as `now` sees them, in one round trip; None where no row has arrived.
+def read(redis: Redis, definitions: Definitions, entity: str, ids: Sequence[str], now: datetime) -> list[OnlineEntity]:
+    """The stored features of each id as `now` sees them, in one round trip.
 
     Raises:
-        CorruptFeature: for a stored text that is no value of the feature's type, or no tile.
+        CorruptFeature: for a stored text that is no value of the feature's type, no time, no error or no tile.
     """
-    sources = [_Reader.of(definitions, name, refs, now) for name, refs in _by_source(definitions, entity).items()]
-    fields = [field for source in sources for field in source.fields]
-    aggregates = _Aggregates(definitions, entity, now)
-    commands: list[tuple[str, ...]] = []
-    for key in ids:
-        commands += [("HMGET", keys.feature(entity, key), *fields)] if fields else []
-        commands += aggregates.commands(key)
-    answers = iter(_ask(redis, commands))
-    found = []
-    for key in ids:
-        read = _entity(entity, key, next(answers) if fields else [], sources)
-        there = aggregates.add(read, key, answers)
-        found.append(read if there or read.event_times else None)
-    return found
+    reader, aggregates = _reader(definitions, entity)
+    cutoffs, t = reader.cutoffs(now), micros(now)
+    with pooled(redis) as connection:
+        found = entities.read(partial(ask, connection), [(reader, key) for key in ids], t)
+    return [_entity(stored, aggregates, cutoffs, t) for stored in found]
 
 
-class _Aggregates:
-    """Reads an entity's windowed aggregates, a command for each group of tiles."""
-
-    def __init__(self, definitions: Definitions, entity: str, now: datetime) -> None:
-        self._entity = entity
-        self._time = micros(now)
-        groups: dict[str, list[Aggregate]] = {}
-        for aggregate in definitions.aggregates.get(entity, {}).values():
-            groups.setdefault(definitions.tile_group(aggregate).name, []).append(aggregate)
-        self._readers = [
-            (TileReader(group, tuple(one.reading for one in found)), [one.name for one in found])
-            for group, found in groups.items()
-        ]
-
-    def commands(self, key: str) -> list[tuple[str, ...]]:
-        return [reader.command(key, self._time) for reader, _ in self._readers]
-
-    def add(self, read: OnlineEntity, key: str, answers: Iterator[list[str | None]]) -> bool:
-        """Add the values to `read`; whether there were any tiles."""
-        there = False
-        for reader, names in self._readers:
-            texts = next(answers)
-            there |= any(texts)
-            try:
-                read.features.update(zip(names, reader.values(texts, self._time), strict=True))
-            except (ValueError, KeyError, TypeError):
-                text = ", ".join(filter(None, texts))
-                raise CorruptFeature(self._entity, key, reader.group, text, "tiles") from None
-        return there
-
-
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """What is read of an entity's hash for one source: the times of its row, what failed on it, then its values."""
-
-    source: str
-    cutoff: str
-    values: list[tuple[str, str, Callable[[str], Any], str]]
-    """Name, field, what reads its text, and what that is expected to be."""
-    fields: list[str]
-
-    @classmethod
-    def of(cls, definitions: Definitions, source: str, refs: Sequence[FeatureRef], now: datetime) -> _Reader:
-        values = [(ref.name, ref.field, READ[ref.column.dtype], EXPECTED[ref.column.dtype]) for ref in refs]
-        fields = [keys.time_field(source), keys.failed_field(source), *(ref.field for ref in refs)]
-        return cls(source, times.cutoff(now, definitions.source(source).max_age), values, fields)
-
-
-def _by_source(definitions: Definitions, entity: str) -> dict[str, list[FeatureRef]]:
-    found: dict[str, list[FeatureRef]] = {}
+def _reader(definitions: Definitions, entity: str) -> tuple[EntityReader, list[str]]:
+    """Reads the features of an entity; and the names of its aggregates, as they are read."""
+    features: dict[str, list[StoredFeature]] = {}
+    groups: dict[str, list[Aggregate]] = {}
     for ref in definitions.features_of(entity).values():
         if ref.aggregate is None:
-            found.setdefault(ref.source, []).append(ref)
-    return found
+            one = StoredFeature(ref.name, ref.field, ref.column.dtype, ref.source)
+            features.setdefault(ref.source, []).append(one)
+        else:
+            groups.setdefault(definitions.tile_group(ref.aggregate).name, []).append(ref.aggregate)
+    reader = EntityReader(
+        entity,
+        tuple(chain.from_iterable(features.values())),
+        {source: definitions.source(source).max_age for source in features},
+        tuple(TileReader(group, tuple(one.reading for one in found)) for group, found in groups.items()),
+        full=True,
+    )
+    return reader, [one.name for found in groups.values() for one in found]
 
 
-def _ask(redis: Redis, commands: Sequence[tuple[str, ...]]) -> list[list[str | None]]:
-    """The answers to `commands`, sent together; redis-py's pipeline would take twice as long for a hundred of them."""
-    pool = redis.connection_pool
-    connection = pool.get_connection()
-    try:
-        connection.send_packed_command(connection.pack_commands(commands))
-        return [connection.read_response() for _ in commands]
-    except BaseException:
-        connection.disconnect()  # answers that were not read would be taken for those to the next question
-        raise
-    finally:
-        pool.release(connection)
-
-
-def _entity(entity: str, key: str, found: Sequence[str | None], sources: Sequence[_Reader]) -> OnlineEntity:
-    read = OnlineEntity({}, {}, {}, {}, [])
-    at = 0
-    for source in sources:
-        times, failed, *texts = found[at : at + len(source.fields)]
-        at += len(source.fields)
-        if times is not None:
-            read.event_times[source.source], _, read.ingest_times[source.source] = times.partition(" ")
-        if times is None or times < source.cutoff:
-            read.features.update(dict.fromkeys([value[0] for value in source.values]))
-            if times is not None:
-                read.expired.append(source.source)
-            continue
-        for (name, field, decode, expected), text in zip(source.values, texts, strict=True):
-            try:
-                read.features[name] = None if text is None else decode(text)
-            except (ValueError, KeyError):
-                raise CorruptFeature(entity, key, field, str(text), expected) from None
-        if failed is not None:
-            errors = orjson.loads(failed)
-            read.failed.update({name: errors[field] for name, field, *_ in source.values if field in errors})
-    return read
+def _entity(stored: StoredEntity, aggregates: Sequence[str], cutoffs: Sequence[str], t: int) -> OnlineEntity:
+    reader, times = stored.reader, stored.times()
+    hidden = entities.hidden(times, cutoffs)
+    values, of_tiles = stored.values(hidden), chain.from_iterable(stored.aggregates(t))
+    judged = zip(reader.features, reader.source_numbers, values, stored.errors(), strict=True)
+    failed = {
+        feature.name: error
+        for feature, number, value, error in judged
+        if error is not None and value is None and number not in hidden
+    }
+    named = {source: text for source, text in zip(reader.sources, times, strict=True) if text is not None}
+    return OnlineEntity(
+        dict(zip([*(one.name for one in reader.features), *aggregates], [*values, *of_tiles], strict=True)),
+        {source: text[entities.EVENT_TIME] for source, text in named.items()},
+        {source: text[entities.INGEST_TIME] for source, text in named.items()},
+        failed,
+        [reader.sources[number] for number in hidden if times[number] is not None],
+        stored,
+    )
 
 
 def _newest_per_key(table: pa.Table, key: str) -> pa.Table:
@@ -339,16 +259,14 @@ def _texts(column: pa.ChunkedArray) -> bytes:
 
 # --- why each feature value of an entity is there or not, how old it is, and which row it comes from.
 
-Status = Literal["present", "missing", "expired", "failed"]
-
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """One feature value; times and age are those of its source's row, None without one and for aggregates."""
+    """One feature value; times and age are those of its source's row, None without one and for aggregates, which are of
+    many rows and whose window says what is too old."""
 
     value: Any
     status: Status
-    """`missing`: no row has arrived, or it has no value; `expired`: it is too old; `failed`: the function failed."""
     age_seconds: float | None
     event_time: str | None
     ingest_time: str | None
@@ -363,21 +281,18 @@ def details(found: OnlineEntity, refs: Iterable[FeatureRef], now: datetime) -> d
         source: round((now - datetime.fromisoformat(time)).total_seconds(), 3)
         for source, time in found.event_times.items()
     }
-    return {ref.name: _of_window(found, ref) if ref.aggregate else _of_row(found, ref, ages) for ref in refs}
+    return {ref.name: _detail(found, ref, "" if ref.aggregate else ref.source, ages) for ref in refs}
 
 
-def _of_row(found: OnlineEntity, ref: FeatureRef, ages: Mapping[str, float]) -> Detail:
+def _detail(found: OnlineEntity, ref: FeatureRef, row: str, ages: Mapping[str, float]) -> Detail:
+    """One feature, with the times of the row of the source `row`."""
     value, error = found.features[ref.name], found.failed.get(ref.name)
-    status: Status = "missing" if value is None else "present"
-    if ref.source in found.expired:
-        status = "expired"
-    elif error is not None:
-        status = "failed"
-    event_time, ingest_time = found.event_times.get(ref.source), found.ingest_times.get(ref.source)
-    return Detail(value, status, ages.get(ref.source), event_time, ingest_time, ref.source, error)
-
-
-def _of_window(found: OnlineEntity, ref: FeatureRef) -> Detail:
-    """An aggregate is of many rows: it has no time of its own, and its window says what is too old."""
-    value = found.features[ref.name]
-    return Detail(value, "missing" if value is None else "present", None, None, None, ref.source, None)
+    return Detail(
+        value,
+        entities.status(value, error, expired=row in found.expired),
+        ages.get(row),
+        found.event_times.get(row),
+        found.ingest_times.get(row),
+        ref.source,
+        error,
+    )

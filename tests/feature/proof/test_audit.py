@@ -119,7 +119,8 @@ def test_a_value_that_was_served_and_is_not_in_the_history_is_a_difference(
 
 
 def test_a_row_that_came_in_by_another_way_than_the_history_is_a_difference(room: Room, serving: Serving) -> None:
-    room.redis.hset(keys.feature("user", "w"), mapping={"x": "1.0", "n": "1", "_time.users": "2026" * 14})
+    times = " ".join(["2026-01-31T12:00:01.000000Z"] * 2)
+    room.redis.hset(keys.feature("user", "w"), mapping={"x": "1.0", "n": "1", "_time.users": times})
     serving.predict(asked("w"))
     found = audited(room)
     assert {(d.feature, d.served, d.expected, d.event_time) for d in found.first} == {

@@ -165,7 +165,7 @@ def test_sources_of_an_entity_keep_their_own_times(redis: Redis, users: Source, 
     visits = pa.Table.from_pylist([row()], schema).append_column("pages", [[3]])
     online.write(redis, definitions.source("visits"), ["pages"], visits)
     [entity] = online.read(redis, definitions, "user", ["u"], NOON)
-    assert entity is not None
+    assert entity.there
     assert entity.features == {"x": 1.0, "n": None, "flag": None, "name": None, "pages": 3}
     assert entity.event_times == {"users": "2013-01-31T12:00:09.000000Z", "visits": "2013-01-31T12:00:00.000000Z"}
 
@@ -209,17 +209,17 @@ def test_no_call_of_the_script_writes_more_than_redis_does_fast_enough(
     fake_redis.flushall()
     for n in late:
         fake_redis.hset(f"feature:user:{n}", "_time.users", later)
-    run, calls = online._run, []
+    run, calls = online.ask_ahead, []
 
-    def noted(redis: Redis, script: str, given: Iterator[tuple[list[str], list[bytes]]]) -> Iterator[Any]:
-        for names, arguments in given:
-            calls.append((len(names), sum(map(len, arguments))))
-            yield from run(redis, script, iter([(names, arguments)]))
+    def noted(redis: Redis, given: Iterator[tuple[Any, ...]], in_flight: int) -> Iterator[Any]:
+        for call in given:
+            calls.append((call[2], sum(map(len, call[-2:]))))
+            yield from run(redis, iter([call]), in_flight)
 
     table = wide(entities, fields, texts)
     names = [name for name in table.column_names if name.startswith("f")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(online, "_run", noted)
+        patch.setattr(online, "ask_ahead", noted)
         assert online.write(fake_redis, users, names, table) == len(late & set(range(entities)))
     for count, size in calls:
         assert count == 1 or count * (fields + 2) + size / online.FIELD_BYTES <= 2 * online.BATCH_COST
@@ -237,7 +237,7 @@ def test_narrow_rows_go_in_as_few_calls_as_a_batch_allows(users: Source, fake_re
     table = wide(2 * online.BATCH, 10, [18])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            online, "_run", lambda _redis, _script, given: (calls.append(len(names)) or [] for names, _ in given)
+            online, "ask_ahead", lambda _redis, given, _in_flight: (calls.append(call[2]) or [] for call in given)
         )
         online.write(fake_redis, users, [f"f{n}" for n in range(10)], table)
     assert calls == [online.BATCH] * 2
@@ -256,7 +256,7 @@ def test_the_late_ones_of_several_batches_are_counted(
 def test_any_key_is_read_as_it_was_written(key: str, redis: Redis, users: Source, definitions: Definitions) -> None:
     write(redis, users, row(key, x=1.0))
     [entity] = online.read(redis, definitions, "user", [key], NOON)
-    assert entity is not None
+    assert entity.there
     assert entity.features["x"] == 1.0
 
 
@@ -286,7 +286,7 @@ def test_a_row_is_expired_once_its_age_is_over_what_its_source_allows(
     (tmp_path / "mill.py").write_text(AGING)
     write(redis, users, row(x=1.0, **{FAILED: '{"n":"ValueError: no"}'}))
     [entity] = online.read(redis, load(tmp_path / "mill.py"), "user", ["u"], NOON + timedelta(seconds=age))
-    assert entity is not None
+    assert entity.there
     assert entity.features["x"] == (None if expired else 1.0)
     assert entity.failed == ({} if expired else {"n": "ValueError: no"})
     assert entity.expired == (["users"] if expired else [])
@@ -295,7 +295,7 @@ def test_a_row_is_expired_once_its_age_is_over_what_its_source_allows(
 
 def test_an_entity_of_which_only_other_fields_are_left_is_not_there(redis: Redis, definitions: Definitions) -> None:
     redis.hset("feature:user:u", "former", "1.0")
-    assert online.read(redis, definitions, "user", ["u"], NOON) == [None]
+    assert [one.there for one in online.read(redis, definitions, "user", ["u"], NOON)] == [False]
 
 
 def test_an_error_leaves_the_next_answer_whole(redis: Redis, users: Source, definitions: Definitions) -> None:
@@ -304,7 +304,7 @@ def test_an_error_leaves_the_next_answer_whole(redis: Redis, users: Source, defi
     with pytest.raises(ResponseError):
         online.read(redis, definitions, "user", ["text", "u"], NOON)
     [entity] = online.read(redis, definitions, "user", ["u"], NOON)
-    assert entity is not None
+    assert entity.there
     assert entity.features["x"] == 1.0
 
 
@@ -325,7 +325,7 @@ def test_values_are_read_bit_for_bit_as_they_were_written(
     redis.delete("feature:user:u")
     write(redis, users, row(**values))
     [entity] = online.read(redis, definitions, "user", ["u"], NOON)
-    assert entity is not None
+    assert entity.there
     features = {name: entity.features[name] for name in values}
     assert repr(features) == repr(values)
 

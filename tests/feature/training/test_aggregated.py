@@ -72,7 +72,7 @@ def frame(room: Room, times: Sequence[datetime], as_of: AsOf = "event", names: S
 
 def served(room: Room, at: datetime, key: str = "JFK", entity: str = "origin") -> dict[str, Any]:
     [found] = online.read(room.redis, room.catalogue.definitions, entity, [key], at)
-    assert found is not None
+    assert found.there
     return found.features
 
 
@@ -139,7 +139,7 @@ def test_a_status_says_whether_there_is_a_value(room: Room) -> None:
 def test_an_entity_of_which_there_are_only_aggregates_is_there(room: Room) -> None:
     ingest(room)
     assert set(served(room, NOW, "AA", "carrier")) == {"gate_last_2h"}
-    assert online.read(room.redis, room.catalogue.definitions, "carrier", ["ZZ"], NOW) == [None]
+    assert not online.read(room.redis, room.catalogue.definitions, "carrier", ["ZZ"], NOW)[0].there
 
 
 def test_a_request_that_is_sent_twice_counts_once(room: Room) -> None:
