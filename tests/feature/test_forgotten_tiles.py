@@ -266,7 +266,7 @@ def test_while_tiles_are_not_filled_nothing_is_forgotten(
 
 
 def test_no_rebuild_fills_tiles_with_rows_that_are_being_erased(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rebuilding, "PATIENCE", 0.1)
+    monkeypatch.setattr(rebuilding, "HISTORY_WAIT_SECONDS", 0.1)
 
     def rebuild(*_: Any) -> None:
         rebuilding._record_begin(room.redis, "")
