@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from modelmill.columns.types import EXPECTED, READ
+from modelmill.columns.types import READ, TYPES
 from modelmill.errors import CorruptFeature
 from modelmill.state import keys
 from modelmill.times import cutoff
@@ -178,7 +178,9 @@ class StoredEntity(NamedTuple):
                 READ[feature.dtype](text or "")
             except (ValueError, KeyError):
                 if text is not None:
-                    return CorruptFeature(self.reader.entity, self.key, feature.field, text, EXPECTED[feature.dtype])
+                    return CorruptFeature(
+                        self.reader.entity, self.key, feature.field, text, TYPES[feature.dtype].expected
+                    )
         raise AssertionError("each text is a value")
 
     def errors(self) -> list[str | None]:
