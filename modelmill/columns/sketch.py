@@ -110,6 +110,17 @@ class Sketch:
         places = np.clip(np.searchsorted(edges, self.middles(), side="right") - 1, 0, len(edges) - 2)
         return [int(count) for count in np.bincount(places, self.counts, len(edges) - 1)]
 
+    def to_text(self) -> str:
+        """`bucket:count` pairs in order, such as `39988:3 40040:1`."""
+        pairs = zip(self.buckets.tolist(), self.counts.tolist(), strict=True)
+        return " ".join([f"{bucket}:{count}" for bucket, count in pairs])
+
+    @classmethod
+    def from_text(cls, text: str) -> Sketch:
+        """What `to_text` wrote."""
+        numbers = np.array(text.replace(":", " ").split(), np.int64)
+        return cls(numbers[::2], numbers[1::2])
+
     def to_json(self) -> dict[str, Any]:
         """Two lists of whole numbers."""
         return {"buckets": self.buckets.tolist(), "counts": self.counts.tolist()}

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from modelmill import times
+from modelmill.columns.sketch import RELATIVE_ERROR
 from modelmill.errors import InvalidRequest
 from modelmill.state.connections import AWAY
 from modelmill.state.registry import Registry
@@ -20,7 +21,6 @@ from services.monitor.aggregates import Aggregates
 from services.monitor.windows import (
     MINUTE,
     OUTCOMES,
-    RELATIVE_ERROR,
     Slot,
     Summary,
     Window,

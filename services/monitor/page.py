@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import render_template
 
+from modelmill.columns.sketch import RELATIVE_ERROR
 from modelmill.state import bus
 from modelmill.state.registry import CHAMPION, Registry
 from modelmill.state.runs import Run
@@ -16,7 +17,7 @@ from modelmill.times import iso
 from services.monitor.aggregates import Aggregates, Lag, Progress
 from services.monitor.feed import STREAMS, cloud_event
 from services.monitor.latency import Report, report, series_json
-from services.monitor.windows import MINUTE, RELATIVE_ERROR
+from services.monitor.windows import MINUTE
 
 POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'"
 """Content-Security-Policy: nothing but the monitor's own files."""

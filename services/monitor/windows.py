@@ -9,14 +9,17 @@ from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import NamedTuple
 
-from ddsketch.mapping import LogarithmicMapping
+import numpy as np
 
+from modelmill.columns.sketch import Sketch
 from modelmill.state.events import PredictionFailed, PredictionServed, parse
 
 MINUTE = timedelta(minutes=1)
 MINUTE_FORMAT = "%Y-%m-%dT%H:%MZ"
 LONGEST_MS = 86_400_000.0
 """A day. No request takes longer, so an event that says so is wrong."""
+SMALLEST_MS = 1e-6
+"""A nanosecond: what is shorter lies in the sketch as this long, so that it has less than 2,000 buckets."""
 LARGEST = 1_000_000_000
 """No version number and no count of rows in a request is larger."""
 CLOCK_SKEW = timedelta(hours=1)
@@ -74,19 +77,23 @@ class Window:
     sum_ms: float = 0.0
     min_ms: float = inf
     max_ms: float = 0.0
-    sketch: Sketch = field(default_factory=Counter)
+    sketch: Sketch = field(default_factory=lambda: Sketch.merged([]))
+    """Of the latencies, milliseconds."""
 
-    def add(self, event: PredictionServed | PredictionFailed) -> None:
-        """Count one event whose latency is finite and not negative."""
-        if isinstance(event, PredictionFailed):
-            self.errors += 1
-            return
-        self.count += 1
-        self.rows += event.rows
-        self.sum_ms += event.latency_ms
-        self.min_ms = min(self.min_ms, event.latency_ms)
-        self.max_ms = max(self.max_ms, event.latency_ms)
-        self.sketch[bucket(event.latency_ms)] += 1
+    @classmethod
+    def of(cls, events: Sequence[PredictionServed | PredictionFailed]) -> Window:
+        """What counts `events`, whose latencies are finite and not negative."""
+        served = [event for event in events if isinstance(event, PredictionServed)]
+        latencies = [event.latency_ms for event in served]
+        return cls(
+            count=len(served),
+            rows=sum(event.rows for event in served),
+            errors=len(events) - len(served),
+            sum_ms=sum(latencies, 0.0),
+            min_ms=min(latencies, default=inf),
+            max_ms=max(latencies, default=0.0),
+            sketch=Sketch.of(np.maximum(np.array(latencies, np.float64), SMALLEST_MS)),
+        )
 
     def merge(self, other: Window) -> None:
         """Count all that `other` counts too."""
@@ -96,7 +103,7 @@ class Window:
         self.sum_ms += other.sum_ms
         self.min_ms = min(self.min_ms, other.min_ms)
         self.max_ms = max(self.max_ms, other.max_ms)
-        self.sketch.update(other.sketch)
+        self.sketch = Sketch.merged([self.sketch, other.sketch])
 
     def summary(self, seconds: float) -> Summary:
         """What happened, for a window of this many seconds."""
@@ -105,7 +112,7 @@ class Window:
             return Summary(self.count, self.rows, self.errors, throughput)
         mean = self.sum_ms / self.count
         # The exact extremes bound the quantiles: a p99 above the maximum would be absurd.
-        found = percentiles(self.sketch, (50, 95, 99))
+        found = self.sketch.percentiles((50, 95, 99))
         p50, p95, p99 = (min(max(value, self.min_ms), self.max_ms) for value in found)
         return Summary(self.count, self.rows, self.errors, throughput, mean, p50, p95, p99, self.min_ms, self.max_ms)
 
@@ -118,7 +125,7 @@ class Window:
             "sum_ms": repr(self.sum_ms),
             "min_ms": repr(self.min_ms),
             "max_ms": repr(self.max_ms),
-            "sketch": to_text(self.sketch),
+            "sketch": self.sketch.to_text(),
         }
 
     @classmethod
@@ -133,7 +140,7 @@ class Window:
             sum_ms=float(found["sum_ms"]),
             min_ms=float(found["min_ms"]),
             max_ms=float(found["max_ms"]),
-            sketch=from_text(found["sketch"]),
+            sketch=Sketch.from_text(found["sketch"]),
         )
 
 
@@ -150,18 +157,26 @@ class Folded:
 def fold(entries: Iterable[Mapping[str, str]], *, now: datetime, retention: timedelta) -> Folded:
     """Fold stream entries, each the fields of an event, into the windows where they count."""
     folded = Folded()
+    counted: dict[Slot, list[PredictionServed | PredictionFailed]] = {}
     for entry in entries:
         try:
-            outcome = _fold(entry, folded.windows, latest=now + CLOCK_SKEW, oldest=now - retention)
+            outcome = _fold(entry, counted, latest=now + CLOCK_SKEW, oldest=now - retention)
         except (ValueError, OverflowError) as error:
             outcome = REJECTED
             folded.rejection = folded.rejection or str(error)
         folded.outcomes[outcome] += 1
+    folded.windows = {slot: Window.of(events) for slot, events in counted.items()}
     return folded
 
 
-def _fold(entry: Mapping[str, str], windows: dict[Slot, Window], *, oldest: datetime, latest: datetime) -> str:
-    """Count one entry and return its outcome.
+def _fold(
+    entry: Mapping[str, str],
+    counted: dict[Slot, list[PredictionServed | PredictionFailed]],
+    *,
+    oldest: datetime,
+    latest: datetime,
+) -> str:
+    """Put one entry's event among those `counted`, if it counts, and return its outcome.
 
     Raises:
         ValueError, OverflowError: for an event that cannot be read or cannot be true.
@@ -179,7 +194,7 @@ def _fold(entry: Mapping[str, str], windows: dict[Slot, Window], *, oldest: date
     minute = minute_of(moment)
     if minute < oldest:
         return EXPIRED
-    windows.setdefault(Slot(event.model, event.version, minute), Window()).add(event)
+    counted.setdefault(Slot(event.model, event.version, minute), []).append(event)
     return COUNTED
 
 
@@ -204,55 +219,3 @@ def minute_of(moment: datetime) -> datetime:
 def minute_text(minute: datetime) -> str:
     """A minute as keys and answers spell it: `2026-11-23T23:47Z`."""
     return minute.strftime(MINUTE_FORMAT)
-
-
-# --- quantiles of many latencies in little space: a DDSketch, kept as what it is, the count of values in each bucket.
-#
-# The buckets are those of the `ddsketch` library: each is 2 % wide, so whatever lies in one is at most 1 % off its
-# middle. As a plain `Counter` a sketch merges by addition, exactly and in any order, and prints as text.
-
-RELATIVE_ERROR = 0.01
-"""How far a quantile may be from the exact one, as a share of it."""
-SMALLEST_MS = 1e-6
-"""A nanosecond: what is shorter counts as this long."""
-
-Sketch = Counter[int]
-"""Bucket number to the count of values in it."""
-
-_mapping = LogarithmicMapping(RELATIVE_ERROR)
-
-
-def bucket(value_ms: float) -> int:
-    """The number of the bucket that a finite `value_ms` of at least 0 falls into."""
-    return int(_mapping.key(max(value_ms, SMALLEST_MS)))
-
-
-def percentiles(sketch: Sketch, percents: Sequence[int]) -> list[float]:
-    """The nearest-rank percentiles of a sketch that is not empty: of n values in order the ceil(n * percent / 100)th.
-
-    `percents` are whole, above 0 and ascending.
-    """
-    total = sketch.total()
-    ranks = iter([-(-total * percent // 100) for percent in percents])  # in integers, where ceil is exact
-    rank = next(ranks)
-    found: list[float] = []
-    seen = 0
-    for number in sorted(sketch):
-        seen += sketch[number]
-        while seen >= rank:
-            found.append(_mapping.value(number))
-            if len(found) == len(percents):
-                return found
-            rank = next(ranks)
-    raise ValueError("the sketch is empty")
-
-
-def to_text(sketch: Sketch) -> str:
-    """`bucket:count` pairs in order, such as `-12:3 40:1`."""
-    return " ".join(f"{number}:{sketch[number]}" for number in sorted(sketch))
-
-
-def from_text(text: str) -> Sketch:
-    """The sketch that `to_text` wrote."""
-    pairs = (pair.split(":") for pair in text.split())
-    return Counter({int(number): int(count) for number, count in pairs})

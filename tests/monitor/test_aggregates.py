@@ -54,7 +54,7 @@ def test_a_window_lies_in_redis_as_readable_text(fake_redis: Redis) -> None:
         "sum_ms": "1.5",
         "min_ms": "1.5",
         "max_ms": "1.5",
-        "sketch": "21:1",
+        "sketch": "40021:1",
     }
 
 

@@ -116,7 +116,7 @@ def test_the_hash_is_plain_text() -> None:
         "sum_ms": "3.0",
         "min_ms": "1.5",
         "max_ms": "1.5",
-        "sketch": "21:2",
+        "sketch": "40021:2",
     }
 
 
