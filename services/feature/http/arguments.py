@@ -1,19 +1,20 @@
-"""Values that several calls take, in a query or a JSON body: each is what it should be, or is refused by name."""
+"""What several calls take, in a query or a JSON body: each is what it should be, or is refused by name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
+from collections.abc import Callable
+from datetime import date, datetime
+from typing import Annotated, Any, get_args
 from urllib.parse import parse_qsl
 
 from flask import request
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema
 from werkzeug.routing import BaseConverter
 
 from modelmill import times
-from modelmill.errors import InvalidRequest
-
-FLAGS = {"true": True, "1": True, "false": False, "0": False}
+from modelmill.errors import InvalidRequest, shortened
+from modelmill.http.bodies import Body, Query
+from services.feature.frames.joins import AsOf
 
 
 class KeyInPath(BaseConverter):
@@ -23,18 +24,21 @@ class KeyInPath(BaseConverter):
     part_isolating = False
 
 
-def entity_key(in_path: str | None, *others: str) -> str:
+class KeyQuery(Query):
+    """The key of an entity, where it does not stand in the path."""
+
+    key: list[str] = Field(default=[], description="a join key, once")
+
+
+def entity_key(in_path: str | None) -> str:
     """The join key that the request is about: what stands in its path, otherwise the query parameter `key`.
 
     Raises:
-        InvalidRequest: where there is none, more than one, one that is not UTF-8 (which would be read as another one),
-            or a query parameter that is neither `key` nor one of `others`, such as what follows on a bare `&` in a key.
+        InvalidRequest: where there is none, more than one, or one that is not UTF-8 (which would be read as another
+            one).
     """
     # Latin-1 keeps each byte, so that what is no UTF-8 is seen below.
     query = parse_qsl(request.query_string.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
-    names = ["key", *others]
-    if strange := [name for name, _ in query if name not in names]:
-        raise InvalidRequest(f"query parameter {strange[0][:80]!r} is not taken here; expected {', '.join(names)}")
     given = [text for name, text in query if name == "key"]
     if in_path is not None:
         given.append(request.environ["PATH_INFO"])
@@ -47,40 +51,46 @@ def entity_key(in_path: str | None, *others: str) -> str:
     return text if in_path is None else in_path
 
 
-def flag(body: Mapping[str, Any], name: str) -> bool:
-    """The truth value under `name` of a JSON body, false where there is none.
+class Asked(Body):
+    """A JSON object of the feature service."""
 
-    Raises:
-        InvalidRequest: for anything else.
-    """
-    value = body.get(name, False)
-    if not isinstance(value, bool):
-        raise InvalidRequest(f"{name} is {value!r}; expected true or false")
+    wrong = "{name} is {value}"
+
+
+def _as_told(read: Callable[[Any], Any], expected: str) -> BeforeValidator:
+    """Reads a value, which may be null, or says in a query as in a body what it is."""
+
+    def checked(value: Any, info: ValidationInfo) -> Any:
+        try:
+            return value if value is None else read(value)
+        except ValueError:
+            wrong = f"{info.field_name} is {shortened(value)}"
+            raise InvalidRequest(f"{wrong}; expected {expected}", field=info.field_name) from None
+
+    return BeforeValidator(checked)
+
+
+def _day(text: str) -> date:
+    day = date.fromisoformat(text)
+    if day.isoformat() != text:  # 20130201, which is no time anywhere
+        raise ValueError
+    return day
+
+
+def _mode(value: Any) -> Any:
+    if value not in get_args(AsOf):
+        raise ValueError
     return value
 
 
-def query_flag(query: Mapping[str, str], name: str) -> bool:
-    """The truth value of a query parameter, false where there is none.
-
-    Raises:
-        InvalidRequest: for anything else.
-    """
-    value = FLAGS.get(text := query.get(name, "false").lower())
-    if value is None:
-        raise InvalidRequest(f"{name}={text!r}; expected true or false")
-    return value
-
-
-def moment(body: Mapping[str, Any], name: str) -> datetime | None:
-    """The time under `name`, as `modelmill.times` reads it; None where there is none.
-
-    Raises:
-        InvalidRequest: for anything else.
-    """
-    value = body.get(name)
-    if value is None:
-        return None
-    try:
-        return times.read(value)
-    except ValueError:
-        raise InvalidRequest(f"{name} is {repr(value)[:80]}; expected {times.EXPECTED}") from None
+Moment = Annotated[
+    datetime | None,
+    _as_told(times.read, times.EXPECTED),
+    WithJsonSchema({"type": ["string", "number", "null"], "description": times.EXPECTED}),
+]
+DAY, MODE = "a day such as 2013-02-01", " or ".join(get_args(AsOf))
+Day = Annotated[
+    date | None, _as_told(_day, DAY), WithJsonSchema({"type": ["string", "null"], "format": "date", "description": DAY})
+]
+Mode = Annotated[AsOf, _as_told(_mode, MODE), Field(description=MODE)]
+"""By which times rows are visible."""

@@ -7,14 +7,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 
 from flask import Flask, Response
+from pydantic import Field
 
 from modelmill.declare.declarations import About, Feature, Source
 from modelmill.declare.definitions import Definitions, FeatureRef, model_features
-from modelmill.errors import InvalidRequest
 from modelmill.http.app import reply
-from modelmill.http.bodies import json_object
+from modelmill.http.bodies import Switch, takes
 from services.feature.definitions.catalogue import Catalogue
+from services.feature.http.arguments import Asked
 from services.feature.upkeep.statistics import FileStatistics, StatisticsFiles
+
+
+class Application(Asked):
+    """Which definitions are to come into force."""
+
+    fingerprint: str | None = Field(None, description="the SHA-256 of a definitions file")
+    versions: dict[str, str] | None = Field(None, description="an object of names to versions")
+    dry_run: Switch = False
 
 
 def add_definitions_routes(app: Flask, catalogue: Catalogue, files: StatisticsFiles) -> None:
@@ -30,7 +39,8 @@ def add_definitions_routes(app: Flask, catalogue: Catalogue, files: StatisticsFi
         return reply({"features": features_overview(catalogue.definitions, files.of)})
 
     @app.post("/features")
-    def apply() -> Response:
+    @takes(Application)
+    def apply(body: Application) -> Response:
         """Apply the definitions file: compute its new and changed features for all stored rows, then put it in force.
 
         202 where there is something to compute, which goes on in the background; `GET /features/backfill` tells how
@@ -38,13 +48,9 @@ def add_definitions_routes(app: Flask, catalogue: Catalogue, files: StatisticsFi
         this SHA-256; `{"versions": {"users.feature_3": "..."}}` on functions that are these versions, as another
         process has found: a function of which each process finds another one is refused.
         """
-        body = json_object()
-        fingerprint = body.get("fingerprint")
-        versions = body.get("versions") or {}
-        if not isinstance(versions, dict):
-            raise InvalidRequest(f"versions={versions!r}; expected an object of names to versions")
-        catalogue.require_versions(fingerprint, versions)
-        if body.get("dry_run"):
+        fingerprint = body.fingerprint
+        catalogue.require_versions(fingerprint, body.versions or {})
+        if body.dry_run:
             return reply(asdict(catalogue.plan(fingerprint)))
         if catalogue.lacking(fingerprint):
             url = "/features/backfill"

@@ -4,38 +4,61 @@ from __future__ import annotations
 
 import io
 import mmap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import IO, Any, get_args
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from modelmill import times
 from modelmill.declare import applied
 from modelmill.declare.definitions import Definitions, FeatureRef, sources_of
 from modelmill.errors import Conflict, InvalidRequest, MalformedBody, Rejection, TooLarge, UnknownName, did_you_mean
+from modelmill.http.bodies import Flag, Query, Switch
 from modelmill.state.connections import Redis
 from modelmill.storage import Storage
 from services.feature.frames.frames import Frame, Wanted, model_frame, spine_frame
-from services.feature.frames.joins import AsOf
 from services.feature.frames.spines import ROWS_PER_CHUNK, Spine
-from services.feature.http.arguments import flag, moment, query_flag
+from services.feature.http.arguments import Asked, Mode, Moment
 from services.feature.intake.csv_table import CsvTable
 from services.feature.intake.decode import PANDAS_INDEX, check_content, check_names, open_parquet, plain, plain_type
 from services.feature.intake.validate import PARQUET_TYPES, event_times, is_key, shown
 from services.feature.rows.schema import EXPECTED, TIME, future_breaches, last_time
 from services.feature.store import snapshots
 
-QUERY = ("model", "features", "entities", "time", "as_of", "detail")
-"""The query parameters that come with a spine."""
+
+class FrameOf(Asked):
+    """The labelled rows of a model that a frame is made of, and which rows of its sources they see."""
+
+    model: str = Field(description="a text")
+    definitions: str | None = Field(None, description="the SHA-256 of definitions")
+    start: Moment = None
+    end: Moment = None
+    as_of: Mode = "event"
+    detail: Switch = False
+    known_until: Any = Field(None, description=snapshots.EXPECTED.removeprefix("expected "))
 
 
-def frame_of_model(redis: Redis, storage: Storage, in_force: Definitions, body: Mapping[str, Any]) -> Frame:
-    """The frame that `{"model", "definitions", "start", "end", "as_of", "detail", "known_until"}` asks for.
+class SpineQuery(Query):
+    """The features that come to a spine, and its column of times."""
+
+    strange = "query parameter {name!r} is not taken with a spine{known}"
+
+    model: str | None = Field(None, description="the name of a model")
+    features: str | None = Field(None, description="features such as user.feature_1,user.feature_2")
+    entities: str | None = Field(None, description="the entities of plain names, such as user,item")
+    time: str = Field("event_time", description="the name of the column of times")
+    as_of: Mode = "event"
+    detail: Flag = False
+
+
+def frame_of_model(redis: Redis, storage: Storage, in_force: Definitions, body: FrameOf) -> Frame:
+    """The frame that is asked for.
 
     Raises:
         UnknownName: for a model that is not declared, and for definitions that were never applied.
@@ -43,30 +66,24 @@ def frame_of_model(redis: Redis, storage: Storage, in_force: Definitions, body: 
         Conflict: where the model has no labelled rows, or other definitions are in force than the request insists on.
     """
     definitions = _definitions(redis, in_force, body)
-    name = body.get("model")
-    if not isinstance(name, str):
-        raise InvalidRequest(f"model is {name!r}; expected a text")
-    detail = flag(body, "detail")
-    model = definitions.model(name)
-    start, end = moment(body, "start"), moment(body, "end")
-    as_of = as_of_mode(body.get("as_of", "event"))
+    model = definitions.model(body.model)
     sources = sources_of(definitions, model)
-    at = snapshots.asked(body.get("known_until"), sources) or snapshots.newest(redis, storage, sources)
-    return model_frame(storage, definitions, model, start=start, end=end, as_of=as_of, detail=detail, at=at)
+    at = snapshots.asked(body.known_until, sources) or snapshots.newest(redis, storage, sources)
+    start, end = body.start, body.end
+    return model_frame(storage, definitions, model, start=start, end=end, as_of=body.as_of, detail=body.detail, at=at)
 
 
-def _definitions(redis: Redis, in_force: Definitions, body: Mapping[str, Any]) -> Definitions:
+def _definitions(redis: Redis, in_force: Definitions, body: FrameOf) -> Definitions:
     """Those in force, or, for a frame of a former time, those that the request names."""
-    wanted = body.get("definitions")
-    if wanted in (None, in_force.fingerprint):
+    if body.definitions in (None, in_force.fingerprint):
         return in_force
-    if body.get("known_until") is None:
+    if body.known_until is None:
         raise Conflict("other definitions have come into force meanwhile; train again")
-    return applied.load(redis, str(wanted))
+    return applied.load(redis, str(body.definitions))
 
 
 def frame_of_spine(
-    storage: Storage, definitions: Definitions, file: IO[bytes], content_type: str, query: Mapping[str, str]
+    storage: Storage, definitions: Definitions, file: IO[bytes], content_type: str, query: SpineQuery
 ) -> Frame:
     """The uploaded spine in `file` with the features that the query asks for.
 
@@ -78,13 +95,10 @@ def frame_of_spine(
         InvalidRequest: naming any other value, column or row that cannot be used.
         MalformedBody, TooLarge: as `uploaded`.
     """
-    for name in query:
-        if name not in QUERY:
-            raise InvalidRequest(f"query parameter {name!r} is not taken with a spine{did_you_mean(name, QUERY)}")
-    wanted = _wanted(definitions, query, as_of_mode(query.get("as_of", "event")), query_flag(query, "detail"))
+    wanted = _wanted(definitions, query)
     keys = list(dict.fromkeys(definitions.entity(ref.entity).key for ref in (*wanted.refs, *wanted.auxiliary)))
     last = last_moment(definitions, [*wanted.refs, *wanted.auxiliary])
-    spine = uploaded(file, content_type, keys=keys, time=query.get("time", "event_time"), last=last)
+    spine = uploaded(file, content_type, keys=keys, time=query.time, last=last)
     return spine_frame(storage, definitions, spine, wanted)
 
 
@@ -106,18 +120,18 @@ class _Names:
     entities: list[str]
 
 
-def _wanted(definitions: Definitions, query: Mapping[str, str], as_of: AsOf, detail: bool) -> Wanted:
-    if ("model" in query) == ("features" in query):
+def _wanted(definitions: Definitions, query: SpineQuery) -> Wanted:
+    if (query.model is None) == (query.features is None):
         raise InvalidRequest("expected with a spine either model=NAME or features=user.feature_1,user.feature_2")
-    if "model" in query:
-        return Wanted.by(definitions, definitions.model(query["model"]), as_of, detail=detail)
-    names = _names(definitions, query["features"].split(","), query.get("entities"))
+    if query.features is None:
+        return Wanted.by(definitions, definitions.model(str(query.model)), query.as_of, detail=query.detail)
+    names = _names(definitions, query.features.split(","), query.entities)
     if twice := [name for name in names.features if names.features.count(name) > 1]:
         raise InvalidRequest(f"features: {twice[0]!r} is named twice")
     try:
         for entity in names.entities:
             definitions.entity(entity)
-        return Wanted(definitions.resolve(names.entities, names.features), as_of, detail)
+        return Wanted(definitions.resolve(names.entities, names.features), query.as_of, query.detail)
     except UnknownName as error:  # part of what is asked, not of the address: 422
         raise InvalidRequest(error.detail, **error.fields) from None
     except ValueError as error:  # an ambiguous name
@@ -133,18 +147,6 @@ def _names(definitions: Definitions, features: list[str], entities: str | None) 
     if "" in owners:
         raise InvalidRequest(f"feature {features[owners.index('')]!r}: whose? write user.NAME, or add entities=user")
     return _Names(features, list(dict.fromkeys(owners)))
-
-
-def as_of_mode(value: Any) -> AsOf:
-    """By which times rows are visible.
-
-    Raises:
-        InvalidRequest: for anything but `event` and `known`.
-    """
-    if value not in get_args(AsOf):
-        raise InvalidRequest(f"as_of is {value!r}; expected {' or '.join(get_args(AsOf))}")
-    found: AsOf = value
-    return found
 
 
 # --- a spine that is uploaded as CSV or Parquet: checked batch by batch, never in memory as a whole.

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, date, datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 from flask import Flask, Response, request
 from prometheus_client import Counter
+from pydantic import Field
 
 from modelmill.columns.sketch import RELATIVE_ERROR
 from modelmill.columns.statistics import ColumnStatistics
 from modelmill.declare.declarations import Source
 from modelmill.errors import InvalidRequest, InvalidRows, MissingEntity, TooLarge, UnknownName
 from modelmill.http.app import reply
-from modelmill.http.bodies import json_object
+from modelmill.http.bodies import Flag, Number, Query, Switch, asked, describes, takes
 from services.feature.definitions.catalogue import Catalogue
-from services.feature.http.arguments import entity_key, flag, moment, query_flag
+from services.feature.http.arguments import Asked, Day, KeyQuery, Moment, entity_key
 from services.feature.intake import quarantine
 from services.feature.intake.decode import decode
 from services.feature.intake.ingest import ingest
@@ -36,11 +36,46 @@ MAX_REJECTED = 1000
 """Rejected rows of one answer."""
 
 
+class Ingestion(Query):
+    """What becomes of rows that are wrong."""
+
+    on_error: Literal["fail", "skip"] = Field("fail", description="fail or skip")
+
+
+class RejectedQuery(Query):
+    """Which refused rows are asked for."""
+
+    count: Number = Field(100, ge=1, le=MAX_REJECTED, description=f"a whole number from 1 to {MAX_REJECTED}")
+    since: Moment = None
+
+
+class StatisticsQuery(Query):
+    """Which statistics are asked for."""
+
+    start: Day = None
+    end: Day = None
+    column: str | None = Field(None, description="the name of a column")
+
+
+class EntityQuery(KeyQuery):
+    """What is asked for of an entity."""
+
+    detail: Flag = False
+
+
+class Lookup(Asked):
+    """The entities that are asked for."""
+
+    keys: list[str] = Field(description="a list of texts")
+    detail: Switch = False
+
+
 def add_intake_routes(app: Flask, catalogue: Catalogue) -> None:
     """Add them to the feature service."""
 
     @app.post("/sources/<source>/rows")
-    def add_rows(source: str) -> Response:
+    @takes(Ingestion)
+    def add_rows(source: str, query: Ingestion) -> Response:
         """Ingest rows: CSV, JSON, NDJSON or Parquet, by content type.
 
         All rows or none, unless `?on_error=skip` asks to keep the good ones; the others go to the quarantine, with
@@ -52,16 +87,13 @@ def add_intake_routes(app: Flask, catalogue: Catalogue) -> None:
         within an hour it gets the same answer, with its rows counted as `duplicate`; those that were forgotten since
         are taken again. 422 where a request with that key had another body, content type or `on_error`.
         """
-        on_error = request.args.get("on_error", "fail")
-        if on_error not in ("fail", "skip"):
-            raise InvalidRequest(f"on_error={on_error!r}; expected fail or skip")
         catalogue.definitions.source(source)
         body, kind = request.get_data(cache=False), request.content_type or "none"
         raw = decode(body, kind)
-        digest, content = _digests(catalogue.definitions.source(source), body, kind, on_error)
+        digest, content = _digests(catalogue.definitions.source(source), body, kind, query.on_error)
         try:
             request_id = request.headers.get("X-Request-ID", "")[:MAX_REQUEST_ID]
-            skip_bad = on_error == "skip"
+            skip_bad = query.on_error == "skip"
             done = ingest(catalogue, source, raw, digest, content=content, skip_bad=skip_bad, request_id=request_id)
         except InvalidRows as error:
             ROWS.labels(source, "rejected").inc(error.fields["rejected"])
@@ -74,15 +106,15 @@ def add_intake_routes(app: Flask, catalogue: Catalogue) -> None:
         return reply(asdict(done), 201 if done.accepted else 200)
 
     @app.get("/sources/<source>/rejected")
-    def rejected(source: str) -> Response:
+    @takes(RejectedQuery)
+    def rejected(source: str, query: RejectedQuery) -> Response:
         """The quarantine: rows that `?on_error=skip` left out, the newest first, each with its reason.
 
         `?count=100` rows at most, `?since=2013-02-01T00:00:00Z` only those kept from then on. `rejected` counts those
         that there were ever, `kept` those that can still be read.
         """
         catalogue.definitions.source(source)
-        count = _count(request.args.get("count", "100"), MAX_REJECTED)
-        found = quarantine.read(catalogue.redis, source, count, moment(request.args, "since"))
+        found = quarantine.read(catalogue.redis, source, query.count, query.since)
         return reply({"source": source, **asdict(found)})
 
 
@@ -102,12 +134,6 @@ def _digests(source: Source, body: bytes, kind: str, on_error: str) -> tuple[str
     return digest_of(source.name, b"key", key.encode()), content
 
 
-def _count(text: str, limit: int) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= limit):
-        raise InvalidRequest(f"count={text!r}; expected a whole number from 1 to {limit}")
-    return int(text)
-
-
 # --- the HTTP calls that read what the feature store holds: entities, and statistics of columns.
 
 MAX_LOOKUP = 1000
@@ -118,7 +144,8 @@ def add_store_routes(app: Flask, catalogue: Catalogue, files: StatisticsFiles) -
     """Add them to the feature service."""
 
     @app.get("/sources/<source>/statistics")
-    def statistics(source: str) -> Response:
+    @takes(StatisticsQuery)
+    def statistics(source: str, query: StatisticsQuery) -> Response:
         """Statistics of each column, a day (UTC) of the event times and all of them together.
 
         `?start=2013-01-01&end=2013-02-01` takes the days with start <= day < end, `?column=x` one column. `merged` has
@@ -128,11 +155,10 @@ def add_store_routes(app: Flask, catalogue: Catalogue, files: StatisticsFiles) -
         definitions = catalogue.definitions
         of = definitions.source(source)
         fields = {**dict.fromkeys(of.columns), **{f.name: f.field for f in definitions.features[source].values()}}
-        start, end = _day(request.args, "start"), _day(request.args, "end")
-        column = request.args.get("column")
+        column = query.column
         if column is not None and column not in fields:
             raise UnknownName("column", column, fields)
-        found = files.of(of).between(start, end)
+        found = files.of(of).between(query.start, query.end)
         columns = {
             name: {
                 "merged": ColumnStatistics.merged([*days.values()]).answer(detail=True) if days else None,
@@ -146,30 +172,30 @@ def add_store_routes(app: Flask, catalogue: Catalogue, files: StatisticsFiles) -
 
     @app.get("/entities/<entity>")
     @app.get("/entities/<entity>/<key:key>")
-    def entity(entity: str, key: str | None = None) -> Response:
+    @takes(EntityQuery)
+    def entity(entity: str, query: EntityQuery, key: str | None = None) -> Response:
         """The stored features of one entity, with event and ingest time of each source's row; expired ones are null.
 
         Of `?key=42`, whatever the key; it may also stand in the path, which proxies and some clients alter where it has
         slashes or is made of dots, and which has another meaning where it is `explain` or ends in `/explain`.
         `?detail=true` tells of each value its status (present, missing, expired, failed), age, times and source.
         """
-        key, detail = entity_key(key, "detail"), query_flag(request.args, "detail")
-        found = _entities(catalogue, entity, [key], detail)[0]
+        key = entity_key(key)
+        found = _entities(catalogue, entity, [key], query.detail)[0]
         if found is None:
             raise MissingEntity(entity, key)
         return reply({"entity": entity, "key": key, **found})
 
     @app.post("/entities/<entity>/lookup")
+    @describes(Lookup)
     def lookup(entity: str) -> Response:
         """The stored features of several entities: `{"keys": [...]}`; null for one that is not there.
 
         With `"detail": true` each value comes with its status, age, times and source.
         """
         catalogue.definitions.entity(entity)
-        body = json_object()
-        ids, detail = body.get("keys"), flag(body, "detail")
-        if not isinstance(ids, list) or not all(isinstance(key, str) for key in ids):
-            raise InvalidRequest(f"keys is {ids!r}; expected a list of texts")
+        body = asked(Lookup)
+        ids, detail = body.keys, body.detail
         if len(ids) > MAX_LOOKUP:
             raise TooLarge("keys", len(ids), MAX_LOOKUP)
         return reply({"entities": dict(zip(ids, _entities(catalogue, entity, ids, detail), strict=True))})
@@ -184,12 +210,3 @@ def _entities(catalogue: Catalogue, entity: str, ids: Sequence[str], detail: boo
         return [one.answer() if one.there else None for one in found]
     refs = list(definitions.features_of(entity).values())
     return [{"features": details(one, refs, now)} if one.there else None for one in found]
-
-
-def _day(arguments: Mapping[str, str], name: str) -> date | None:
-    if (text := arguments.get(name)) is None:
-        return None
-    with suppress(ValueError):
-        if (day := date.fromisoformat(text)).isoformat() == text:  # not 20130201, which is no time anywhere
-            return day
-    raise InvalidRequest(f"{name} is {text[:80]!r}; expected a day such as 2013-02-01")

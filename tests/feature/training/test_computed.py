@@ -13,9 +13,10 @@ import pytest
 
 from modelmill.declare import applied
 from modelmill.errors import DefinitionsError, InvalidRequest
+from modelmill.http.bodies import checked
 from modelmill.packages.package import Manifest
 from modelmill.times import micros
-from services.feature.http.frame_requests import frame_of_model, frame_of_spine
+from services.feature.http.frame_requests import FrameOf, SpineQuery, frame_of_model, frame_of_spine
 from services.predictor import features
 from services.predictor.features import OnlineStore
 from services.predictor.instances import parse
@@ -136,7 +137,10 @@ def served(room: Room, of: Signature, *bodies: dict[str, Any]) -> list[list[Any]
 
 def frame(room: Room, **body: Any) -> pa.Table:
     with frame_of_model(
-        room.catalogue.redis, room.catalogue.storage, room.catalogue.definitions, {"model": "bad", **body}
+        room.catalogue.redis,
+        room.catalogue.storage,
+        room.catalogue.definitions,
+        checked(FrameOf, {"model": "bad", **body}),
     ) as found:
         return found.table()
 
@@ -145,7 +149,9 @@ def spine_frame(room: Room, path: Path, rows: list[dict[str, Any]], **query: str
     path.write_bytes(csv_rows(*rows))
     with (
         path.open("rb") as file,
-        frame_of_spine(room.catalogue.storage, room.catalogue.definitions, file, "text/csv", query) as found,
+        frame_of_spine(
+            room.catalogue.storage, room.catalogue.definitions, file, "text/csv", checked(SpineQuery, query)
+        ) as found,
     ):
         return found.table()
 

@@ -37,7 +37,7 @@ def test_a_training_frame_is_cut_by_time(users: Room) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "detail"),
     [
-        ({}, 422, "model is None; expected a text"),
+        ({}, 422, "model is missing; expected a text"),
         ({"model": 3}, 422, "model is 3; expected a text"),
         ({"model": "user_tarpet"}, 404, "model 'user_tarpet' is not known; did you mean 'user_target'?"),
         ({"model": "user_target", "start": "soon"}, 422, "start is 'soon'; expected a time such as"),
