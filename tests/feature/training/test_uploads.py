@@ -152,7 +152,7 @@ def test_a_time_is_refused_with_its_row_and_what_was_expected(
 
 
 def test_a_time_is_refused_by_the_number_of_its_row_in_the_whole_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frame_requests, "CHUNK", 7)
+    monkeypatch.setattr(frame_requests, "ROWS_PER_CHUNK", 7)
     table = pa.table({"user_id": ["u"] * 100, "at": ["2026-01-01"] * 98 + ["2026-01-01T00:00Z", "soon"]})
     with pytest.raises(InvalidRequest, match="row 99, column 'at', value '2026-01-01T00:00Z'"):
         read(parquet(table), PARQUET)
