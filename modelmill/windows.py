@@ -31,7 +31,7 @@ from typing import Any
 
 import orjson
 
-from modelmill.columns.types import READ
+from modelmill.columns.types import TYPES
 from modelmill.times import duration_text, moment
 
 SECOND = 1_000_000
@@ -142,7 +142,7 @@ def tile_field(start: int) -> str:
 
 
 def value_text(value: float | int | str | bool) -> str:
-    """A value as tiles hold it; `READ` reads it back."""
+    """A value as tiles hold it; the reader of its type reads it back."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -213,7 +213,7 @@ def _read(dtype: str, texts: Sequence[str]) -> list[Any]:
     if dtype in ("float", "int"):
         numbers: list[Any] = orjson.loads(f"[{','.join(texts)}]")
         return numbers
-    return list(map(READ[dtype], texts))
+    return list(map(TYPES[dtype].read, texts))
 
 
 def _addable(found: Sequence[Statistics]) -> bool:
@@ -254,7 +254,7 @@ def _max(found: Sequence[Statistics], dtype: str) -> Scalar:
 
 
 def _last(found: Sequence[Statistics], dtype: str) -> Scalar:
-    return READ[dtype](max([one["last"] for one in found])[2]) if found else None
+    return TYPES[dtype].read(max([one["last"] for one in found])[2]) if found else None
 
 
 def _count_distinct(found: Sequence[Statistics], dtype: str) -> int:

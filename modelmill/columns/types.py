@@ -45,7 +45,6 @@ TYPES = {
     "bool": Type(bool, (bool,), "true or false", {"true": True, "false": False}.__getitem__, "bool"),
     "str": Type(str, (str,), "text", str, "string"),
 }
-READ = {dtype: of.read for dtype, of in TYPES.items()}
 
 
 def arrow_type(dtype: str) -> pa.DataType:

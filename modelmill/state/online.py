@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from modelmill.columns.types import READ, TYPES
+from modelmill.columns.types import TYPES
 from modelmill.errors import CorruptFeature
 from modelmill.state import keys
 from modelmill.times import cutoff
@@ -108,7 +108,7 @@ class EntityReader:
         fields = (*(feature.field for feature in self.features), *map(keys.time_field, sources), *failed)
         object.__setattr__(self, "sources", sources)
         object.__setattr__(self, "source_numbers", tuple(sources.index(one.source) for one in self.features))
-        object.__setattr__(self, "decoders", tuple(READ[one.dtype] for one in self.features))
+        object.__setattr__(self, "decoders", tuple(TYPES[one.dtype].read for one in self.features))
         object.__setattr__(self, "fields", fields)
 
     def cutoffs(self, now: datetime) -> Sequence[str]:
@@ -175,7 +175,7 @@ class StoredEntity(NamedTuple):
         """The error for the first of `texts` that is no value."""
         for feature, text in zip(self.reader.features, texts, strict=False):
             try:
-                READ[feature.dtype](text or "")
+                TYPES[feature.dtype].read(text or "")
             except (ValueError, KeyError):
                 if text is not None:
                     return CorruptFeature(

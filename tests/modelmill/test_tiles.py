@@ -160,6 +160,6 @@ def test_a_deviation_does_not_cancel() -> None:
 def test_a_value_reads_back_as_it_was(values: list[float | int | str | bool]) -> None:
     for value in values:
         text = windows.value_text(value)
-        assert repr(windows.READ[type(value).__name__](text)) == repr(value)
+        assert repr(windows.TYPES[type(value).__name__].read(text)) == repr(value)
         if type(value) is float:
             assert repr(orjson.loads(text)) == repr(value)
