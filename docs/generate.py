@@ -118,7 +118,8 @@ def http_page() -> Iterator[str]:
     yield "# HTTP calls"
     yield (
         "Bodies and answers are JSON; errors are RFC 9457 problem documents. Each service serves this as OpenAPI 3.1 "
-        "under `/openapi.json` and as a page under `/docs`."
+        "under `/openapi.json`, with the schemas of parameters, bodies and problems, and as a page under `/docs`. "
+        "What a body or query that is described there does not have is refused by name."
     )
     for service, port, app in service_apps():
         yield f"## {service}, port {port}"
