@@ -103,3 +103,33 @@ def test_the_files_of_the_page_your_own_data_do_what_it_says(tmp_path: Path) -> 
     done = subprocess.run(tests, cwd=tmp_path / "machines", capture_output=True, text=True, timeout=100)
     assert "2 passed" in done.stdout, done.stdout
     assert "2 passed" in page
+
+
+BUDGETS = dict(
+    re.findall(
+        r"^\| `((?:modelmill|services)[\w/.]*)` \| ([\d,]+) \|$", (ROOT / "docs/architecture.md").read_text(), re.M
+    )
+)
+
+
+def lines_of(room: Path) -> int:
+    return sum(len(file.read_text().splitlines()) for file in ([room] if room.is_file() else room.rglob("*.py")))
+
+
+def rooms() -> list[str]:
+    """Every folder or file of the product that the page gives a number of lines."""
+    folders = [ROOT / "modelmill", *(ROOT / "services" / name for name in ("feature", "trainer"))]
+    inside = [one for folder in folders for one in folder.iterdir() if one.is_dir() and one.name != "__pycache__"]
+    return sorted(
+        str(one.relative_to(ROOT)) for one in [*inside, ROOT / "services/predictor", ROOT / "services/monitor"]
+    )
+
+
+@pytest.mark.parametrize("room", rooms())
+def test_a_room_keeps_within_the_lines_that_the_architecture_gives_it(room: str) -> None:
+    assert lines_of(ROOT / room) <= int(BUDGETS[room].replace(",", "")), "merge or delete, or argue for more"
+
+
+def test_a_file_is_short_enough_to_be_read_at_once() -> None:
+    files = [file for top in ("modelmill", "services") for file in (ROOT / top).rglob("*.py")]
+    assert {str(file.relative_to(ROOT)) for file in files if lines_of(file) > 600} == set()
