@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from modelmill.columns.types import SHOWN, TYPES, Column, arrow_type, checked
+from modelmill.columns.types import MAX_SHOWN_CHARACTERS, TYPES, Column, arrow_type, checked
 from modelmill.declare.declarations import Feature, Model, Source
 from modelmill.declare.definitions import ComputedRef, Definitions, FeatureRef, model_features
 from modelmill.declare.definitions_file import load
@@ -148,7 +148,9 @@ def _allowed(value: Any, row: int, column: Column, nullable: bool) -> Any:
         value = int(value)  # pandas makes floats of them where one is missing
     if not (column.allows(value) or (nullable and value is None)):
         expected = TYPES[column.dtype].expected
-        raise InvalidRequest(str(Rejection(row, column.name, printable(value, SHOWN), f"expected {expected}")))
+        raise InvalidRequest(
+            str(Rejection(row, column.name, printable(value, MAX_SHOWN_CHARACTERS), f"expected {expected}"))
+        )
     return float(value) if column.dtype == "float" and value is not None else value
 
 

@@ -127,7 +127,7 @@ def _cell(value: Any, change: float | None) -> str:
 
 DIGITS = 12
 """Of a fingerprint."""
-SHOWN = 10
+MAX_SHOWN_RUNS = 10
 """Runs and versions of a source that are shown; `--json` has all."""
 
 
@@ -218,10 +218,10 @@ def _source(found: Mapping[str, Any]) -> Tree:
 
 def _listed(tree: Tree, what: str, lines: list[str]) -> None:
     branch = tree.add(f"[bold]{what}[/] {len(lines)}")
-    for line in lines[:SHOWN]:
+    for line in lines[:MAX_SHOWN_RUNS]:
         branch.add(escape(line))
-    if len(lines) > SHOWN:
-        branch.add(f"and {len(lines) - SHOWN} more: --json shows them")
+    if len(lines) > MAX_SHOWN_RUNS:
+        branch.add(f"and {len(lines) - MAX_SHOWN_RUNS} more: --json shows them")
 
 
 def _facts(tree: Tree, facts: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ PERCENTS = (1, 5, 25, 50, 75, 95, 99)
 HISTOGRAM_BINS = 20
 EXACT_BELOW = 0.49 / RELATIVE_ERROR
 """Whole numbers up to which the sketch's error is less than a half."""
-SHOWN = 20
+MAX_SHOWN_VALUES = 20
 """Most frequent values of an answer."""
 
 Value = int | str | bool
@@ -151,7 +151,7 @@ class ColumnStatistics:
                 edges = numbers.edges()
                 shown["histogram"] = {"edges": edges.tolist(), "counts": numbers.sketch.histogram(edges)}
         if detail and self.top is not None:
-            first = list(self.top.counts.items())[:SHOWN]
+            first = list(self.top.counts.items())[:MAX_SHOWN_VALUES]
             shown["top"] = [{"value": value, "count": count} for value, count in first]
             shown["top_error"] = self.top.error
         return shown

@@ -297,7 +297,7 @@ class Column:
 # --- values by their declared type: how they are read from text, and what a feature's function may return
 
 PLAIN = frozenset({float, int, bool, str, type(None)})
-SHOWN = 80
+MAX_SHOWN_CHARACTERS = 80
 """Characters of a value that are shown."""
 ERROR_LENGTH = 200
 """Characters of an error that are kept."""
@@ -321,7 +321,7 @@ def checked(value: Any, column: Column) -> Any:
     if isinstance(value, float) and math.isinf(value):
         raise ValueError(f"returned {value}; expected {TYPES[dtype].expected}")
     if not isinstance(value, TYPES[dtype].values) or (dtype != "bool" and isinstance(value, bool)):
-        raise TypeError(f"returned {printable(value, SHOWN, repr)}; expected {dtype}")
+        raise TypeError(f"returned {printable(value, MAX_SHOWN_CHARACTERS, repr)}; expected {dtype}")
     if dtype == "str":
         value.encode()  # raises for a lone surrogate, which is no text
     elif dtype == "float":

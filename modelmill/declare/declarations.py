@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from modelmill import times
-from modelmill.columns.types import SHOWN, Column, Expect, Scalar, to_pandas
+from modelmill.columns.types import MAX_SHOWN_CHARACTERS, Column, Expect, Scalar, to_pandas
 from modelmill.declare import splits, triggers, trusted_types
 from modelmill.declare.gates import Gate, Policy, gates_of, policy_of
 from modelmill.declare.metrics import all_of, columns_of
@@ -187,7 +187,7 @@ class Feature(Declared):
         elif isinstance(found, Iterable) and not isinstance(found, NO_COLUMNS) and not hasattr(found, "columns"):
             values = list(found)
         else:
-            shown = " ".join(printable(found, SHOWN, repr).split())  # in one line
+            shown = " ".join(printable(found, MAX_SHOWN_CHARACTERS, repr).split())  # in one line
             raise TypeError(f"returned {shown}; expected a column of values: a Series, an array or a list")
         if len(values) != table.num_rows:
             raise ValueError(f"returned {len(values)} values for {table.num_rows} rows")

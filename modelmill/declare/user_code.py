@@ -36,7 +36,7 @@ INSTALLED = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstd
 MAX_MODULE_BYTES = 2**20
 """Of all modules of one definitions file together: they are kept in Redis with each text that is applied."""
 
-PATIENCE = 60.0
+IMPORT_WAIT_SECONDS = 60.0
 """Seconds that an import waits for another thread in which definitions run."""
 
 _alone = RLock()
@@ -100,9 +100,9 @@ class UserCode(MetaPathFinder, Loader):
     @contextmanager
     def importable(self) -> Iterator[None]:
         """Let whatever imports by name, such as skops, find its modules inside the block."""
-        if not _alone.acquire(timeout=PATIENCE):
+        if not _alone.acquire(timeout=IMPORT_WAIT_SECONDS):
             raise ImportError(
-                f"other definitions have been running for {PATIENCE:.0f} s; import at the top of the file"
+                f"other definitions have been running for {IMPORT_WAIT_SECONDS:.0f} s; import at the top of the file"
             )
         try:
             if _open and _open[-1] is self:

@@ -91,10 +91,10 @@ class Range:
     low: float | None = None
     high: float | None = None
     values: list[str] | None = None
-    """Of a text: its values, the most frequent first, and of more than `MOST_VALUES` only those."""
+    """Of a text: its values, the most frequent first, and of more than `MAX_VALUES` only those."""
 
 
-MOST_VALUES = 20
+MAX_VALUES = 20
 
 
 @dataclass(frozen=True)

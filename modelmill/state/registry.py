@@ -269,7 +269,7 @@ def plan_retirement(held: Held, keep: int) -> Plan:
 # `redis-cli HGETALL run:...` shows them and nothing that was recorded is ever written again.
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
-MOST = 100
+MAX_REMARKS = 100
 """Tags, and notes, of one version or run."""
 
 
@@ -284,7 +284,7 @@ class Remarks:
 
         Raises:
             NotFound: for a version that does not exist.
-            InvalidRequest: for a name that cannot be one, or more than `MOST` tags.
+            InvalidRequest: for a name that cannot be one, or more than `MAX_REMARKS` tags.
         """
         self._tag(_version(model, version), tags)
 
@@ -301,7 +301,7 @@ class Remarks:
 
         Raises:
             NotFound: for a version that does not exist.
-            InvalidRequest: where it has `MOST` notes.
+            InvalidRequest: where it has `MAX_REMARKS` notes.
         """
         self._note(_version(model, version), text, by)
 
@@ -376,5 +376,5 @@ def _known(pipe: Pipeline, of: _Subject) -> list[str]:
 
 
 def _require_room(of: _Subject, what: str, count: int) -> None:
-    if count > MOST:
-        raise InvalidRequest(f"{of.kind} {of.name} would have {count} {what}; at most {MOST} are kept")
+    if count > MAX_REMARKS:
+        raise InvalidRequest(f"{of.kind} {of.name} would have {count} {what}; at most {MAX_REMARKS} are kept")

@@ -165,7 +165,7 @@ for i, run in ipairs(ARGV) do
   redis.call('ZADD', KEYS[1], string.format('%.0f', score), run)
 end
 """
-BATCH = 500
+RUNS_PER_READ = 500
 """Runs that are read in one round trip."""
 
 
@@ -316,9 +316,9 @@ class Runs:
 
     def hashes(self, ids: Sequence[str]) -> Iterable[dict[str, str]]:
         """The runs of these ids as they lie in Redis, an empty one for each that does not exist."""
-        for start in range(0, len(ids), BATCH):
+        for start in range(0, len(ids), RUNS_PER_READ):
             with self.redis.pipeline(transaction=False) as pipe:
-                for run_id in ids[start : start + BATCH]:
+                for run_id in ids[start : start + RUNS_PER_READ]:
                     pipe.hgetall(keys.run(run_id))
                 yield from pipe.execute()
 

@@ -24,7 +24,7 @@ from modelmill.state.connections import AWAY, Redis
 from services.monitor.windows import LOST, OUTCOMES, Slot, Window, fold, minute_text
 
 STREAM = keys.EVENTS_PREDICTIONS
-BATCH = 500
+ENTRIES_PER_TRANSACTION = 500
 """Entries that are counted in one transaction."""
 
 
@@ -52,7 +52,7 @@ class Aggregates:
         """
         before = self.progress()
         after = before.after_trimming(self._stream())
-        entries = bus.read_raw(self.redis, STREAM, before.position, wait=wait, count=BATCH)
+        entries = bus.read_raw(self.redis, STREAM, before.position, wait=wait, count=ENTRIES_PER_TRANSACTION)
         folded = fold((fields for _, fields in entries), now=self.clock(), retention=self.retention)
         if entries:
             after = after.after(entries[-1][0], folded.outcomes)
@@ -213,7 +213,7 @@ def _order(position: str) -> tuple[int, ...]:
 
 log = logging.getLogger(__name__)
 
-PACE = 0.1
+PAUSE_SECONDS = 0.1
 """Seconds between two batches that were not full: at most so many transactions, at most so much delay."""
 STANDBY = 1.0
 """Seconds that a monitor stands by when another one counts."""
@@ -252,8 +252,8 @@ class Follower:
                 failing = False
             if rejection:
                 log.warning("rejected events; the first: %s", rejection)
-            if entries < BATCH:
-                self.stop.wait(PACE)
+            if entries < ENTRIES_PER_TRANSACTION:
+                self.stop.wait(PAUSE_SECONDS)
 
     def check(self) -> None:
         """Raise `Unavailable` where the windows are not up to date, or will not stay so."""

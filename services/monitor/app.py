@@ -31,8 +31,8 @@ class EventsQuery(Query):
     """Which events are asked for."""
 
     stream: str = Field("models", description=" or ".join(feed.STREAMS))
-    count: Annotated[Number, Field(ge=0, le=feed.MOST_EVENTS)] | None = Field(
-        None, description=f"a whole number from 0 to {feed.MOST_EVENTS}"
+    count: Annotated[Number, Field(ge=0, le=feed.MAX_EVENTS)] | None = Field(
+        None, description=f"a whole number from 0 to {feed.MAX_EVENTS}"
     )
 
 

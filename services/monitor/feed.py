@@ -34,7 +34,7 @@ STREAMS = {
     for stream in (keys.EVENTS_MODELS, keys.EVENTS_FEATURES, keys.EVENTS_PREDICTIONS, keys.EVENTS_ALERTS)
 }
 """What callers say to the stream that they mean."""
-MOST_EVENTS = 1000
+MAX_EVENTS = 1000
 """Events of one answer."""
 
 

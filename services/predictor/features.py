@@ -11,7 +11,7 @@ from typing import NoReturn
 import redis.exceptions
 from redis.connection import AbstractConnection
 
-from modelmill.columns.types import ERROR_LENGTH, SHOWN, let_stop
+from modelmill.columns.types import ERROR_LENGTH, MAX_SHOWN_CHARACTERS, let_stop
 from modelmill.errors import InvalidRequest, MissingEntity, sentence
 from modelmill.state import online
 from modelmill.state.connections import Redis, ask
@@ -130,7 +130,7 @@ def _compute(computed: ComputedInput, values: Sequence[Value]) -> Value:
         let_stop(error)
         if feature.column.nullable:
             return None
-        shown = ", ".join(f"{name}={value!r:.{SHOWN}}" for name, value in needs.items())
+        shown = ", ".join(f"{name}={value!r:.{MAX_SHOWN_CHARACTERS}}" for name, value in needs.items())
         raise InvalidRequest(
             f"{feature.kind} {feature.name!r} failed on {shown}: {sentence(error, ERROR_LENGTH)}."
             f" Give other values, or that of {feature.name!r}",

@@ -9,7 +9,7 @@ import pytest
 from modelmill.errors import InvalidRequest, NotFound
 from modelmill.state import keys
 from modelmill.state.connections import Redis
-from modelmill.state.registry import MOST, Registry
+from modelmill.state.registry import MAX_REMARKS, Registry
 from tests.modelmill.releases import MODEL, begin, release
 
 
@@ -66,7 +66,7 @@ def test_a_tag_has_a_name_that_can_be_typed(registry: Registry, name: str) -> No
 
 def test_tags_are_bounded(registry: Registry) -> None:
     release(registry)
-    registry.remarks.tag_version(MODEL, 1, {f"t{n}": "x" for n in range(MOST)})
+    registry.remarks.tag_version(MODEL, 1, {f"t{n}": "x" for n in range(MAX_REMARKS)})
     with pytest.raises(InvalidRequest, match="would have 101 tags; at most 100 are kept"):
         registry.remarks.tag_version(MODEL, 1, {"one_more": "x"})
     registry.remarks.tag_version(MODEL, 1, {"t0": "", "one_more": "x"})

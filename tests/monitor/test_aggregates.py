@@ -12,7 +12,7 @@ from redis import WatchError
 
 from modelmill.state import bus, keys
 from modelmill.state.connections import Redis
-from services.monitor.aggregates import BATCH, STREAM, Aggregates, Lag
+from services.monitor.aggregates import ENTRIES_PER_TRANSACTION, STREAM, Aggregates, Lag
 from services.monitor.windows import COUNTED, EXPIRED, LOST, REJECTED, Slot, minute_of
 from tests.conftest import RedisServer
 from tests.eventually import eventually
@@ -134,10 +134,10 @@ def test_a_window_moved_between_watch_and_exec_refuses_the_write(fake_redis: Red
 
 
 def test_a_batch_is_bounded(fake_redis: Redis) -> None:
-    for _ in range(BATCH + 1):
+    for _ in range(ENTRIES_PER_TRANSACTION + 1):
         bus.append(fake_redis, served())
     aggregates = aggregates_of(fake_redis)
-    assert [aggregates.advance(0.001)[0] for _ in range(3)] == [BATCH, 1, 0]
+    assert [aggregates.advance(0.001)[0] for _ in range(3)] == [ENTRIES_PER_TRANSACTION, 1, 0]
 
 
 def test_nothing_is_written_while_nothing_happens(fake_redis: Redis) -> None:

@@ -31,7 +31,7 @@ from services.feature.rows.derive import FAILED
 from services.feature.rows.schema import EVENT_TIME
 from services.feature.store.history import INGEST_TIME
 
-BATCH = 250
+ENTITIES_PER_CALL = 250
 """Entities written by one call of the script at most: enough to save round trips."""
 BATCH_COST = 3500
 """Fields written by one call of the script at most, times and failures included, unless one entity has more: 5 to 13 ms
@@ -93,9 +93,9 @@ def write(redis: Redis, source: Source, fields: Sequence[str], table: pa.Table) 
     script = redis.script_load(UPSERT)
 
     def calls() -> Iterator[tuple[Any, ...]]:
-        for start in range(0, len(ids), BATCH):
-            batch = newest.slice(start, BATCH)
-            hashes = [keys.feature(entity, one) for one in ids[start : start + BATCH]]
+        for start in range(0, len(ids), ENTITIES_PER_CALL):
+            batch = newest.slice(start, ENTITIES_PER_CALL)
+            hashes = [keys.feature(entity, one) for one in ids[start : start + ENTITIES_PER_CALL]]
             columns = [_times(batch), batch[FAILED], *(batch[field] for field in fields)]
             for first, last, content in _parts(len(hashes), [_texts(column) for column in columns]):
                 firsts.append(start + first)

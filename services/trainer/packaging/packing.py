@@ -22,7 +22,7 @@ from modelmill.packages.estimator_serving import EstimatorSession, foreign_types
 from modelmill.packages.package import (
     ESTIMATOR,
     GRAPH,
-    MOST_VALUES,
+    MAX_VALUES,
     Input,
     Layout,
     Manifest,
@@ -282,7 +282,7 @@ def value_range(column: pd.Series) -> Range:
     if column.dtype == object:
         counts = column[column != ""].value_counts()
         missing = (len(column) - int(counts.sum())) / len(column)
-        return Range(missing=missing, values=[str(value) for value in counts.index[:MOST_VALUES]])
+        return Range(missing=missing, values=[str(value) for value in counts.index[:MAX_VALUES]])
     numbers = column.to_numpy(np.float64)
     there = numbers[~np.isnan(numbers)]
     if not len(there):

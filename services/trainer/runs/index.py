@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 
 from modelmill.errors import InvalidRequest
 from modelmill.state.connections import AWAY
-from modelmill.state.runs import BATCH, Runs
+from modelmill.state.runs import RUNS_PER_READ, Runs
 from services.trainer.runs.columns import Direction, RunColumns
 from services.trainer.runs.filter import (
     And,
@@ -131,16 +131,16 @@ class RunIndex:
         if not self._position:
             self.runs.mark_all()
         changed, count = self.runs.changes(self._position)
-        for start in range(0, len(changed), BATCH):
-            batch = changed[start : start + BATCH]
+        for start in range(0, len(changed), RUNS_PER_READ):
+            batch = changed[start : start + RUNS_PER_READ]
             self._read([run_id for run_id, _ in batch])
             self._position = batch[-1][1]
         if len(self._columns.models) != count:  # some are gone from Redis, or missing here, as after a restored backup
             there = self.runs.ids()
             self._columns.remove(self._columns.models.keys() - there)
             missing = sorted(there - self._columns.models.keys())
-            for start in range(0, len(missing), BATCH):
-                self._read(missing[start : start + BATCH])
+            for start in range(0, len(missing), RUNS_PER_READ):
+                self._read(missing[start : start + RUNS_PER_READ])
 
     def _read(self, ids: Sequence[str]) -> None:
         self._columns.put(dict(zip(ids, self.runs.hashes(ids), strict=True)))

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modelmill import times
-from modelmill.state.runs import BATCH, Run, Runs
+from modelmill.state.runs import RUNS_PER_READ, Run, Runs
 from services.trainer.runs.filter import FIELD_TYPES, SINGLE_FIELDS, kind_of
 
 MAX_COMPARED_RUNS = 20
@@ -112,7 +112,7 @@ def as_parquet(runs: Runs, ids: Sequence[str], fields: Collection[str]) -> Itera
 
 
 def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (ids[start : start + BATCH] for start in range(0, len(ids), BATCH))
+    return (ids[start : start + RUNS_PER_READ] for start in range(0, len(ids), RUNS_PER_READ))
 
 
 def _csv_lines(rows: Iterable[Sequence[Any]]) -> bytes:

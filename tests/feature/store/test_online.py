@@ -173,7 +173,7 @@ def test_sources_of_an_entity_keep_their_own_times(redis: Redis, users: Source, 
 def test_more_entities_than_a_batch_are_all_written(
     redis: Redis, users: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(online, "BATCH", 10)
+    monkeypatch.setattr(online, "ENTITIES_PER_CALL", 10)
     write(redis, users, *(row(str(n), x=n / 2) for n in range(25)))
     assert [stored(redis, str(n))["x"] for n in range(25)] == [str(n / 2) for n in range(25)]
 
@@ -234,20 +234,20 @@ def test_no_call_of_the_script_writes_more_than_redis_does_fast_enough(
 
 def test_narrow_rows_go_in_as_few_calls_as_a_batch_allows(users: Source, fake_redis: Redis) -> None:
     calls: list[int] = []
-    table = wide(2 * online.BATCH, 10, [18])
+    table = wide(2 * online.ENTITIES_PER_CALL, 10, [18])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             online, "ask_ahead", lambda _redis, given, _in_flight: (calls.append(call[2]) or [] for call in given)
         )
         online.write(fake_redis, users, [f"f{n}" for n in range(10)], table)
-    assert calls == [online.BATCH] * 2
+    assert calls == [online.ENTITIES_PER_CALL] * 2
 
 
 @pytest.mark.parametrize("batch", [7, 100])
 def test_the_late_ones_of_several_batches_are_counted(
     batch: int, redis: Redis, users: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(online, "BATCH", batch)
+    monkeypatch.setattr(online, "ENTITIES_PER_CALL", batch)
     write(redis, users, *(row(str(n), at=n % 2) for n in range(50)))
     assert write(redis, users, *(row(str(n), at=0.5) for n in range(50))) == 25
 

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from modelmill.declare.definitions_file import load
-from modelmill.packages.package import MOST_VALUES, Input, Manifest, Range, Tensor
+from modelmill.packages.package import MAX_VALUES, Input, Manifest, Range, Tensor
 from modelmill.state.runs import Run
 from services.trainer.evaluation.answers import Answers
 from services.trainer.packaging.packing import Inputs, example, manifest, one_row, pack, signature, value_range
@@ -120,7 +120,7 @@ def test_a_manifest_says_what_is_served_and_what_it_was_made_of(tmp_path: Path) 
 def test_of_a_text_the_most_frequent_values_are_kept() -> None:
     column = pd.Series(["", "JFK", "EWR", "EWR", "LGA"], dtype=object)
     assert value_range(column) == Range(0.2, values=["EWR", "JFK", "LGA"])
-    assert len(value_range(pd.Series([str(n) for n in range(1000)], dtype=object)).values or []) == MOST_VALUES
+    assert len(value_range(pd.Series([str(n) for n in range(1000)], dtype=object)).values or []) == MAX_VALUES
 
 
 def test_a_column_without_any_value_has_no_range() -> None:
