@@ -40,7 +40,7 @@ from services.trainer.recipes import Recipes
 from services.trainer.runs.index import RunIndex
 from services.trainer.settings import TrainerSettings
 from tests.conftest import USERS_MILL, RedisServer
-from tests.trainer.http import Train, manifest
+from tests.trainer.calls import Train, manifest
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from modelmill.errors import InvalidRequest
 from modelmill.http.bodies import checked
 from services.trainer.http.jobs import Training
 from services.trainer.http.models import History, Promotion, Rollback
-from tests.trainer.http import problem
+from tests.trainer.calls import problem
 
 
 def test_an_unknown_field_is_refused_with_the_nearest_name() -> None:

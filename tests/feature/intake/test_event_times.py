@@ -20,7 +20,7 @@ from services.feature.http.frame_requests import READERS
 from services.feature.intake.decode import decode
 from services.feature.intake.validate import validate
 from services.feature.rows.schema import EVENT_TIME
-from tests.feature.training.test_uploads import spine_of
+from tests.feature.http.test_uploads import spine_of
 
 CLICKS = Source("clicks", entity=Entity("user", key="user_id"), event_time="at", columns={}, max_future="999999d")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

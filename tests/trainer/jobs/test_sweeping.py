@@ -15,7 +15,7 @@ from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from modelmill.times import utc_now
 from services.trainer.jobs.recovery import UNFINISHED, sweep
-from tests.trainer.http import manifest
+from tests.trainer.calls import manifest
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ def test_no_runs_are_files_without_rows(fake_redis: Redis) -> None:
 
 
 def test_files_come_in_pieces(index: RunIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "BATCH", 1)
+    monkeypatch.setattr(tables, "RUNS_PER_READ", 1)
     ids = index.search().ids
     assert len(list(tables.as_csv(index.runs, ids))) == 1 + len(ids)
     pieces = list(tables.as_parquet(index.runs, ids, index.fields_of(ids)))

@@ -17,7 +17,7 @@ from modelmill.state.registry import Registry, Version
 from modelmill.state.runs import Run
 from services.trainer.trace import lineage
 from tests.conftest import USERS_MILL
-from tests.trainer.http import problem
+from tests.trainer.calls import problem
 
 POSITION = "2026-11-23T23:47:08.123456Z"
 

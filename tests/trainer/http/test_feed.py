@@ -15,8 +15,8 @@ from modelmill.state.registry import Registry
 from services.trainer.http import jobs
 from services.trainer.jobs.journal import Journal, log_entries
 from services.trainer.jobs.queue import TrainingQueue
+from tests.trainer.calls import problem
 from tests.trainer.conftest import began
-from tests.trainer.http import problem
 
 
 def heard(events: Iterator[str]) -> list[tuple[str, dict[str, Any], str]]:

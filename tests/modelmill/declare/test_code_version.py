@@ -98,7 +98,7 @@ def version(text: str) -> str:
 
 def test_it_is_the_same_in_every_process() -> None:
     program = (
-        "import json, sys; from tests.modelmill.test_code_version import ZOO, version;"
+        "import json, sys; from tests.modelmill.declare.test_code_version import ZOO, version;"
         "print(json.dumps({name: version(text) for name, text in ZOO.items()}))"
     )
     started = [

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.times import utc_now
-from tests.trainer.http import problem
+from tests.trainer.calls import problem
 
 
 def test_runs_are_listed_without_and_shown_with_their_traceback(http: FlaskClient, registry: Registry) -> None:

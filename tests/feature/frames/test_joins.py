@@ -24,7 +24,7 @@ from services.feature.rows.derive import FAILED
 from services.feature.rows.schema import EVENT_TIME, TIME
 from services.feature.store import history
 from services.feature.store.snapshots import Snapshot
-from tests.feature.training.test_visibility import CUTS, KEYS, SPINES, TIMES, Ask, brute_force
+from tests.feature.frames.test_visibility import CUTS, KEYS, SPINES, TIMES, Ask, brute_force
 
 MILL = """
 from modelmill import Entity, Source, feature

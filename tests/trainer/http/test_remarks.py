@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from tests.trainer.http import Train, problem
+from tests.trainer.calls import Train, problem
 
 
 @pytest.mark.parametrize("of", ["/models/user_target/versions/1", "/models/user_target/versions/champion", "/runs/r1"])

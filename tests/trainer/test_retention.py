@@ -10,7 +10,7 @@ from modelmill.state.registry import Registry
 from modelmill.state.runs import code_file, folder, modules_folder
 from modelmill.storage import Storage
 from services.trainer.models import Retention
-from tests.trainer.http import Train
+from tests.trainer.calls import Train
 
 MODEL = "user_target"
 

@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 
 from modelmill.state.connections import Redis
 from services.trainer.jobs.queue import TrainingQueue
-from tests.trainer.http import problem
+from tests.trainer.calls import problem
 from tests.trainer.triggers.test_scheduler import MINUTE, START, scheduling
 
 TRAIN = "/models/user_target/train"

@@ -9,7 +9,7 @@ from modelmill.state import keys
 from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.times import utc_now
-from tests.trainer.http import Train, problem
+from tests.trainer.calls import Train, problem
 
 
 def page(http: FlaskClient, url: str) -> str:

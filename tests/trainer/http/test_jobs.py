@@ -10,7 +10,7 @@ from modelmill.state.runs import Run
 from modelmill.times import utc_now
 from services.trainer.jobs.journal import Journal, log_entries
 from services.trainer.jobs.queue import TrainingQueue
-from tests.trainer.http import problem
+from tests.trainer.calls import problem
 
 
 def test_a_training_is_accepted_with_its_job(http: FlaskClient) -> None:

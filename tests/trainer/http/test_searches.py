@@ -10,7 +10,7 @@ from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.times import utc_now
 from services.trainer.training.sharing import Board
-from tests.trainer.http import problem
+from tests.trainer.calls import problem
 
 
 def test_the_trials_of_a_run_are_shown_as_runs_without_their_tracebacks(http: FlaskClient, registry: Registry) -> None:

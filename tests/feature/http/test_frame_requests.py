@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 from modelmill.settings import Settings
 from services.feature.app import feature_app
 from tests.feature.conftest import FORMATS, OpenRoom, Room
-from tests.feature.training.test_frames import MILL, NOON, at
+from tests.feature.frames.test_frames import MILL, NOON, at
 
 AIRPORTS = "carrier_id,origin_id,event_time,note\n"
 

@@ -13,7 +13,7 @@ from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from modelmill.times import utc_now
-from tests.trainer.http import Train, problem
+from tests.trainer.calls import Train, problem
 
 
 def test_models_are_listed_whether_trained_or_only_declared(

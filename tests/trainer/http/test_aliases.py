@@ -15,7 +15,7 @@ from modelmill.state.registry import Registry
 from modelmill.state.runs import Run
 from modelmill.storage import Storage
 from modelmill.times import utc_now
-from tests.trainer.http import Train, manifest, problem
+from tests.trainer.calls import Train, manifest, problem
 
 CHAMPION = "/models/user_target/aliases/champion"
 ROLLBACK = "/models/user_target/rollback"
