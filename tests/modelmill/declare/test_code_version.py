@@ -15,7 +15,7 @@ from modelmill.declare.definitions_file import load, load_code
 from modelmill.declare.user_code import UserCode
 from modelmill.errors import DefinitionsError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HEAD = """
 import functools, math, re, enum, dataclasses, datetime, random, io, threading, collections, operator
 import numpy as np

@@ -15,7 +15,7 @@ from modelmill.declare.definitions_file import load
 from modelmill.declare.user_code import MAX_MODULE_BYTES, UserCode, read
 from modelmill.errors import DefinitionsError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def written(folder: Path, files: Mapping[str, str]) -> UserCode:
