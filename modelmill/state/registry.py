@@ -158,7 +158,7 @@ class Registry(Aliases):
         return [version for model in self.models() for version in self._versions(model, sorted(self.live(model)))]
 
     def prune(self, model: str, keep: int, needed: Mapping[int, str], *, by: str, dry_run: bool = False) -> Plan:
-        """Mark the versions as pruned that `modelmill.retention` does not keep, with the event that tells of it; from
+        """Mark the versions as pruned that `plan_retirement` does not keep, with the event that tells of it; from
         then on no alias can name them. Their files are the caller's to remove.
 
         Args:

@@ -58,9 +58,6 @@ FINISH = """
 if redis.call('DEL', KEYS[2]) == 1 then redis.call('HSET', KEYS[1], 'rows', ARGV[1], 'filled', '1') end
 """
 
-Starts = Mapping[str, int]
-"""Group to its start, microseconds since 1970."""
-
 
 def announce(redis: Redis, groups: Iterable[TileGroup]) -> None:
     """Give each group its start, unless it has one."""

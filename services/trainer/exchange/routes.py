@@ -106,7 +106,7 @@ def _stored(registry: Registry, model: str, name: str) -> Version:
 
 
 def _types(storage: Storage, version: Version) -> list[str]:
-    # Here, so that the trainer's front does not load scikit-learn before somebody asks for this.
+    # Here, so that the trainer's front does not load ONNX before somebody asks for this.
     from services.trainer.exchange.foreign import untrusted_types
 
     return untrusted_types(package.read(storage, version.package, ESTIMATOR)[1])
